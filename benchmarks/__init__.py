@@ -1,0 +1,1 @@
+"""Speed of mbpo_jax against the machine's limit and against other libraries."""

@@ -1,0 +1,144 @@
+"""mbrl-lib's side of the comparison; runs in the peer's own environment, started by `peers`.
+
+The reference configuration where the library's own differs: automatic temperature, target update at
+each step, learned log-variance bounds, 256-unit SAC networks. Single precision throughout, although
+the library's MBPO configuration stores and normalises in double: the faster choice is the fair one.
+"""
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import gymnasium
+import torch
+from mbrl import __version__ as mbrl_version
+from mbrl.algorithms.mbpo import rollout_model_and_populate_sac_buffer
+from mbrl.env import termination_fns
+from mbrl.models import GaussianMLP, ModelEnv, ModelTrainer, OneDTransitionRewardModel
+from mbrl.planning.sac_wrapper import SACAgent
+from mbrl.third_party.pytorch_sac_pranz24 import SAC
+from mbrl.util import ReplayBuffer
+from mbrl.util.common import get_basic_buffer_iterators
+
+from benchmarks import worker
+
+OBSERVATION_SPACE = gymnasium.spaces.Box(-float("inf"), float("inf"), (worker.OBSERVATION_SIZE,))
+ACTION_SPACE = gymnasium.spaces.Box(-1.0, 1.0, (worker.ACTION_SIZE,))
+
+
+def make_replay(capacity: int) -> ReplayBuffer:
+    """Return an empty float32 buffer of Hopper transitions."""
+    return ReplayBuffer(capacity, OBSERVATION_SPACE.shape, ACTION_SPACE.shape)
+
+
+def make_filled_replay() -> ReplayBuffer:
+    """Return a buffer filled with the comparison's random transitions, none truncated."""
+    data = worker.random_transitions()
+    replay = make_replay(worker.NUM_TRANSITIONS)
+    replay.add_batch(*data, truncated=data.terminated & False)
+    return replay
+
+
+def make_agent() -> SAC:
+    """Return SAC as the MBPO paper configures it."""
+    options = SimpleNamespace(
+        gamma=0.99,
+        tau=0.005,
+        alpha=1.0,
+        policy="Gaussian",
+        target_update_interval=1,
+        automatic_entropy_tuning=True,
+        target_entropy=-1.0,
+        hidden_size=worker.SAC_HIDDEN_SIZE,
+        lr=3e-4,
+        device="cpu",
+    )
+    return SAC(worker.OBSERVATION_SIZE, ACTION_SPACE, options)
+
+
+def make_model(replay: ReplayBuffer) -> OneDTransitionRewardModel:
+    """Return the probabilistic ensemble, its inputs normalised to `replay`."""
+    ensemble = GaussianMLP(
+        in_size=worker.OBSERVATION_SIZE + worker.ACTION_SIZE,
+        out_size=worker.OBSERVATION_SIZE + 1,
+        device="cpu",
+        num_layers=worker.MODEL_NUM_LAYERS,
+        ensemble_size=worker.NUM_MEMBERS,
+        hid_size=worker.MODEL_HIDDEN_SIZE,
+        propagation_method="random_model",
+        learn_logvar_bounds=True,
+        activation_fn_cfg={"_target_": "torch.nn.SiLU"},
+    )
+    model = OneDTransitionRewardModel(ensemble, normalize=True, num_elites=worker.NUM_ELITES)
+    model.update_normalizer(replay.get_all())
+    model.set_elite(range(worker.NUM_ELITES))
+    return model
+
+
+def make_sac_update(replay: ReplayBuffer) -> worker.Component:
+    """Time one update of critics, policy, temperature and targets, with the batch's sampling."""
+    agent = make_agent()
+    return timed(lambda step: agent.update_parameters(replay, worker.BATCH_SIZE, step))
+
+
+def make_ensemble_step(replay: ReplayBuffer) -> worker.Component:
+    """Time one gradient step of all members, within whole epochs of bootstrapped minibatches."""
+    batches, _ = get_basic_buffer_iterators(
+        replay, worker.BATCH_SIZE, worker.HOLDOUT_RATIO, ensemble_size=worker.NUM_MEMBERS
+    )
+    trainer = ModelTrainer(make_model(replay), optim_lr=1e-3, weight_decay=1e-5)
+    seconds_per_epoch = timed(
+        lambda _: trainer.train(batches, num_epochs=1, evaluate=False, silent=True)
+    )
+    return lambda repeats: seconds_per_epoch(max(repeats // len(batches), 1)) / len(batches)
+
+
+def make_rollout(replay: ReplayBuffer) -> worker.Component:
+    """Time one transition of a batch of one-step rollouts, stored in SAC's buffer."""
+    env = SimpleNamespace(observation_space=OBSERVATION_SPACE, action_space=ACTION_SPACE)
+    model_env = ModelEnv(env, make_model(replay), termination_fns.hopper)
+    agent, sac_buffer = SACAgent(make_agent()), make_replay(worker.ROLLOUT_BUFFER_SIZE)
+    seconds_per_batch = timed(
+        lambda _: rollout_model_and_populate_sac_buffer(
+            model_env,
+            replay,
+            agent,
+            sac_buffer,
+            sac_samples_action=True,
+            rollout_horizon=1,
+            batch_size=worker.NUM_ROLLOUTS,
+        )
+    )
+    return lambda repeats: (
+        seconds_per_batch(max(repeats // worker.NUM_ROLLOUTS, 1)) / worker.NUM_ROLLOUTS
+    )
+
+
+def timed(call: Callable[[int], object]) -> worker.Component:
+    """Return a function that makes `repeats` calls and returns the mean seconds of one."""
+
+    def seconds_per_call(repeats: int) -> float:
+        start = time.perf_counter()
+        for index in range(repeats):
+            call(index)
+        return (time.perf_counter() - start) / repeats
+
+    return seconds_per_call
+
+
+def main() -> None:
+    """Build the three components and serve them."""
+    torch.set_num_threads(worker.num_threads())
+    replay = make_filled_replay()
+    worker.serve(
+        {"mbrl": mbrl_version, "torch": torch.__version__, "threads": torch.get_num_threads()},
+        {
+            "sac_update": make_sac_update(replay),
+            "ensemble_step": make_ensemble_step(replay),
+            "rollout": make_rollout(replay),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Our side of the measured work, and the arithmetic in it, at Hopper's sizes (`benchmarks.worker`).
+
+Each workload is the function that training compiles, not a copy of it.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import worker
+from mbpo_jax import replay
+from mbpo_jax.algorithms import make_algorithm
+from mbpo_jax.config import Config, EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.envs.termination import termination_fn
+from mbpo_jax.models import fit, rollout
+from mbpo_jax.models.ensemble import make_ensemble
+from mbpo_jax.replay import ReplayState
+from mbpo_jax.training.loop import TrainState, update_agent
+from mbpo_jax.types import EnvSpec, EnvState, Transition
+
+SPEC = EnvSpec("hopper", worker.OBSERVATION_SIZE, worker.ACTION_SIZE, 1000, 1, 0.008)
+CONFIG = Config(
+    algorithm="sac",
+    env=EnvConfig(name="hopper"),
+    sac=SACConfig(
+        utd_ratio=20, batch_size=worker.BATCH_SIZE, hidden_sizes=(worker.SAC_HIDDEN_SIZE,) * 2
+    ),
+    ensemble=EnsembleConfig(
+        num_members=worker.NUM_MEMBERS,
+        num_elites=worker.NUM_ELITES,
+        hidden_sizes=(worker.MODEL_HIDDEN_SIZE,) * worker.MODEL_NUM_LAYERS,
+    ),
+    fit=FitConfig(batch_size=worker.BATCH_SIZE, holdout_ratio=worker.HOLDOUT_RATIO),
+    rollout=RolloutConfig(),
+)
+
+
+class Workload(NamedTuple):
+    """Work that can be compiled and repeated.
+
+    Attributes:
+      fn: a pure function `carry -> carry`.
+      carry: what it starts from.
+      units: units of work in one call.
+      flops: floating-point operations of the matrix products in one unit.
+    """
+
+    fn: Callable[[Any], Any]
+    carry: Any
+    units: int
+    flops: float
+
+
+def filled_buffer(capacity: int | None = None) -> ReplayState:
+    """Return a buffer that holds the transitions both sides of a comparison are given."""
+    data = worker.random_transitions()
+    batch = Transition(
+        observation=jnp.asarray(data.observation),
+        action=jnp.asarray(data.action),
+        reward=jnp.asarray(data.reward),
+        discount=1.0 - jnp.asarray(data.terminated, jnp.float32),
+        next_observation=jnp.asarray(data.next_observation),
+    )
+    rows = batch.reward.shape[0]
+    return replay.add(replay.init(capacity or rows, SPEC.observation_size, SPEC.action_size), batch)
+
+
+def mlp_weights(input_size: int, hidden_sizes: tuple[int, ...], output_size: int) -> int:
+    """Count the entries of a perceptron's kernels: half the operations of a row's forward pass."""
+    sizes = (input_size, *hidden_sizes, output_size)
+    return sum(a * b for a, b in itertools.pairwise(sizes))
+
+
+def policy_weights() -> int:
+    return mlp_weights(SPEC.observation_size, CONFIG.sac.hidden_sizes, 2 * SPEC.action_size)
+
+
+def member_weights() -> int:
+    inputs, outputs = SPEC.observation_size + SPEC.action_size, 2 * (1 + SPEC.observation_size)
+    return mlp_weights(inputs, CONFIG.ensemble.hidden_sizes, outputs)
+
+
+def sac_flops() -> float:
+    """Count an update's operations, in forward passes of policy and critics.
+
+    Critics: forward on the targets, forward and two products backward on the batch. Policy: forward
+    for the targets, forward and two backward for its loss, which also goes forward and once
+    backward through the critics.
+    """
+    inputs = SPEC.observation_size + SPEC.action_size
+    critics = CONFIG.sac.num_critics * mlp_weights(inputs, CONFIG.sac.hidden_sizes, 1)
+    return 2.0 * CONFIG.sac.batch_size * (critics * (1 + 3 + 2) + policy_weights() * (1 + 3))
+
+
+def sac_update() -> Workload:
+    """Return the 20 updates that follow an environment step, their batches' sampling included."""
+    algorithm = make_algorithm(SPEC, CONFIG)
+    observation = jnp.zeros(SPEC.observation_size)
+    state = TrainState(
+        key=jax.random.key(0),
+        env=EnvState((), observation, jnp.int32(0), jnp.bool_(False)),
+        replay=filled_buffer(),
+        experience=(),
+        agent=algorithm.agent.init(jax.random.key(1)),
+        episode_return=jnp.float32(0),
+        healthy=jnp.bool_(True),
+    )
+
+    def fn(state: TrainState) -> TrainState:
+        key, update_key = jax.random.split(state.key)
+        return update_agent(algorithm, CONFIG, update_key, state._replace(key=key))[0]
+
+    return Workload(fn, state, CONFIG.sac.utd_ratio, sac_flops())
+
+
+def ensemble_step() -> Workload:
+    """Return an epoch of the fit: gradient steps of all members on bootstrapped minibatches."""
+    optimizer = optax.adam(CONFIG.fit.learning_rate)
+    ensemble = make_ensemble(SPEC, CONFIG.ensemble, optimizer, learned_termination=False)
+    state = ensemble.init(jax.random.key(0))
+    dataset, *_ = fit.make_dataset(
+        jax.random.key(1),
+        ensemble,
+        filled_buffer(),
+        CONFIG.fit,
+        num_members=CONFIG.ensemble.num_members,
+        normalize_targets=False,
+    )
+    # A hold-out is at most 5,000 rows; the comparison's is a plain fifth.
+    num_train = int((1 - worker.HOLDOUT_RATIO) * worker.NUM_TRANSITIONS)
+    dataset = dataset._replace(num_train=jnp.int32(num_train))
+    steps = num_train // CONFIG.fit.batch_size
+
+    def fn(carry):
+        params, optimizer_state, key, dataset = carry
+
+        def step_loss(params, rows, weight):
+            penalty = CONFIG.ensemble.bound_penalty
+            return fit.loss_fn(params, ensemble, rows, weight, dataset, CONFIG.fit, penalty)
+
+        key, epoch_key = jax.random.split(key)
+        params, optimizer_state, _ = fit.train_epoch(
+            epoch_key,
+            params,
+            optimizer_state,
+            step_loss,
+            optimizer,
+            dataset,
+            CONFIG.fit.batch_size,
+            steps,
+        )
+        return params, optimizer_state, key, dataset
+
+    flops = 2.0 * 3 * CONFIG.fit.batch_size * CONFIG.ensemble.num_members * member_weights()
+    return Workload(fn, (state.params, state.optimizer, jax.random.key(2), dataset), steps, flops)
+
+
+def model_rollout() -> Workload:
+    """Return 100,000 branched rollouts of length 1 and the storing of their transitions."""
+    optimizer = optax.adam(CONFIG.fit.learning_rate)
+    ensemble = make_ensemble(SPEC, CONFIG.ensemble, optimizer, learned_termination=False)
+    model = ensemble.init(jax.random.key(0))
+    agent = make_algorithm(SPEC, CONFIG).agent
+    agent_state = agent.init(jax.random.key(1))
+    buffer = replay.init(worker.ROLLOUT_BUFFER_SIZE, SPEC.observation_size, SPEC.action_size)
+
+    def fn(carry):
+        key, agent_state, model, real, buffer = carry
+        key, rollout_key = jax.random.split(key)
+        buffer, _ = rollout.branch(
+            rollout_key,
+            ensemble,
+            model,
+            termination_fn("hopper", "known"),
+            lambda key, observation: agent.sample_action(key, agent_state, observation),
+            real,
+            buffer,
+            num_rollouts=worker.NUM_ROLLOUTS,
+            length=1,
+            max_size=worker.ROLLOUT_BUFFER_SIZE,
+        )
+        return key, agent_state, model, real, buffer
+
+    carry = (jax.random.key(2), agent_state, model, filled_buffer(), buffer)
+    return Workload(fn, carry, worker.NUM_ROLLOUTS, 2.0 * (member_weights() + policy_weights()))
+
+
+WORKLOADS = {
+    "sac_update": sac_update,
+    "ensemble_step": ensemble_step,
+    "rollout": model_rollout,
+}
+
+
+class Timer:
+    """A compiled workload that keeps its state from measurement to measurement."""
+
+    def __init__(self, workload: Workload) -> None:
+        """Compile the workload; the state it carries is donated from call to call."""
+        self.workload = workload
+        began = time.perf_counter()
+        jitted = jax.jit(workload.fn, donate_argnums=0)
+        self._fn = jitted.lower(workload.carry).compile()
+        self.compile_seconds = time.perf_counter() - began
+        self._carry = jax.tree.map(jnp.copy, workload.carry)
+
+    def __call__(self, repeats: int) -> float:
+        """Return seconds per unit over at least `repeats` units."""
+        calls = max(1, round(repeats / self.workload.units))
+        began = time.perf_counter()
+        for _ in range(calls):
+            self._carry = self._fn(self._carry)
+        jax.block_until_ready(self._carry)
+        return (time.perf_counter() - began) / (calls * self.workload.units)

@@ -1,0 +1,1 @@
+"""Learners: actor-critics and the targets their critics regress to."""

@@ -1,0 +1,257 @@
+"""The command line: verbs, and how presets, files and options make a configuration.
+
+Nothing here imports JAX before the arguments are parsed: help and mistakes are answered at once.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg, subcommand
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+
+from mbpo_jax.config import CONFIG_CLASSES, Config, ConfigError, EnvConfig
+from mbpo_jax.errors import UserError
+from mbpo_jax.presets import PRESETS, environment_preset, preset
+
+PROGRAM = "mbpo-jax"
+EXIT_BAD_INPUT = 2
+EXIT_KILLED_BY_CTRL_C = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train on an environment, or resume: the same command goes on where it stopped.
+
+    An environment's preset comes first, then --preset, then --config, then the other options.
+    """
+
+    environment: Annotated[Positional[str], arg(metavar="ENV")]
+    """Environment, one of `mbpo-jax envs`; the first argument."""
+    settings: Annotated[Config, arg(name="")]
+    preset: UseAppendAction[tuple[str, ...]] = ()
+    """Preset to put over the environment's own, one of `mbpo-jax presets`."""
+    config: UseAppendAction[tuple[Path, ...]] = ()
+    """YAML file of settings to put over the presets."""
+    run_dir: Path | None = None
+    """Directory for everything the run writes; runs/<env>-<algorithm>-<seed> if unset."""
+    dry_run: bool = False
+    """Print the settings, sizes and memory, and train nothing."""
+    compilation_cache: bool = True
+    """Keep compiled programs on disk, so that the next start is quicker."""
+
+    def run(self, base: Config, argv: Sequence[str]) -> int:
+        """Make the configuration, then train or print what would be trained."""
+        from mbpo_jax import config_io
+
+        # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
+        values: Any = self.settings
+        config = config_io.apply(base, values, "command line")
+        run_dir = self.run_dir or default_run_dir(config)
+        _set_up_compilation_cache(self.compilation_cache)
+        from mbpo_jax.training import driver, plan
+
+        if self.dry_run:
+            print(config_io.dump_yaml(config))
+            plan.dry_run(config, run_dir)
+            return 0
+        return driver.train(config, run_dir, [PROGRAM, *argv])
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Play episodes with the trained policies of a run directory and print their returns."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """Directory that `train` wrote."""
+    episodes: int = 10
+    """Episodes for each run."""
+    seed: int = 0
+    """Seed of the initial states."""
+
+    def run(self) -> int:
+        """Evaluate, with the cache of compiled programs."""
+        if self.episodes < 1:
+            raise ConfigError(f"--episodes: {self.episodes} is too small; use a value >= 1")
+        _set_up_compilation_cache(True)
+        from mbpo_jax.training import playback
+
+        return playback.evaluate_run(self.run_dir, self.episodes, self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Render:
+    """Draw an episode of a trained policy: rollout.html and, with OpenGL, rollout.webp."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """Directory that `train` wrote."""
+    index: Annotated[int, arg(name="run")] = 0
+    """Run to draw, counted from 0; more than one there is only after --num-seeds."""
+
+    def run(self) -> int:
+        """Render, with the cache of compiled programs."""
+        _set_up_compilation_cache(True)
+        from mbpo_jax.training import playback
+
+        return playback.render_run(self.run_dir, self.index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Envs:
+    """List the environments with their sizes and physics backends."""
+
+    def run(self) -> int:
+        """Print a table."""
+        from mbpo_jax.envs import ENVIRONMENTS, environment_names
+
+        print(f"{'environment':<26}{'observation':>11}{'action':>8}  backends")
+        for name in environment_names():
+            info = ENVIRONMENTS[name]
+            sizes = f"{info.observation_size:>11}{info.action_size:>8}"
+            print(f"{name:<26}{sizes}  {', '.join(info.backends)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Presets:
+    """List the presets, or print the settings that one or several of them make."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
+    """Presets to put over each other, in this order."""
+
+    def run(self) -> int:
+        """Print a list, or YAML."""
+        if self.names:
+            from mbpo_jax import config_io
+
+            print(config_io.dump_yaml(preset(*self.names)), end="")
+            return 0
+        for name, (summary, _) in PRESETS.items():
+            print(f"{name:<26}{summary}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Look at this machine and say what is missing and how to mend it."""
+
+    def run(self) -> int:
+        """Print what was found."""
+        from mbpo_jax.training import doctor
+
+        return doctor.examine()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 2 for bad input, else what the verb returns.
+
+    Args:
+      argv: the arguments without the program's name; those of the process if None.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        base = layered_config(argv)
+        command = _parse(argv, base)
+        return command.run(base, argv) if isinstance(command, Train) else command.run()
+    except SystemExit as end:  # tyro has printed help, or what is wrong with the options
+        return end.code if isinstance(end.code, int) else EXIT_BAD_INPUT
+    except UserError as error:
+        return _report(*error.args)
+    except OSError as error:
+        return _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return EXIT_KILLED_BY_CTRL_C
+
+
+def layered_config(argv: Sequence[str]) -> Config:
+    """Return what presets and files make of the defaults, before the other options of `train`.
+
+    This has to be known before the options are parsed, whose defaults it gives.
+
+    Raises:
+      ConfigError: the environment, a preset or something in a file is wrong.
+    """
+    if not argv or argv[0] != "train" or set(argv[1:2]) <= {"-h", "--help"}:
+        return Config()
+    if argv[1].startswith("-"):
+        raise ConfigError(f"the environment comes first: {PROGRAM} train ENV {argv[1]} ...")
+    environment = argv[1]
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", action="append", default=[])
+    parser.add_argument("--config", action="append", default=[], type=Path)
+    layers, _ = parser.parse_known_args(argv[2:])
+    config = environment_preset(environment, *layers.preset)
+    for path in layers.config:
+        from mbpo_jax import config_io
+
+        config = config_io.apply(config, config_io.read_yaml(path), str(path))
+    if config.env.name != environment:
+        raise ConfigError(
+            f"env.name: the command says {environment!r}, a preset or file {config.env.name!r}; "
+            "name the same environment in both"
+        )
+    return config
+
+
+def default_run_dir(config: Config) -> Path:
+    """Return where a run goes if the user does not say."""
+    return Path("runs", f"{config.env.name}-{config.algorithm}-{config.seed}")
+
+
+def _parse(argv: Sequence[str], base: Config) -> Any:
+    train = Train(environment=tyro.MISSING, settings=base)
+    verbs = (
+        Annotated[Train, subcommand("train", default=train)]
+        | Annotated[Eval, subcommand("eval")]
+        | Annotated[Render, subcommand("render")]
+        | Annotated[Envs, subcommand("envs")]
+        | Annotated[Presets, subcommand("presets")]
+        | Annotated[Doctor, subcommand("doctor")]
+    )
+    registry = ConstructorRegistry()
+    registry.struct_rule(_unchecked)
+    description = "Model-accelerated reinforcement learning in JAX."
+    return tyro.cli(
+        verbs, prog=PROGRAM, description=description, args=list(argv), registry=registry
+    )
+
+
+def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Have tyro collect the fields of a configuration in dictionaries instead of dataclasses.
+
+    A dataclass raises on its first wrong number, and then the next dataclass is never reached.
+    """
+    if info.type not in CONFIG_CLASSES:
+        return None
+    # A subclass is not among the classes above, so tyro's own rule describes its fields.
+    same = type(info.type.__name__, (info.type,), {"__doc__": info.type.__doc__})
+    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, type=same))
+    assert isinstance(spec, StructConstructorSpec)
+
+    def collect(**values: Any) -> dict[str, Any]:
+        return values
+
+    collect.__doc__ = info.type.__doc__  # the heading of the group in the help
+    # The environment is the first argument, so it is no option as well.
+    fields = tuple(f for f in spec.fields if (info.type, f.name) != (EnvConfig, "name"))
+    return StructConstructorSpec(collect, fields)
+
+
+def _set_up_compilation_cache(enabled: bool) -> None:
+    import jax
+
+    from mbpo_jax.training import devices
+
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    if enabled:
+        devices.use_compilation_cache(devices.default_cache_directory())
+
+
+def _report(*problems: str) -> int:
+    for problem in problems:
+        print(f"{PROGRAM}: {problem}", file=sys.stderr)
+    return EXIT_BAD_INPUT

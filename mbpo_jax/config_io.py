@@ -1,0 +1,180 @@
+"""Reading and writing configurations: YAML files, layers, differences.
+
+The rules stand in `config`; `pydantic` applies them to data from outside and finds every mistake at
+once instead of the first.
+"""
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from mbpo_jax.config import Config, ConfigError, suggestion
+from mbpo_jax.presets import ENVIRONMENT_PRESETS, unknown_environment
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-3` is a number, as in YAML 1.2, and a field given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice; keep one of them"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML with every field on a line of its own, lists included."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, values: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", values, flow_style=True
+    ),
+)
+
+
+def load_yaml_config(path: Path) -> Config:
+    """Read a configuration from a YAML file; what it leaves out has its default.
+
+    Raises:
+      ConfigError: the file cannot be read, or something in it is wrong; all of it is named.
+    """
+    return apply(Config(), read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of fields, nested as `Config` is, without checking them.
+
+    Raises:
+      ConfigError: the file cannot be read, is no YAML, or holds something else than fields.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text file"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {_yaml_problem(error)}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no fields; write lines such as 'num_seeds: 4'")
+    return content or {}
+
+
+def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
+    """Return a configuration changed by data from outside.
+
+    Args:
+      base: the layers below.
+      changes: values by field name, nested as `Config` is.
+      source: where they come from, for messages.
+
+    Raises:
+      ConfigError: fields are unknown, or values have the wrong type or range; one problem each.
+    """
+    problems, config = [], None
+    try:
+        config = _adapter().validate_python(_merged(base, changes), extra="forbid")
+    except ValidationError as error:
+        for details in error.errors():
+            problems += _problems(dict(details))
+    problems += _environment_problems(changes)
+    if config is None or problems:
+        raise ConfigError(*(f"{source}: {problem}" for problem in problems))
+    return config
+
+
+def dump_yaml(config: Config) -> str:
+    """Write a configuration as YAML, complete; reading it gives an equal configuration."""
+    values = _adapter().dump_python(config, mode="json")
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+def diff_configs(old: Config, new: Config) -> list[str]:
+    """Return a line `path: old -> new` for every field in which two configurations differ."""
+    before, after = flatten(old), flatten(new)
+    return [f"{p}: {before[p]} -> {after[p]}" for p in before if before[p] != after[p]]
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a configuration by dotted path."""
+    values = {}
+    for name, value in vars(config).items():
+        nested = dataclasses.is_dataclass(value)
+        values |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return values
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
+
+
+def _merged(base: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `base` with the changes put in, as a dictionary where they go deeper."""
+    values = vars(base).copy()
+    for name, value in changes.items():
+        below = values.get(name)
+        deeper = dataclasses.is_dataclass(below) and isinstance(value, dict)
+        values[name] = _merged(below, value) if deeper else value
+    return values
+
+
+def _problems(details: dict[str, Any]) -> list[str]:
+    """Turn an error of pydantic into problems that name the field and say what to write."""
+    path = ".".join(map(str, details["loc"]))
+    kind, value = details["type"], details["input"]
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        return [f"{path}: no such field; {_field_advice(*map(str, details['loc']))}"]
+    if kind == "value_error":  # from a rule between fields, which knows the names below this path
+        prefix = f"{path}." if path else ""
+        return [prefix + problem for problem in details["ctx"]["error"].args]
+    if kind == "dataclass_type":
+        return [f"{path}: {value!r} should be fields, one in a line and indented below '{path}:'"]
+    return [f"{path}: {value!r} {details['msg'].removeprefix('Input ')}"]
+
+
+def _field_advice(*path: str) -> str:
+    """Point to fields of that name in other places, or else to the nearest names in this place."""
+    *place, name = path
+    name = _last(name)
+    found = [known.rpartition(".")[0] for known in flatten(Config()) if _last(known) == name]
+    if found:
+        places = [f"below '{group}:'" if group else "at the top" for group in found]
+        return f"write '{name}:' {' or '.join(places)}"
+    return suggestion(name, vars(functools.reduce(getattr, place, Config())))
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _environment_problems(changes: dict[str, Any]) -> list[str]:
+    section = changes.get("env")
+    name = section.get("name") if isinstance(section, dict) else None
+    if not isinstance(name, str) or name in ENVIRONMENT_PRESETS:
+        return []  # pydantic names a value that is no text
+    return [f"env.name: {unknown_environment(name)}"]
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """Say what is wrong with a YAML file, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"is no YAML: {error}"
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -1,0 +1,76 @@
+"""What every environment adapter shares: stepping with automatic resets."""
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import Env, EnvSpec, EnvState, Policy, Transition
+
+
+def step_or_reset(
+    env: Env, key: jax.Array, state: EnvState, action: jax.Array
+) -> tuple[EnvState, Transition]:
+    """Step one environment and, if the episode ended, put a fresh initial state in its place.
+
+    The transition holds the true successor observation, whatever the returned state is. The
+    returned state keeps `done` of the step, so that a caller can tell where episodes end.
+
+    Args:
+      env: the environment.
+      key: a key, used up.
+      state: the environment's state; its `done` is not read.
+      action: `[A]` float32 in [-1, 1].
+    """
+    step_key, reset_key = jax.random.split(key)
+    stepped, transition = env.step(step_key, state, action)
+    # Outside `vmap` a reset is computed only when it is needed; under it, `cond` is a select, also
+    # between its operands, which JAX's check for reused keys takes for a second use of a key.
+    words, kind = jax.random.key_data(reset_key), jax.random.key_impl(reset_key)
+
+    def restart() -> EnvState:
+        return env.reset(jax.random.wrap_key_data(words, impl=kind))
+
+    following = jax.lax.cond(stepped.done, restart, lambda: stepped)
+    return following._replace(done=stepped.done), transition
+
+
+def random_action(key: jax.Array, action_size: int) -> jax.Array:
+    """Draw a uniformly random action `[A]` in [-1, 1]."""
+    return jax.random.uniform(key, (action_size,), minval=-1.0, maxval=1.0)
+
+
+def episode_limit(spec: EnvSpec) -> int:
+    """Return the most actions an episode can have: what the time limit allows."""
+    return -(-spec.episode_length // spec.action_repeat)
+
+
+def play_episodes(
+    env: Env, policy: Policy, key: jax.Array, num_episodes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Play episodes side by side and return their undiscounted returns and lengths in actions.
+
+    Args:
+      env: the environment.
+      policy: `(key, observation [B, O]) -> action [B, A]`.
+      key: a key, used up.
+      num_episodes: B.
+
+    Returns:
+      Returns and lengths of the episodes, each `[B]` float32.
+    """
+    reset_key, steps_key = jax.random.split(key)
+
+    def step(carry, key):
+        state, total, length, alive = carry
+        policy_key, step_key = jax.random.split(key)
+        step_keys = jax.random.split(step_key, num_episodes)
+        action = policy(policy_key, state.observation)
+        state, transition = jax.vmap(env.step)(step_keys, state, action)
+        total = total + jnp.where(alive, transition.reward, 0.0)
+        return (state, total, length + alive, alive & ~state.done), None
+
+    start = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+    zeros = jnp.zeros(num_episodes)
+    carry = (start, zeros, zeros, jnp.ones(num_episodes, bool))
+    keys = jax.random.split(steps_key, episode_limit(env.spec))
+    (_, total, length, _), _ = jax.lax.scan(step, carry, keys)
+    return total, length

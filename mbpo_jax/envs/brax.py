@@ -1,0 +1,132 @@
+"""Brax environments behind the project's `Env`; the only file that knows Brax.
+
+Brax's own wrappers put the observation after a reset in the place of the successor, start every
+episode from the same cached state, and mark a time limit as termination. None of them is used here.
+"""
+
+import contextlib
+import io
+import types
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import Env, EnvSpec, EnvState, Transition
+
+ALL_BACKENDS = ("generalized", "positional", "spring", "mjx")
+
+HUMANOID_OBSERVATION_SIZE = 45
+"""Positions without x and y (22), velocities (23): the truncated observation of the MBPO paper."""
+
+
+class BraxInfo(NamedTuple):
+    """What is known of a Brax environment without loading it.
+
+    Attributes:
+      backends: physics backends it runs on.
+      observation_size: entries of Brax's observation that are kept, the first ones.
+      action_size: size of an action.
+    """
+
+    backends: tuple[str, ...]
+    observation_size: int
+    action_size: int
+
+
+ENVIRONMENTS = {
+    "ant": BraxInfo(ALL_BACKENDS, 27, 8),
+    "halfcheetah": BraxInfo(ALL_BACKENDS, 17, 6),
+    "hopper": BraxInfo(ALL_BACKENDS, 11, 3),
+    "humanoid": BraxInfo(ALL_BACKENDS, HUMANOID_OBSERVATION_SIZE, 17),
+    "humanoidstandup": BraxInfo(ALL_BACKENDS, 244, 17),
+    "inverted_double_pendulum": BraxInfo(ALL_BACKENDS, 8, 1),
+    "inverted_pendulum": BraxInfo(ALL_BACKENDS, 4, 1),
+    "pusher": BraxInfo(ALL_BACKENDS, 23, 7),
+    "reacher": BraxInfo(ALL_BACKENDS, 11, 2),
+    "swimmer": BraxInfo(("generalized",), 8, 2),
+    "walker2d": BraxInfo(ALL_BACKENDS, 17, 6),
+}
+
+
+def load(name: str, backend: str) -> Any:
+    """Build Brax's own environment object, silencing what MJX prints when it is imported."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        from brax import envs, fluid
+    if fluid.jp is jnp:
+        fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": _clip})
+    return envs.get_environment(name, backend=backend)
+
+
+def _clip(array, a_min):
+    """Clip from below, under the argument's former name, by which Brax's fluid forces call it."""
+    return jnp.clip(array, min=a_min)
+
+
+def make_brax_env(name: str, backend: str, episode_length: int, action_repeat: int) -> Env:
+    """Adapt a Brax environment.
+
+    Args:
+      name: a key of `ENVIRONMENTS`.
+      backend: one of its backends.
+      episode_length: time limit in simulator steps; it ends the episode but leaves the
+        transition's discount at 1.
+      action_repeat: simulator steps per action. A repeat ends at a termination; rewards are summed.
+    """
+    simulator = load(name, backend)
+    observation_size = ENVIRONMENTS[name].observation_size
+    spec = EnvSpec(
+        name=name,
+        observation_size=observation_size,
+        action_size=int(simulator.action_size),
+        episode_length=episode_length,
+        action_repeat=action_repeat,
+        # To the microsecond, because some backends hold it in single precision.
+        dt=round(float(simulator.dt) * action_repeat, 6),
+    )
+
+    def reset(key: jax.Array) -> EnvState:
+        # Brax splits keys of the legacy kind, which are the bare words of a typed key.
+        state = jax.tree.map(_strong, simulator.reset(jax.random.key_data(key)))
+        return EnvState(state, state.obs[:observation_size], jnp.int32(0), jnp.bool_(False))
+
+    def simulate(state, action):
+        # Brax writes into the metrics of the state it is given, so it gets a copy.
+        copy = state.replace(metrics=dict(state.metrics), info=dict(state.info))
+        return jax.tree.map(_like, state, simulator.step(copy, action))
+
+    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        del key  # Brax is deterministic.
+
+        def repeat(carry, _):
+            before, total = carry
+            after = simulate(before, action)
+            ended = before.done > 0
+            total = total + jnp.where(ended, 0.0, after.reward)
+            return (jax.tree.map(lambda b, a: jnp.where(ended, b, a), before, after), total), None
+
+        start = state.simulator.replace(done=jnp.zeros_like(state.simulator.done))
+        (following, reward), _ = jax.lax.scan(repeat, (start, jnp.float32(0)), None, action_repeat)
+        terminated = following.done > 0
+        steps = state.steps + action_repeat
+        transition = Transition(
+            observation=state.observation,
+            action=action,
+            reward=reward,
+            discount=1.0 - terminated.astype(jnp.float32),
+            next_observation=following.obs[:observation_size],
+        )
+        done = terminated | (steps >= episode_length)
+        return EnvState(following, transition.next_observation, steps, done), transition
+
+    return Env(spec, reset, step)
+
+
+def _strong(leaf):
+    """Turn a number into an array whose dtype is fixed, so that it can be carried by a scan."""
+    return jnp.asarray(leaf, jnp.result_type(leaf))
+
+
+def _like(old, new):
+    """Give a new leaf, which Brax may have left a Python number, the dtype of the old one."""
+    return jnp.asarray(new, old.dtype)

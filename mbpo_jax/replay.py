@@ -1,0 +1,102 @@
+"""A ring buffer of transitions on the device: init, add, sample, newest; nothing else.
+
+Rows are written at `position + arange(n)` modulo the capacity, so the valid rows are always the
+newest `size` ones. Everything here costs O(rows touched), never O(capacity), also under `vmap`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import Transition
+
+
+class ReplayState(NamedTuple):
+    """A ring buffer.
+
+    Attributes:
+      data: transitions with leading axis `[capacity]`.
+      position: int32, the row that is written next.
+      size: int32, number of valid rows: those written last.
+    """
+
+    data: Transition
+    position: jax.Array
+    size: jax.Array
+
+
+def init(capacity: int, observation_size: int, action_size: int) -> ReplayState:
+    """Allocate an empty buffer, filled with zeros."""
+    data = Transition(
+        observation=jnp.zeros((capacity, observation_size)),
+        action=jnp.zeros((capacity, action_size)),
+        reward=jnp.zeros(capacity),
+        discount=jnp.zeros(capacity),
+        next_observation=jnp.zeros((capacity, observation_size)),
+    )
+    return ReplayState(data, jnp.int32(0), jnp.int32(0))
+
+
+def capacity(state: ReplayState) -> int:
+    """Return the number of rows the buffer can hold."""
+    return state.data.reward.shape[0]
+
+
+def add(
+    state: ReplayState,
+    batch: Transition,
+    valid: jax.Array | None = None,
+    max_size: jax.Array | int | None = None,
+) -> ReplayState:
+    """Append rows, overwriting the oldest ones.
+
+    Args:
+      state: the buffer.
+      batch: transitions `[n]`, oldest first.
+      valid: `[n]` bool; rows where it is False are left out. All rows if None.
+      max_size: keep no more than this many of the newest rows valid, at most the capacity, which
+        is also what None means. Rows that fell out of a smaller window do not come back when it
+        grows.
+
+    Raises:
+      ValueError: if `n` exceeds the capacity.
+    """
+    num_rows, rows = batch.reward.shape[0], capacity(state)
+    if num_rows > rows:
+        raise ValueError(f"cannot add {num_rows} transitions to a buffer of {rows} rows")
+    if valid is None:
+        valid = jnp.ones(num_rows, bool)
+    offset = jnp.cumsum(valid) - 1
+    # Rows that are left out get indices outside of the buffer, which `drop` ignores; distinct ones,
+    # as `unique_indices` promises.
+    index = jnp.where(valid, (state.position + offset) % rows, rows + jnp.arange(num_rows))
+    data = jax.tree.map(
+        lambda old, new: old.at[index].set(new, mode="drop", unique_indices=True), state.data, batch
+    )
+    added = jnp.sum(valid, dtype=jnp.int32)
+    limit = rows if max_size is None else jnp.minimum(max_size, rows)
+    size = jnp.minimum(state.size + added, limit).astype(jnp.int32)
+    return ReplayState(data, (state.position + added) % rows, size)
+
+
+def sample_rows(key: jax.Array, state: ReplayState, shape: tuple[int, ...]) -> jax.Array:
+    """Draw row numbers of valid rows, uniformly and with replacement; int32 of this shape."""
+    age = jax.random.randint(key, shape, 0, jnp.maximum(state.size, 1))
+    return (state.position - 1 - age) % capacity(state)
+
+
+def take(state: ReplayState, rows: jax.Array) -> Transition:
+    """Return the transitions at these row numbers, with the row numbers' shape in front."""
+    return jax.tree.map(lambda x: x[rows], state.data)
+
+
+def sample(key: jax.Array, state: ReplayState, shape: tuple[int, ...]) -> Transition:
+    """Draw valid transitions, uniformly and with replacement."""
+    return take(state, sample_rows(key, state, shape))
+
+
+def newest(state: ReplayState, num_rows: int) -> tuple[Transition, jax.Array]:
+    """Return the newest rows, oldest first, and which of them are valid `[num_rows]` bool."""
+    age = jnp.arange(num_rows)[::-1]
+    return take(state, (state.position - 1 - age) % capacity(state)), age < state.size

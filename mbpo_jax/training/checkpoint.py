@@ -1,0 +1,172 @@
+"""Checkpoints that are whole or not there at all; the only file that knows Orbax.
+
+Orbax keeps no digest of array data, so a flipped bit would be restored in silence. Each checkpoint
+therefore carries a manifest with the SHA-256 of every file, written last, before one rename makes
+the checkpoint visible. One that fails the check is set aside under another name, and the one before
+it is used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from mbpo_jax.errors import UserError
+from mbpo_jax.types import PyTree
+
+KEEP = 2
+"""Checkpoints kept, so that there is a good one before a corrupt one."""
+
+_MANIFEST = "manifest.json"
+_STATE = "state"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written or read; the message says what to do."""
+
+
+class Restored(NamedTuple):
+    """What a checkpoint held.
+
+    Attributes:
+      state: arrays, as they were saved.
+      host: what the host noted beside them.
+      env_steps: when it was saved.
+    """
+
+    state: PyTree
+    host: dict[str, Any]
+    env_steps: int
+
+
+def save(directory: Path, env_steps: int, state: PyTree, host: Mapping[str, Any]) -> Path:
+    """Write a checkpoint and return its path once it is on disk; then drop the oldest.
+
+    Args:
+      directory: of all checkpoints of a run.
+      env_steps: names the checkpoint; nothing is done if there is one of this name.
+      state: arrays.
+      host: JSON object with what is to be remembered beside the arrays.
+
+    Raises:
+      CheckpointError: it could not be written. Earlier checkpoints are as they were.
+    """
+    final = directory / f"{env_steps:010d}"
+    if final.exists():
+        return final
+    partial = directory / f"partial-{env_steps:010d}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _discard_partial(directory)
+        partial.mkdir()
+        ocp.save(str(partial.absolute() / _STATE), state)
+        manifest = {"env_steps": env_steps, "host": dict(host), "sha256": _digests(partial)}
+        _write_synced(partial / _MANIFEST, json.dumps(manifest, indent=2))
+        os.rename(partial, final)
+        _sync_directory(directory)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot save a checkpoint in {directory}: {error}. Earlier checkpoints are intact; "
+            "free some space or permit writing there, and give the same command again"
+        ) from error
+    for old in checkpoints(directory)[:-KEEP]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Return the finished checkpoints, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def restore_newest(directory: Path, like: PyTree) -> tuple[Restored | None, list[str]]:
+    """Restore the newest checkpoint that is whole, setting corrupt ones aside.
+
+    Args:
+      directory: of all checkpoints of a run.
+      like: `jax.ShapeDtypeStruct`s with shardings, in the shape of the state.
+
+    Returns:
+      What was restored, None if there is no checkpoint, and a message for each corrupt one.
+
+    Raises:
+      CheckpointError: there are checkpoints, and every one of them is corrupt.
+    """
+    found, problems = checkpoints(directory), []
+    for path in reversed(found):
+        reason = find_damage(path)
+        if reason is None:
+            return _load(path, like), problems
+        aside = path.with_name(f"{path.name}.corrupt")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        problems.append(f"checkpoint {path} is corrupt ({reason}); it was moved to {aside.name}")
+    if found:
+        raise CheckpointError(
+            "; ".join(problems) + ". No good checkpoint is left: train in a new run directory"
+        )
+    return None, problems
+
+
+def find_damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint's files, or None if they are as they were written."""
+    try:
+        expected = json.loads((path / _MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"its manifest cannot be read: {error}"
+    actual = _digests(path)
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in actual:
+            return f"{name} is missing"
+        if actual[name] != expected.get(name):
+            return f"{name} was changed"
+    return None
+
+
+def _load(path: Path, like: PyTree) -> Restored:
+    manifest = json.loads((path / _MANIFEST).read_text())
+    with warnings.catch_warnings():
+        # Orbax cannot hand a sharding to typed keys, and says so each time.
+        warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
+        state = ocp.load(str(path.absolute() / _STATE), like)
+    state = jax.tree.map(lambda x, target: jax.device_put(x, target.sharding), state, like)
+    return Restored(state, manifest["host"], manifest["env_steps"])
+
+
+def _digests(path: Path) -> dict[str, str]:
+    files = (p for p in sorted(path.rglob("*")) if p.is_file() and p.name != _MANIFEST)
+    return {str(p.relative_to(path)): _sha256(p) for p in files}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _discard_partial(directory: Path) -> None:
+    for leftover in directory.glob("partial-*"):
+        shutil.rmtree(leftover)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

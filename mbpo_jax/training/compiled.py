@@ -1,0 +1,112 @@
+"""The training program, mapped over runs and compiled."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mbpo_jax.config import Config
+from mbpo_jax.training.loop import Program, TrainState
+from mbpo_jax.training.runs import map_runs, run_mesh, run_sharding
+from mbpo_jax.types import Metrics, PyTree
+
+EVALUATION_STREAM = 1
+"""Keeps the keys of evaluations apart from those of training, so that looking changes nothing."""
+
+
+class Runs(NamedTuple):
+    """What is fixed for all runs of one program.
+
+    Attributes:
+      config: with its data fields as arrays `[R]`.
+      keys: `[R]`, one key per run, from its seed.
+      mesh: devices that share the runs.
+    """
+
+    config: Config
+    keys: jax.Array
+    mesh: Mesh
+
+
+class Compiled(NamedTuple):
+    """Compiled functions over all runs; each first axis is `R`.
+
+    Attributes:
+      start: `() -> TrainState`, after the random steps.
+      step: `(env_steps, TrainState) -> (TrainState, Metrics)`; the state given is donated.
+      evaluate: `(env_steps, TrainState) -> (returns, lengths)`, each `[R, eval_episodes]`.
+      seconds: how long each took to compile, by name.
+    """
+
+    start: Callable[[], TrainState]
+    step: Callable[[int, TrainState], tuple[TrainState, Metrics]]
+    evaluate: Callable[[int, TrainState], tuple[jax.Array, jax.Array]]
+    seconds: dict[str, float]
+
+
+def seeds(config: Config) -> list[int]:
+    """Return the seed of each run."""
+    return [config.seed + i for i in range(config.num_seeds)]
+
+
+def make_runs(config: Config) -> Runs:
+    """Lay the runs of a configuration out over the devices."""
+    mesh = run_mesh(config.num_seeds)
+    sharding = run_sharding(mesh)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds(config)])
+    batched = jax.tree.map(lambda x: jnp.full(config.num_seeds, x, jnp.float32), config)
+    return Runs(jax.device_put(batched, sharding), jax.device_put(keys, sharding), mesh)
+
+
+def state_shapes(program: Program, runs: Runs) -> PyTree:
+    """Return shapes, dtypes and shardings of all runs' state, without computing it."""
+    initialize = map_runs(lambda _, config, key: program.init(config, key), runs.mesh)
+    sharding = run_sharding(runs.mesh)
+    shapes = jax.eval_shape(initialize, None, runs.config, runs.keys)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def compile_program(
+    program: Program, runs: Runs, announce: Callable[[str], None] = lambda phase: None
+) -> Compiled:
+    """Map the program over runs and compile it.
+
+    Args:
+      program: functions of one run.
+      runs: what is fixed for all runs.
+      announce: told what is about to be compiled.
+    """
+    seconds = {}
+
+    def compiled(phase: str, fn: Callable, *arguments: PyTree, donate: tuple[int, ...] = ()):
+        announce(f"compiling {phase}")
+        began = time.monotonic()
+        function = jax.jit(map_runs(fn, runs.mesh), donate_argnums=donate)
+        executable = function.lower(*arguments).compile()
+        seconds[phase] = time.monotonic() - began
+        return executable
+
+    def start(_, config: Config, key: jax.Array) -> TrainState:
+        return program.collect(config, program.init(config, key))
+
+    def step(env_steps: jax.Array, config: Config, state: TrainState):
+        return program.step(config, env_steps, state)
+
+    def evaluate(env_steps: jax.Array, config: Config, key: jax.Array, state: TrainState):
+        key = jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), env_steps)
+        return program.evaluate(config, key, state)
+
+    config, keys, shapes = runs.config, runs.keys, state_shapes(program, runs)
+    start_fn = compiled("the random steps", start, None, config, keys)
+    step_fn = compiled("the training step", step, np.int32(0), config, shapes, donate=(2,))
+    evaluate_fn = compiled("the evaluation", evaluate, np.int32(0), config, keys, shapes)
+    return Compiled(
+        start=lambda: start_fn(None, config, keys),
+        step=lambda env_steps, state: step_fn(np.int32(env_steps), config, state),
+        evaluate=lambda env_steps, state: evaluate_fn(np.int32(env_steps), config, keys, state),
+        seconds=seconds,
+    )

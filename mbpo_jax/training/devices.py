@@ -1,0 +1,102 @@
+"""Preparing JAX and its devices before anything is traced: host devices, cache, memory."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.types import PyTree
+
+GIB = 2**30
+
+
+def use_host_devices(num_runs: int) -> None:
+    """Give JAX one host device per core, if it runs on the CPU and there are runs to share out.
+
+    Has to come before JAX looks for devices; without effect where an accelerator is used.
+    """
+    jax.config.update("jax_num_cpu_devices", min(num_runs, available_cores()))
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_cache_directory() -> Path:
+    """Return where compiled programs are kept between processes: where JAX is told, or our own."""
+    if directory := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return Path(directory)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mbpo_jax" / "jax"
+
+
+def use_compilation_cache(directory: Path) -> None:
+    """Keep every compiled program in this directory, however small or quick to compile."""
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def describe_devices() -> list[str]:
+    """Return a line for each device."""
+    return [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Return the size of the arrays in a tree, or of what `jax.eval_shape` says of them."""
+    leaves = jax.tree.leaves(tree)
+    return sum(
+        x.size * (8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)
+        for x in leaves
+    )
+
+
+def estimate_bytes(config: Config, run_state: PyTree, runs_per_device: int) -> int:
+    """Estimate the memory that one device needs.
+
+    Besides the state of its runs, a device holds what a model rollout of all starts needs at once;
+    and a loop over several runs copies the state of each in and out.
+
+    Args:
+      config: sizes.
+      run_state: state of one run, or its shapes.
+      runs_per_device: runs that share a device.
+    """
+    state = tree_bytes(run_state)
+    activations = 0
+    if config.algorithm == "mbpo":
+        rows = config.rollout.rollouts_per_step * config.steps_per_fit
+        activations = 4 * rows * 4 * max(*config.ensemble.hidden_sizes, *config.sac.hidden_sizes)
+    copies = runs_per_device if runs_per_device == 1 else 2 * runs_per_device + 1
+    return state * copies + activations
+
+
+def available_bytes() -> int | None:
+    """Return the memory that a device (or, on the CPU, the host per device) has, if it is known."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024 // jax.device_count()
+
+
+def check_memory(config: Config, needed: int) -> None:
+    """Refuse a run that does not fit into a device's memory.
+
+    Raises:
+      ConfigError: it does not fit; the message names what makes it smaller.
+    """
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"each device needs about {needed / GIB:.1f} GiB, but has {available / GIB:.1f} GiB: "
+            f"lower num_seeds ({config.num_seeds}), replay_capacity, rollout.retain_epochs, "
+            "rollout.max_length or rollout.rollouts_per_step"
+        )

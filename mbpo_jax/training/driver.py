@@ -1,0 +1,282 @@
+"""The host: compiles, calls, logs, checkpoints and handles signals."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mbpo_jax.config import Config
+from mbpo_jax.envs import make_env
+from mbpo_jax.files import Row, read_rows, write_json_atomic
+from mbpo_jax.reports.plots import learning_curve
+from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory
+from mbpo_jax.training.compiled import compile_program, make_runs, seeds, state_shapes
+from mbpo_jax.training.logs import RunLog
+from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.training.progress import Progress
+from mbpo_jax.types import Metrics
+
+EXIT_DONE = 0
+EXIT_DIVERGED = 1
+EXIT_INTERRUPTED = 75
+"""EX_TEMPFAIL: the same command resumes the run."""
+
+SOLVED_EVALUATIONS = 2
+"""Evaluations in a row in which every run has to reach `stop_at_return`."""
+
+
+class Interruption:
+    """Remembers that a signal asked for an end, which comes at the next look of the host.
+
+    A second Ctrl-C ends the process at once.
+    """
+
+    def __enter__(self) -> "Interruption":
+        self.requested = False
+        handled = (signal.SIGTERM, signal.SIGINT)
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: object) -> None:
+        self.requested = True
+        signal.signal(number, self._previous[signal.Signals(number)])
+
+
+@dataclasses.dataclass
+class HostState:
+    """What the host carries from chunk to chunk; saved in every checkpoint.
+
+    Attributes:
+      env_steps: environment steps of each run.
+      gradient_steps: of a run, of its model and its agent, averaged over runs.
+      solved: evaluations in a row in which every run reached `stop_at_return`.
+      wall_seconds: time spent on this run, in earlier processes too.
+      evaluation: rows of the last evaluation.
+      log: where the log stood.
+    """
+
+    env_steps: int
+    gradient_steps: float = 0.0
+    solved: int = 0
+    wall_seconds: float = 0.0
+    evaluation: list[Row] = dataclasses.field(default_factory=list)
+    log: dict[str, int] = dataclasses.field(default_factory=lambda: dict(logs.BEGINNING))
+
+    def diverged(self) -> list[int]:
+        """Return the runs whose numbers became non-finite."""
+        return [row["run"] for row in self.evaluation if row.get("diverged")]
+
+
+def is_over(config: Config, host: HostState) -> bool:
+    """Return whether all steps are done, the runs are solved, or every run diverged."""
+    return (
+        host.env_steps >= config.total_env_steps
+        or host.solved >= SOLVED_EVALUATIONS
+        or len(host.diverged()) == config.num_seeds
+    )
+
+
+def is_due(config: Config, host: HostState, every: int) -> bool:
+    """Return whether something that happens every so many steps happens now."""
+    return (host.env_steps - config.random_steps) % every == 0
+
+
+def metric_rows(config: Config, env_steps: int, metrics: Metrics) -> list[Row]:
+    """Return one row per run of metrics `[R]`."""
+    values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
+    return [
+        {"env_steps": env_steps, "run": run, "seed": seed}
+        | {name: value[run] for name, value in values.items()}
+        for run, seed in enumerate(seeds(config))
+    ]
+
+
+def evaluation_rows(
+    config: Config, host: HostState, returns: jax.Array, lengths: jax.Array, healthy: jax.Array
+) -> list[Row]:
+    """Return one row per run of an evaluation's returns and lengths, `[R, eval_episodes]`."""
+    rows = []
+    for run, seed in enumerate(seeds(config)):
+        row: Row = {
+            "env_steps": host.env_steps,
+            "run": run,
+            "seed": seed,
+            "return_mean": float(np.mean(returns[run])),
+            "return_std": float(np.std(returns[run])),
+            "length_mean": float(np.mean(lengths[run])),
+            "wall_seconds": round(host.wall_seconds, 3),
+        }
+        if not healthy[run]:
+            row["diverged"] = True
+        rows.append(row)
+    return rows
+
+
+class Training:
+    """The runs of one configuration in one directory, in one process."""
+
+    def __init__(self, config: Config, run_dir: Path, log: RunLog, progress: Progress) -> None:
+        self._config, self._run_dir, self._log, self._progress = config, run_dir, log, progress
+        self._began = time.monotonic()
+        program, runs = make_program(make_env(config.env)), make_runs(config)
+        # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
+        restored, problems = checkpoint.restore_newest(
+            run_dir / run_directory.CHECKPOINTS, state_shapes(program, runs)
+        )
+        for problem in problems:
+            progress.print(f"warning: {problem}")
+        self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
+        self._seconds_before = self.host.wall_seconds
+        log.rewind(self.host.log)
+        if restored:
+            progress.print(f"resuming {run_dir} at {self.host.env_steps:,} environment steps")
+        self._compiled = compile_program(program, runs, progress.phase)
+        self._state: TrainState = restored.state if restored else self._compiled.start()
+
+    def run(self, interruption: Interruption) -> int:
+        """Train until the end or an interruption and return the exit code."""
+        self._write_status("running")
+        while not is_over(self._config, self.host):
+            if interruption.requested:
+                return self._interrupted()
+            self._advance()
+        self._save()
+        return self._finish()
+
+    def _advance(self) -> None:
+        """Make one call of the compiled step, and look at what came out."""
+        config, host = self._config, self.host
+        self._state, metrics = self._compiled.step(host.env_steps, self._state)
+        host.env_steps += config.steps_per_fit
+        rows = metric_rows(config, host.env_steps, metrics)
+        model_steps = float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows]))
+        host.gradient_steps += plan.updates_per_chunk(config) + model_steps
+        host.wall_seconds = self._seconds_before + time.monotonic() - self._began
+        self._log.write_metrics(rows)
+        due = is_due(config, host, config.eval_every) or host.env_steps >= config.total_env_steps
+        self._progress.update(
+            host.env_steps, round(host.gradient_steps), self._evaluate() if due else None
+        )
+        if is_due(config, host, config.checkpoint_every):
+            self._save()
+
+    def _evaluate(self) -> float:
+        """Evaluate all runs and return their mean return."""
+        config, host = self._config, self.host
+        known = set(host.diverged())
+        returns, lengths = self._compiled.evaluate(host.env_steps, self._state)
+        host.evaluation = evaluation_rows(config, host, returns, lengths, self._state.healthy)
+        self._log.write_evals(host.evaluation)
+        means = [row["return_mean"] for row in host.evaluation]
+        target = config.stop_at_return
+        host.solved = host.solved + 1 if target is not None and min(means) >= target else 0
+        for run in set(host.diverged()) - known:
+            self._progress.print(
+                f"warning: run {run} (seed {seeds(config)[run]}) became non-finite before "
+                f"{host.env_steps:,} steps and is frozen at its last finite parameters"
+            )
+        return float(np.mean(means))
+
+    def _save(self) -> None:
+        self.host.log = self._log.position()
+        checkpoint.save(
+            self._run_dir / run_directory.CHECKPOINTS,
+            self.host.env_steps,
+            self._state,
+            dataclasses.asdict(self.host),
+        )
+        self._draw_curve()
+
+    def _draw_curve(self) -> None:
+        evals = read_rows(self._run_dir / logs.EVALS)
+        if evals:
+            config = self._config
+            learning_curve(
+                self._run_dir / "curve.png",
+                evals,
+                read_rows(self._run_dir / logs.METRICS),
+                f"{config.algorithm.upper()} on {config.env.name} ({config.env.backend})",
+                config.stop_at_return,
+            )
+
+    def _interrupted(self) -> int:
+        if self._log.position()["env_steps"] >= 0:
+            self._save()
+        self._write_status("interrupted")
+        self._progress.print(
+            f"interrupted at {self.host.env_steps:,} steps and saved; "
+            f"the same command resumes {self._run_dir}"
+        )
+        return EXIT_INTERRUPTED
+
+    def _finish(self) -> int:
+        if len(self.host.diverged()) == self._config.num_seeds:
+            self._write_status("diverged")
+            self._progress.print(
+                f"every run became non-finite; see {self._run_dir / logs.METRICS}. "
+                "Try a lower sac.learning_rate or sac.critic_layer_norm"
+            )
+            return EXIT_DIVERGED
+        self._progress.phase("playing an episode for rollout.html")
+        for line in playback.render(self._config, self._run_dir, self._state, run=0):
+            self._progress.print(line)
+        self._write_status("finished")
+        self._progress.print(closing_line(self._config, self._run_dir, self.host))
+        return EXIT_DONE
+
+    def _write_status(self, state: str) -> None:
+        run_directory.write_status(
+            self._run_dir,
+            state,
+            **dataclasses.asdict(self.host),
+            compile_seconds=self._compiled.seconds,
+            diverged=self.host.diverged(),
+        )
+
+
+def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
+    """Say in one line what was reached and where it lies."""
+    means = np.array([row["return_mean"] for row in host.evaluation])
+    spread = float(np.std(means)) if len(means) > 1 else host.evaluation[0]["return_std"]
+    over = f"{len(means)} runs" if len(means) > 1 else f"{config.eval_episodes} episodes"
+    verdict = "solved" if host.solved >= SOLVED_EVALUATIONS else "done"
+    return (
+        f"{verdict}: return {np.mean(means):,.1f} ± {spread:,.1f} over {over} at "
+        f"{host.env_steps:,} environment steps, in {host.wall_seconds:,.0f} s; see {run_dir}"
+    )
+
+
+def train(config: Config, run_dir: Path, command: Sequence[str]) -> int:
+    """Train the runs of a configuration, or resume them, and return the exit code.
+
+    Args:
+      config: what to train.
+      run_dir: where everything goes; made if need be.
+      command: the command line, for `environment.json`.
+
+    Returns:
+      0 if training ended, 75 if it was interrupted and saved, 1 if every run diverged.
+
+    Raises:
+      ConfigError: the environment is unknown, the directory belongs to another configuration or
+        cannot be written to, or the device has too little memory. Nothing was changed then.
+      CheckpointError: checkpoints cannot be written or read.
+    """
+    devices.use_host_devices(config.num_seeds)
+    plan.check_fits(config)
+    with run_directory.opened(run_dir, config), RunLog(run_dir) as log:
+        if run_directory.read_state(run_dir) == "finished":
+            print(f"{run_dir} is finished; choose another --run-dir to train again")
+            return EXIT_DONE
+        info = logs.environment_info(command, devices.describe_devices())
+        write_json_atomic(run_dir / "environment.json", info)
+        with Interruption() as interruption, Progress(config.total_env_steps) as progress:
+            return Training(config, run_dir, log, progress).run(interruption)

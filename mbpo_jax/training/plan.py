@@ -1,0 +1,70 @@
+"""What a run will take, told before it starts: calls, sizes, memory."""
+
+from pathlib import Path
+
+import jax
+
+from mbpo_jax.config import Config
+from mbpo_jax.envs import make_env
+from mbpo_jax.training import devices
+from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
+from mbpo_jax.training.loop import TrainState, make_program
+
+
+def num_chunks(config: Config) -> int:
+    """Return how often the compiled step is called; the last call may overshoot the total."""
+    return max(-(-(config.total_env_steps - config.random_steps) // config.steps_per_fit), 0)
+
+
+def updates_per_chunk(config: Config) -> int:
+    """Return the agent's gradient updates in one call of the compiled step."""
+    return config.steps_per_fit * config.sac.utd_ratio
+
+
+def check_fits(config: Config) -> int:
+    """Check the environment's name and the memory of the devices; return the bytes per device.
+
+    Raises:
+      ConfigError: as `train`.
+    """
+    runs = make_runs(config)
+    state = state_shapes(make_program(make_env(config.env)), runs)
+    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
+    needed = devices.estimate_bytes(config, one_run, config.num_seeds // runs.mesh.size)
+    devices.check_memory(config, needed)
+    return needed
+
+
+def dry_run(config: Config, run_dir: Path) -> None:
+    """Print what `train` would do: sizes, memory and number of runs; train nothing.
+
+    Raises:
+      ConfigError: as `train`.
+    """
+    devices.use_host_devices(config.num_seeds)
+    needed = check_fits(config)
+    spec = make_env(config.env).spec
+    shapes = state_shapes(make_program(make_env(config.env)), make_runs(config))
+    updates = num_chunks(config) * updates_per_chunk(config)
+    rows = {
+        "run directory": run_dir,
+        "devices": ", ".join(devices.describe_devices()),
+        "runs": f"{config.num_seeds} (seeds {seeds(config)[0]} to {seeds(config)[-1]})",
+        "environment": f"{spec.name}: observation {spec.observation_size}, action "
+        f"{spec.action_size}, {spec.dt:g} s per action",
+        "compiled steps": f"{num_chunks(config)} of {config.steps_per_fit} environment steps",
+        "gradient updates": f"{updates:,} of the agent, a run",
+        "memory": f"about {needed / devices.GIB:.2f} GiB on each device",
+    }
+    for name, value in rows.items():
+        print(f"{name:>17}: {value}")
+    print("state of all runs, by size:")
+    for path, shape in largest_arrays(shapes):
+        print(f"{devices.tree_bytes(shape) / 2**20:10.1f} MiB  {shape.shape}  {path}")
+
+
+def largest_arrays(shapes: TrainState, count: int = 8) -> list[tuple[str, jax.ShapeDtypeStruct]]:
+    """Return paths and shapes of the largest arrays of a state."""
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    leaves.sort(key=lambda leaf: -devices.tree_bytes(leaf[1]))
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves[:count]]

@@ -1,0 +1,83 @@
+"""A run's directory: who may write to it, and whether it belongs to this configuration."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax import config_io
+from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.files import replacing, write_json_atomic
+
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+STATUS = "status.json"
+
+
+@contextlib.contextmanager
+def opened(run_dir: Path, config: Config) -> Iterator[None]:
+    """Hold a run directory for this process, making it if need be.
+
+    Raises:
+      ConfigError: it belongs to another configuration, another process trains in it, or it cannot
+        be written to.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = open(run_dir / ".lock", "w")  # noqa: SIM115 - held until the block ends
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the run directory {run_dir}: {error.strerror}; "
+            "choose another with --run-dir, or permit writing there"
+        ) from error
+    with lock:
+        try:
+            # The lock goes with the process, so a killed run leaves none behind.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"another process trains in {run_dir}; wait for it, or choose another --run-dir"
+            ) from error
+        _claim(run_dir, config)
+        yield
+
+
+def _claim(run_dir: Path, config: Config) -> None:
+    path = run_dir / CONFIG
+    # A run without a checkpoint has nothing to lose.
+    if not path.exists() or not any((run_dir / CHECKPOINTS).glob("*")):
+        with replacing(path) as file:
+            file.write(config_io.dump_yaml(config).encode())
+        return
+    differences = config_io.diff_configs(load_config(run_dir), config)
+    if differences:
+        raise ConfigError(
+            f"{run_dir} holds a run of another configuration:\n  "
+            + "\n  ".join(differences)
+            + "\nChoose another --run-dir, or give the settings of that run to resume it"
+        )
+
+
+def load_config(run_dir: Path) -> Config:
+    """Read the configuration that a run directory was made with.
+
+    Raises:
+      ConfigError: there is none, or it cannot be read.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
+    return config_io.load_yaml_config(path)
+
+
+def read_state(run_dir: Path) -> str | None:
+    """Return what `status.json` says of the run, None if there is none."""
+    path = run_dir / STATUS
+    return json.loads(path.read_text())["state"] if path.exists() else None
+
+
+def write_status(run_dir: Path, state: str, **facts: Any) -> None:
+    """Say in `status.json` how the run stands: running, interrupted, finished or diverged."""
+    write_json_atomic(run_dir / STATUS, {"state": state, **facts})

@@ -1,0 +1,293 @@
+"""Soft actor-critic against re-derivations, limits, and environments with known values."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mbpo_jax.algorithms  # noqa: F401 - makes configurations arguments of compiled functions
+from mbpo_jax.agents import sac
+from mbpo_jax.agents.sac import make_sac
+from mbpo_jax.config import SACConfig
+from mbpo_jax.types import EnvSpec, Transition
+from tests.probe_environments import PROBES, RIGHT_ACTION, probe_data
+
+SPEC = EnvSpec("any", 3, 2, episode_length=10, action_repeat=1, dt=0.1)
+SMALL = SACConfig(hidden_sizes=(8,), learning_rate=1e-2, tau=0.1, gamma=0.9, batch_size=16)
+
+
+def random_batch(seed=0, rows=16):
+    normal = np.random.default_rng(seed).normal(size=(rows, 10)).astype(np.float32)
+    return Transition(
+        observation=jnp.asarray(normal[:, :3]),
+        action=jnp.tanh(jnp.asarray(normal[:, 3:5])),
+        reward=jnp.asarray(normal[:, 5]),
+        discount=jnp.asarray(normal[:, 6] > 0, jnp.float32),
+        next_observation=jnp.asarray(normal[:, 7:]),
+    )
+
+
+@jax.jit
+def one_update(config, key, batch):
+    """Return the agent's state before and after one update, and its metrics."""
+    agent = make_sac(SPEC, config)
+    init_key, update_key = jax.random.split(key)
+    state = agent.init(init_key)
+    return state, *agent.update(update_key, state, batch)
+
+
+# The losses, one by one.
+
+
+@pytest.fixture
+def q():
+    return np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def log_prob():
+    return np.random.default_rng(2).normal(size=5).astype(np.float32)
+
+
+def test_soft_value_is_smallest_critic_plus_entropy(q, log_prob):
+    value = sac.soft_value(jnp.asarray(q), jnp.asarray(log_prob), jnp.float32(0.3))
+    np.testing.assert_allclose(value, q.min(axis=0) - 0.3 * log_prob, rtol=1e-5)
+
+
+def test_critic_loss_is_half_the_mean_square_summed_over_critics(q):
+    target = np.arange(5, dtype=np.float32)
+    expected = sum(0.5 * np.mean((one - target) ** 2) for one in q)
+    np.testing.assert_allclose(
+        sac.critic_loss(jnp.asarray(q), jnp.asarray(target)), expected, rtol=1e-6
+    )
+
+
+def test_policy_loss_is_entropy_cost_minus_smallest_critic(q, log_prob):
+    expected = np.mean(0.3 * log_prob - q.min(axis=0))
+    loss = sac.policy_loss(jnp.asarray(q), jnp.asarray(log_prob), jnp.float32(0.3))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [-0.7, 0.0, 0.7])
+def test_temperature_gradient_is_the_gap_between_entropy_and_its_target(log_prob, gap):
+    """With entropy `-mean(log pi)` a gap above the target, alpha has to fall in proportion."""
+    entropy = -np.mean(log_prob)
+    gradient = jax.grad(sac.temperature_loss)(
+        jnp.float32(0.4), jnp.asarray(log_prob), float(entropy - gap)
+    )
+    np.testing.assert_allclose(gradient, gap, atol=1e-6)
+
+
+# One update, re-derived.
+
+
+def dense(layers, name, x):
+    bias = jnp.expand_dims(layers[name]["bias"], tuple(range(x.ndim - 1)))
+    return x @ layers[name]["kernel"] + bias
+
+
+def mlp(params, x):
+    layers = params["params"]
+    return dense(layers, "layer_1", jnp.maximum(dense(layers, "layer_0", x), 0.0))
+
+
+def sampled_action(policy, observation, noise):
+    """Squash a Gaussian; the density is divided by the slope of tanh (arXiv:1801.01290, app. C)."""
+    mean, log_std = jnp.split(mlp(policy, observation), 2, axis=-1)
+    std = jnp.exp(log_std)
+    x = mean + std * noise
+    log_normal = -0.5 * noise**2 - jnp.log(std * jnp.sqrt(2 * jnp.pi))
+    # The slope of tanh is 1 / cosh^2.
+    log_cosh = jnp.logaddexp(x, -x) - jnp.log(2.0)
+    return jnp.tanh(x), jnp.sum(log_normal + 2 * log_cosh, axis=-1)
+
+
+def smallest_q(critics, observation, action):
+    values = all_q(critics, observation, action)
+    return functools.reduce(jnp.minimum, values)
+
+
+def all_q(critics, observation, action):
+    number = len(jax.tree.leaves(critics)[0])
+    x = jnp.concatenate([observation, action], axis=-1)
+    return [mlp(jax.tree.map(lambda leaf, i=i: leaf[i], critics), x)[:, 0] for i in range(number)]
+
+
+def adam_step(loss, params):
+    """Return the value of a loss and the parameters after a first step of Adam on it alone.
+
+    The first step divides each gradient by its own magnitude.
+    """
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    step = jax.tree.map(lambda g: SMALL.learning_rate * g / (jnp.abs(g) + 1e-8), gradient)
+    return value, jax.tree.map(jnp.subtract, params, step)
+
+
+@pytest.mark.parametrize("num_critics", [1, 2, 5])
+def test_an_update_is_three_separate_gradient_steps(key, num_critics):
+    """Each loss moves its own parameters only, and sees the other ones as they are."""
+    config = dataclasses.replace(SMALL, num_critics=num_critics, target_entropy=-1.5)
+    batch = random_batch()
+    update_key = jax.random.split(jax.random.clone(key))[1]
+    noise = jax.random.normal(update_key, (2, *batch.action.shape))
+    before, after, metrics = one_update(config, key, batch)
+    alpha = jnp.exp(before.log_alpha)
+
+    def critic_loss(critics):
+        action, log_prob = sampled_action(before.policy, batch.next_observation, noise[0])
+        value = smallest_q(before.target_critics, batch.next_observation, action) - alpha * log_prob
+        target = jnp.where(batch.discount == 0, batch.reward, batch.reward + 0.9 * value)
+        values = all_q(critics, batch.observation, batch.action)
+        return sum(0.5 * jnp.mean((q - target) ** 2) for q in values)
+
+    def policy_loss(policy):
+        action, log_prob = sampled_action(policy, batch.observation, noise[1])
+        return jnp.mean(alpha * log_prob - smallest_q(critics, batch.observation, action))
+
+    critic_value, critics = adam_step(critic_loss, before.critics)
+    policy_value, policy = adam_step(policy_loss, before.policy)
+    entropy = -jnp.mean(sampled_action(before.policy, batch.observation, noise[1])[1])
+    log_alpha = before.log_alpha - 1e-2 * jnp.sign(entropy + 1.5)
+
+    for actual, expected in ((after.critics, critics), (after.policy, policy)):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), actual, expected)
+    np.testing.assert_allclose(metrics["sac/critic_loss"], critic_value, rtol=1e-4)
+    np.testing.assert_allclose(metrics["sac/policy_loss"], policy_value, rtol=1e-4)
+    np.testing.assert_allclose(metrics["sac/entropy"], entropy, rtol=1e-4)
+    np.testing.assert_allclose(after.log_alpha, log_alpha, rtol=1e-4)
+    np.testing.assert_allclose(metrics["sac/alpha"], np.exp(log_alpha), rtol=1e-4)
+    assert len(jax.tree.leaves(after.critics)[0]) == num_critics
+
+
+@pytest.mark.parametrize(("target_entropy", "direction"), [(5.0, 1), (-50.0, -1)])
+def test_temperature_steers_entropy_to_its_target(key, target_entropy, direction):
+    config = dataclasses.replace(SMALL, target_entropy=target_entropy)
+    before, after, _ = one_update(config, key, random_batch())
+    assert np.sign(after.log_alpha - before.log_alpha) == direction
+
+
+@pytest.mark.parametrize("tau", [0.0, 1e-3, 1.0])
+def test_target_critics_move_by_tau(key, tau):
+    before, after, _ = one_update(dataclasses.replace(SMALL, tau=tau), key, random_batch())
+
+    def check(target, old, new):
+        assert not np.array_equal(old, new)
+        np.testing.assert_allclose(target, (1 - tau) * old + tau * new, atol=1e-7)
+
+    jax.tree.map(check, after.target_critics, before.target_critics, after.critics)
+
+
+def test_target_critics_start_equal_but_in_memory_of_their_own(key):
+    state = make_sac(SPEC, SMALL).init(key)
+    pairs = map(jax.tree.leaves, (state.critics, state.target_critics))
+    for critic, target in zip(*pairs, strict=True):
+        np.testing.assert_array_equal(critic, target)
+        assert critic.unsafe_buffer_pointer() != target.unsafe_buffer_pointer()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_layer_norm_in_the_critics_undoes_the_scale_of_their_input(key, layer_norm):
+    """Biases start at zero, so a ReLU critic is homogeneous of degree one, and 0 if normalised."""
+    config = dataclasses.replace(SMALL, critic_layer_norm=layer_norm)
+    batch, factor = random_batch(), 4.0
+    scaled = batch._replace(observation=factor * batch.observation, action=factor * batch.action)
+    state, _, metrics = one_update(config, jax.random.clone(key), batch)
+    _, _, scaled_metrics = one_update(config, key, scaled)
+    expected = metrics["sac/q_mean"] * (1.0 if layer_norm else factor)
+    np.testing.assert_allclose(scaled_metrics["sac/q_mean"], expected, rtol=1e-3)
+    assert ("norm_0" in state.critics["params"]) == layer_norm
+    assert "norm_0" not in state.policy["params"]
+
+
+def test_stochastic_actions_scatter_around_the_deterministic_one(key):
+    """Tanh is monotone, so the median of the action is tanh of the Gaussian's mean."""
+    agent = make_sac(SPEC, SMALL)
+    init_key, observation_key, noise_key = jax.random.split(key, 3)
+    state = agent.init(init_key)
+    observation = jax.random.normal(observation_key, (3,))
+    rows = jnp.broadcast_to(observation, (4000, 3))
+    actions = agent.sample_action(noise_key, state, rows)
+    mode = agent.mode_action(state, observation)
+    assert actions.shape == (4000, 2)
+    assert jnp.all(jnp.abs(actions) <= 1.0)
+    expected = jnp.tanh(jnp.split(mlp(state.policy, observation), 2)[0])
+    np.testing.assert_allclose(mode, expected, rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(actions < mode[None], axis=0), 0.5, atol=0.04)
+
+
+# Environments with known values.
+
+PROBE_SPEC = PROBES["constant"].spec
+PROBE_GAMMA = 0.5
+PROBE_CONFIG = SACConfig(
+    hidden_sizes=(16,),
+    learning_rate=1e-2,
+    tau=0.2,
+    gamma=PROBE_GAMMA,
+    # Next to no entropy, and steered towards none: values are those of the plain return.
+    initial_alpha=1e-3,
+    target_entropy=-20.0,
+)
+NUM_UPDATES = 400
+
+
+@pytest.fixture(scope="module")
+def train():
+    """Return a function `(key, data) -> SACState`, compiled once for all probes."""
+    agent = make_sac(PROBE_SPEC, PROBE_CONFIG)
+
+    @jax.jit
+    def train(key, data):
+        init_key, rows_key, updates_key = jax.random.split(key, 3)
+        rows = jax.random.randint(rows_key, (NUM_UPDATES, 64), 0, data.reward.shape[0])
+
+        def update(state, inputs):
+            key, rows = inputs
+            return agent.update(key, state, jax.tree.map(lambda x: x[rows], data))[0], None
+
+        keys = jax.random.split(updates_key, NUM_UPDATES)
+        return jax.lax.scan(update, agent.init(init_key), (keys, rows))[0]
+
+    def learn(key, name):
+        data_key, train_key = jax.random.split(key)
+        return train(train_key, probe_data(data_key, PROBES[name], 256))
+
+    return learn
+
+
+def value(state, observation, action=0.0):
+    """Return the mean over critics of Q at one observation and action."""
+    row = jnp.full((1, 1), observation), jnp.full((1, 1), action)
+    return float(jnp.mean(jnp.stack(all_q(state.critics, *row))))
+
+
+def test_a_constant_reward_that_ends_the_episode_is_worth_one(key, train):
+    assert value(train(key, "constant"), 0.0) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_reward_of_the_observation_is_worth_the_observation(key, train):
+    state = train(key, "observation")
+    assert value(state, 1.0) == pytest.approx(1.0, abs=0.05)
+    assert value(state, -1.0) == pytest.approx(-1.0, abs=0.05)
+
+
+def test_a_reward_one_step_away_is_worth_gamma(key, train):
+    state = train(key, "delayed")
+    assert value(state, 0.0) == pytest.approx(PROBE_GAMMA, abs=0.05)
+    assert value(state, 1.0) == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_policy_finds_the_action_that_is_rewarded(key, train):
+    state = train(key, "action")
+    action = make_sac(PROBE_SPEC, PROBE_CONFIG).mode_action(state, jnp.zeros((1, 1)))
+    assert float(action[0, 0]) == pytest.approx(RIGHT_ACTION, abs=0.1)
+    assert value(state, 0.0, RIGHT_ACTION) == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_time_limit_does_not_stop_the_bootstrap(key, train):
+    """A constant reward for ever is worth 1 / (1 - gamma), however its episodes are cut."""
+    state = train(key, "endless")
+    assert value(state, 0.0) == pytest.approx(1.0 / (1.0 - PROBE_GAMMA), abs=0.05)

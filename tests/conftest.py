@@ -1,0 +1,50 @@
+"""What every test relies on: the CPU, a shared compile cache, strict JAX, a scratch folder."""
+
+import contextlib
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+
+# Before JAX is imported, and as variables, so that programs started by a test inherit them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import jax
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Refuse reused keys and silent rank promotion in a test and in the fixtures set up for it.
+
+    Brax promotes ranks, so a test marked `brax` may, too.
+    """
+    rank_promotion = "allow" if item.get_closest_marker("brax") else "raise"
+    with jax.debug_key_reuse(True), jax.numpy_rank_promotion(rank_promotion):
+        return (yield)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
+        pytest.skip(f"needs a GPU; JAX runs on the {jax.default_backend()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_session(tmp_path_factory):
+    """Keep shared fixtures, which are set up before `_scratch`, out of the repository too."""
+    with contextlib.chdir(tmp_path_factory.mktemp("cwd")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path, monkeypatch):
+    """Run every test in a folder of its own: MuJoCo writes a log into the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """Return a fresh key; a test that needs several splits it."""
+    return jax.random.key(0)

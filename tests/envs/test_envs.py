@@ -1,0 +1,57 @@
+"""Names, backends and sizes of environments."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from mbpo_jax.config import ConfigError, EnvConfig
+from mbpo_jax.envs import ENVIRONMENTS, environment_names, make_env
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("hoper", "hopper"),
+        ("HalfCheetah", "halfcheetah"),
+        ("Walker2D-v4", "walker2d"),
+        ("Ant", "ant"),
+    ],
+)
+def test_misspelt_name_is_answered_with_the_nearest(name, nearest):
+    with pytest.raises(ConfigError, match=rf"'{name}'; did you mean {nearest}\b"):
+        make_env(EnvConfig(name=name))
+
+
+def test_name_like_no_other_is_answered_with_all():
+    with pytest.raises(ConfigError) as error:
+        make_env(EnvConfig(name="zzz"))
+    assert all(name in str(error.value) for name in environment_names())
+
+
+@pytest.mark.parametrize(("name", "backend"), [("swimmer", "mjx"), ("ant", "mujoco")])
+def test_unsupported_backend_is_answered_with_the_supported(name, backend):
+    with pytest.raises(ConfigError, match=rf"{name} does not run on '{backend}'.*generalized"):
+        make_env(EnvConfig(name=name, backend=backend))
+
+
+def test_brax_is_not_imported_for_names():
+    program = "import sys, mbpo_jax.envs; sys.exit('brax' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.brax
+@pytest.mark.filterwarnings("ignore:Accessing .* directly from:DeprecationWarning")
+@pytest.mark.parametrize("name", environment_names())
+def test_table_holds_the_simulators_sizes(name):
+    """Only the humanoid is truncated, so the kept size is the simulator's for all others."""
+    env = make_env(EnvConfig(name=name))
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    size = ENVIRONMENTS[name].observation_size
+    simulated = state.simulator.obs.shape[0]
+    assert env.spec.observation_size == state.observation.shape[0] == size
+    assert simulated > size if name == "humanoid" else simulated == size
+    assert env.spec.action_size == ENVIRONMENTS[name].action_size

@@ -1,0 +1,145 @@
+"""Termination rules against hand-made observations and against falls recorded in the simulator."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax.config import ConfigError
+from mbpo_jax.envs import ENVIRONMENTS, environment_names, termination_fn
+from mbpo_jax.envs.brax import load
+from mbpo_jax.envs.termination import MJX_POSE_LAG, RULES, never, tip_height
+
+DATA = Path(__file__).parent / "data"
+TERMINATING = [name for name, rule in RULES.items() if rule is not never]
+SOFT_JOINTS = [("inverted_double_pendulum", "spring"), ("inverted_double_pendulum", "positional")]
+JOINT_PLAY = 0.01  # metres by which the tip may be away from where the joint angles put it
+RECORDED = [(name, backend) for name in TERMINATING for backend in ENVIRONMENTS[name].backends]
+
+
+def observation(name, **entries):
+    """Build an observation of zeros but for `_i=value` at index i."""
+    array = np.zeros(ENVIRONMENTS[name].observation_size, np.float32)
+    for index, value in entries.items():
+        array[int(index[1:])] = value
+    return jnp.asarray(array)
+
+
+def double_pendulum(first, second):
+    """Build the observation at two joint angles in degrees."""
+    angles = np.radians([first, second])
+    return jnp.asarray(np.r_[0.0, np.sin(angles), np.cos(angles), 0.0, 0.0, 0.0], jnp.float32)
+
+
+def test_every_environment_has_a_rule():
+    assert set(RULES) == set(environment_names())
+
+
+@pytest.mark.parametrize("name", environment_names())
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
+def test_leading_axes_are_kept(name, leading):
+    batch = jnp.zeros((*leading, ENVIRONMENTS[name].observation_size))
+    terminated = termination_fn(name, "known")(batch)
+    assert terminated.shape == leading
+    assert terminated.dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "terminated"),
+    [
+        ("hopper", {"_0": 1.25}, False),
+        ("hopper", {"_0": 0.7}, True),
+        ("hopper", {"_0": 50.0}, False),
+        ("hopper", {"_0": 1.25, "_1": 0.2}, True),
+        ("hopper", {"_0": 1.25, "_1": -0.2}, True),
+        ("hopper", {"_0": 1.25, "_1": -0.19}, False),
+        ("hopper", {"_0": 1.25, "_4": 100.0}, True),
+        ("hopper", {"_0": 1.25, "_10": -150.0}, True),
+        ("hopper", {"_0": 1.25, "_10": -99.0}, False),
+        ("walker2d", {"_0": 1.25}, False),
+        ("walker2d", {"_0": 0.8}, True),
+        ("walker2d", {"_0": 2.0}, True),
+        ("walker2d", {"_0": 1.25, "_1": 1.0}, True),
+        ("walker2d", {"_0": 1.25, "_1": -1.0}, True),
+        ("walker2d", {"_0": 1.25, "_1": -0.99, "_9": 1e3}, False),
+        ("ant", {"_0": 0.2}, False),
+        ("ant", {"_0": 0.199}, True),
+        ("ant", {"_0": 1.0}, False),
+        ("ant", {"_0": 1.001}, True),
+        ("humanoid", {"_0": 1.0}, False),
+        ("humanoid", {"_0": 0.999}, True),
+        ("humanoid", {"_0": 2.0}, False),
+        ("humanoid", {"_0": 2.001}, True),
+        ("inverted_pendulum", {"_0": 5.0, "_1": 0.2}, False),
+        ("inverted_pendulum", {"_1": 0.201}, True),
+        ("inverted_pendulum", {"_1": -0.201}, True),
+    ],
+)
+def test_limits(name, entries, terminated):
+    assert termination_fn(name, "known")(observation(name, **entries)) == terminated
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "terminated"),
+    [
+        (0, 0, False),  # upright: 1.2 m
+        (180, 0, True),
+        (34, 0, True),  # 1.2 cos(34) = 0.995
+        (33, 0, False),  # 1.2 cos(33) = 1.006
+        (30, -30, False),  # the second link stands upright: 0.6 cos(30) + 0.6 = 1.120
+        (30, 30, True),  # 0.6 cos(30) + 0.6 cos(60) = 0.820
+        (-30, 30, False),
+        (10, 45, True),  # 0.6 cos(10) + 0.6 cos(55) = 0.935; cos(45) alone would give 1.015
+    ],
+)
+def test_tip_of_the_double_pendulum(first, second, terminated):
+    rule = termination_fn("inverted_double_pendulum", "known")
+    assert rule(double_pendulum(first, second)) == terminated
+
+
+@pytest.mark.parametrize(("name", "velocity"), [("ant", "_15"), ("humanoid", "_24")])
+def test_mjx_judges_the_height_one_physics_step_ago(name, velocity):
+    lowest = {"ant": 0.2, "humanoid": 1.0}[name]
+    falling = observation(name, _0=lowest - 0.001, **{velocity: -1.0})
+    assert termination_fn(name, "known", "generalized")(falling)
+    assert not termination_fn(name, "known", "mjx")(falling)
+    assert termination_fn(name, "known", "mjx")(falling.at[0].add(-MJX_POSE_LAG[name]))
+
+
+@pytest.mark.brax
+@pytest.mark.parametrize("name", MJX_POSE_LAG)
+def test_mjx_lag_is_the_physics_step(name):
+    assert float(load(name, "mjx").sys.opt.timestep) == pytest.approx(MJX_POSE_LAG[name])
+
+
+@pytest.mark.parametrize(("name", "backend"), RECORDED)
+def test_rule_agrees_with_recorded_falls(name, backend):
+    with np.load(DATA / f"{name}_{backend}.npz") as recorded:
+        observations, terminated = recorded["next_observation"], recorded["terminated"]
+    assert terminated.sum() >= 20
+    assert (~terminated).sum() >= 20
+    predicted = termination_fn(name, "known", backend)(jnp.asarray(observations))
+    decided = np.ones(len(terminated), bool)
+    if (name, backend) in SOFT_JOINTS:
+        decided = np.abs(tip_height(jnp.asarray(observations)) - 1.0) > JOINT_PLAY
+    assert decided.mean() > 0.5
+    np.testing.assert_array_equal(predicted[decided], terminated[decided])
+
+
+def test_mjx_lag_is_needed_to_agree_with_recorded_falls():
+    with np.load(DATA / "inverted_double_pendulum_mjx.npz") as recorded:
+        observations, terminated = recorded["next_observation"], recorded["terminated"]
+    without_lag = termination_fn("inverted_double_pendulum", "known")(jnp.asarray(observations))
+    assert np.any(without_lag != terminated)
+
+
+def test_none_never_terminates():
+    fallen = observation("hopper")
+    assert termination_fn("hopper", "known")(fallen)
+    assert not termination_fn("hopper", "none")(fallen)
+
+
+def test_missing_rule_names_the_way_out():
+    with pytest.raises(ConfigError, match=r"'cartpole'.*termination=learned.*none"):
+        termination_fn("cartpole", "known")

@@ -1,0 +1,529 @@
+"""The fit against plain re-derivations of the reference, and on a system whose truth is known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mbpo_jax.algorithms  # noqa: F401  (registers the config classes with JAX)
+from mbpo_jax import replay
+from mbpo_jax.config import EnsembleConfig, FitConfig
+from mbpo_jax.models import fit as fitting
+from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState, make_ensemble
+from mbpo_jax.nets import networks
+from mbpo_jax.nets.normalizer import Scaler
+from mbpo_jax.types import EnvSpec, Transition
+
+SPEC = EnvSpec("test", 2, 1, episode_length=10, action_repeat=1, dt=0.1)
+NUM_MEMBERS = 3
+
+# next_observation = observation + observation @ A + action @ B + noise; the reward is linear, too.
+A = np.asarray([[-0.1, 0.5, 0.3], [1.0, -0.2, 0.4]])
+B = np.asarray([[0.7, -1.0, 0.2]])
+NOISE_STD = np.asarray([0.05, 0.1, 0.2])
+
+
+def linear_system(rng: np.random.Generator, num_rows: int) -> tuple[Transition, np.ndarray]:
+    """Draw transitions of a linear-Gaussian system, and the true means of their targets."""
+    observation, action = rng.normal(size=(num_rows, 2)), rng.uniform(-1.0, 1.0, (num_rows, 1))
+    mean = observation @ A + action @ B
+    target = mean + NOISE_STD * rng.normal(size=mean.shape)
+    discount = (rng.random(num_rows) > 0.2).astype(float)
+    fields = (observation, action, target[:, 0], discount, observation + target[:, 1:])
+    return Transition(*(np.float32(field) for field in fields)), mean
+
+
+def filled(
+    num_rows: int, capacity: int, max_size: int | None = None, seed: int = 0
+) -> replay.ReplayState:
+    """Return a buffer after that many transitions of the linear system, the t-th in row t."""
+    transitions, _ = linear_system(np.random.default_rng(seed), num_rows)
+    row, size = np.arange(num_rows), min(num_rows, max_size or capacity, capacity)
+    # The last to write a row wins.
+    newest = row[-capacity:]
+    data = jax.tree.map(np.array, replay.init(capacity, 2, 1).data)
+    for field, new in zip(data, transitions, strict=True):
+        field[newest % capacity] = new[newest]
+    return replay.ReplayState(
+        jax.tree.map(jnp.asarray, data), jnp.int32(num_rows % capacity), jnp.int32(size)
+    )
+
+
+def make(
+    optimizer: optax.GradientTransformation,
+    hidden_sizes: tuple[int, ...] = (),
+    learned_termination: bool = False,
+    **options,
+) -> Ensemble:
+    options = {"num_members": NUM_MEMBERS, "num_elites": 2} | options
+    config = EnsembleConfig(hidden_sizes=hidden_sizes, **options)
+    return make_ensemble(SPEC, config, optimizer, learned_termination=learned_termination)
+
+
+def fit_config(num_layers: int = 1, **options) -> FitConfig:
+    return FitConfig(**{"weight_decays": (1e-4,) * num_layers, "batch_size": 16} | options)
+
+
+def dataset_of(
+    key: jax.Array, state: replay.ReplayState, config: FitConfig, normalize_targets: bool = False
+) -> tuple[fitting.Dataset, Scaler, Scaler]:
+    make_dataset = functools.partial(
+        fitting.make_dataset,
+        ensemble=make(optax.adam(1e-3)),
+        config=config,
+        num_members=NUM_MEMBERS,
+        normalize_targets=normalize_targets,
+    )
+    return jax.jit(lambda key, state: make_dataset(key, state=state))(key, state)
+
+
+# Early stopping
+
+
+def reference_stopping(errors, patience: int, min_improvement: float):
+    """Stop as the reference does; return the best errors, their epochs (from 1), and the epochs."""
+    best, best_epoch = [np.inf] * len(errors[0]), [0] * len(errors[0])
+    epochs_since_update = 0
+    for epoch, current in enumerate(errors, start=1):
+        updated = False
+        for i, error in enumerate(current):
+            first = np.isinf(best[i]) and np.isfinite(error)
+            if first or (best[i] - error) / best[i] > min_improvement:
+                best[i], best_epoch[i], updated = error, epoch, True
+        epochs_since_update = 0 if updated else epochs_since_update + 1
+        if epochs_since_update > patience:
+            break
+    return best, best_epoch, epoch
+
+
+def random_errors(num_sequences: int, num_epochs: int) -> np.ndarray:
+    """Draw hold-out errors that fall by about the threshold, with outliers and failures."""
+    rng = np.random.default_rng(0)
+    shape = (num_sequences, num_epochs, NUM_MEMBERS)
+    errors = np.exp(np.cumsum(rng.normal(0.0, 0.02, shape), axis=1) + rng.normal(0.0, 0.01, shape))
+    errors *= rng.choice([1.0, 1e-3, 1e6], shape, p=[0.98, 0.01, 0.01])
+    return np.where(rng.random(shape) < 0.05, np.nan, errors).astype(np.float32)
+
+
+@pytest.mark.parametrize("min_improvement", [0.0, 0.01, 0.1])
+def test_stopping_rule_equals_the_reference(min_improvement):
+    errors = random_errors(300, 12)
+
+    def last_state(errors):
+        start = fitting.Stopping(jnp.full(NUM_MEMBERS, jnp.inf), jnp.int32(0))
+        return jax.lax.scan(
+            lambda state, error: (fitting.update_stopping(state, error, min_improvement)[0],) * 2,
+            start,
+            errors,
+        )[1]
+
+    states = jax.jit(jax.vmap(last_state))(errors)
+    for i, sequence in enumerate(errors):
+        for patience in range(4):
+            best, _, epochs = reference_stopping(sequence.astype(float), patience, min_improvement)
+            idle = np.asarray(states.idle_epochs[i])
+            stops = np.append(np.flatnonzero(idle > patience), len(sequence) - 1)[0]
+            assert stops + 1 == epochs
+            np.testing.assert_allclose(states.best_error[i, stops], best, rtol=1e-6)
+
+
+@pytest.mark.parametrize("error", [np.nan, np.inf])
+def test_a_nonfinite_error_is_no_improvement(error):
+    start = fitting.Stopping(jnp.full(1, jnp.inf), jnp.int32(3))
+    stopping, improved = fitting.update_stopping(start, jnp.full(1, error), 0.01)
+    assert not improved[0]
+    assert np.isinf(stopping.best_error[0])
+    assert int(stopping.idle_epochs) == 4
+
+
+# The whole fit, with an optimiser that counts gradient steps and hold-out errors from a script
+
+
+def counting_optimizer() -> optax.GradientTransformation:
+    """Add one to every parameter at each step, so that parameters tell the time."""
+
+    def update(gradient, state, params=None):
+        del params
+        return jax.tree.map(jnp.ones_like, gradient), state
+
+    return optax.GradientTransformation(lambda params: (), update)
+
+
+def steps_of(state: EnsembleState) -> jax.Array:
+    """Return at which gradient step each member was taken, if the optimiser counts."""
+    return state.params.members["params"]["layer_0"]["bias"][:, 0].astype(jnp.int32)
+
+
+def script_errors(monkeypatch, script: jax.Array) -> None:
+    """Let member e have the hold-out error `script[t, e]` after t epochs of one step."""
+
+    def scripted(params, ensemble, dataset):
+        epoch = params.members["params"]["layer_0"]["bias"][:, 0].astype(jnp.int32)
+        error = script[epoch, jnp.arange(NUM_MEMBERS)]
+        return jnp.broadcast_to(error[:, None], (NUM_MEMBERS, dataset.targets.shape[1]))
+
+    monkeypatch.setattr(fitting, "holdout_squared_error", scripted)
+
+
+def test_each_member_gets_its_own_best_weights_back(key, monkeypatch):
+    num_runs, num_epochs = 40, 30
+    errors = random_errors(num_runs, num_epochs)
+    optimizer = counting_optimizer()
+    ensemble, buffer = make(optimizer), filled(20, 20)
+    # One step is one epoch. The last row of a script is the error before the fit.
+    config = fit_config(batch_size=32, patience=2, max_epochs=num_epochs)
+
+    def scripted_fit(keys, script):
+        script_errors(monkeypatch, jnp.concatenate([jnp.full((1, NUM_MEMBERS), 99.0), script]))
+        state, metrics = fitting.fit(
+            keys[0],
+            ensemble.init(keys[1]),
+            buffer,
+            ensemble,
+            optimizer,
+            config,
+            bound_penalty_weight=0.01,
+            normalize_targets=False,
+        )
+        return steps_of(state), state.elites, metrics["model/epochs"]
+
+    keys = jax.random.split(key, (num_runs, 2))
+    steps, elites, epochs = jax.jit(jax.vmap(scripted_fit))(keys, errors)
+    for i in range(num_runs):
+        best, best_epoch, last = reference_stopping(errors[i].astype(float), 2, 0.01)
+        assert int(epochs[i]) == last
+        assert list(steps[i]) == best_epoch
+        best = np.where(np.isinf(best), 99.0, best)
+        assert list(elites[i]) == list(np.argsort(best)[:2])
+    assert len(np.unique(epochs)) > 5, "runs of one program stop at different times"
+
+
+def run_fit(key, state, buffer, ensemble, optimizer, config, bound_penalty_weight=0.01):
+    return jax.jit(
+        lambda key, state, buffer: fitting.fit(
+            key,
+            state,
+            buffer,
+            ensemble,
+            optimizer,
+            config,
+            bound_penalty_weight=bound_penalty_weight,
+            normalize_targets=False,
+        )
+    )(key, state, buffer)
+
+
+def test_epochs_can_be_limited(key, monkeypatch):
+    optimizer = counting_optimizer()
+    ensemble = make(optimizer)
+    script_errors(monkeypatch, jnp.exp(-jnp.arange(20.0))[:, None] * jnp.ones((1, NUM_MEMBERS)))
+    fit_key, init_key = jax.random.split(key)
+    config = fit_config(batch_size=32, max_epochs=7)
+    state, metrics = run_fit(
+        fit_key, ensemble.init(init_key), filled(20, 20), ensemble, optimizer, config
+    )
+    assert int(metrics["model/epochs"]) == 7
+    assert list(steps_of(state)) == [7] * NUM_MEMBERS
+
+
+def test_a_fixed_budget_is_spent_exactly_and_a_fit_starts_from_the_last(key):
+    optimizer = counting_optimizer()
+    ensemble = make(optimizer)
+    # 40 training rows in batches of 16 are three steps an epoch.
+    config = fit_config(stopping="fixed", num_steps=7)
+    init_key, *fit_keys = jax.random.split(key, 3)
+    state = ensemble.init(init_key)
+    for i, fit_key in enumerate(fit_keys, start=1):
+        state, metrics = run_fit(fit_key, state, filled(50, 60), ensemble, optimizer, config)
+        assert int(metrics["model/gradient_steps"]) == 7
+        assert int(metrics["model/epochs"]) == 3
+        assert list(steps_of(state)) == [7 * i] * NUM_MEMBERS
+
+
+@pytest.mark.parametrize("bounds", ["learned", "fixed"])
+def test_warm_start_keeps_adam_and_fixed_bounds_stay(key, bounds):
+    optimizer = optax.adam(1e-4)
+    ensemble = make(optimizer, bounds=bounds)
+    config = fit_config(stopping="fixed", num_steps=5)
+    init_key, first_key, second_key = jax.random.split(key, 3)
+    start = ensemble.init(init_key)
+    first, _ = run_fit(first_key, start, filled(50, 60), ensemble, optimizer, config)
+    second, _ = run_fit(second_key, first, filled(50, 60), ensemble, optimizer, config)
+    assert int(second.optimizer[0].count) == 10
+    for before, after in ((start, first), (first, second)):
+        # Adam moves a parameter by at most lr * (1 - b1) / sqrt(1 - b2) = 3.2 lr a step.
+        moves = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.params.members, after.params.members)
+        assert all(0.0 < move < 5 * 3.2e-4 for move in jax.tree.leaves(moves))
+        for name in ("min_log_variance", "max_log_variance"):
+            moved = getattr(after.params, name) != getattr(before.params, name)
+            assert np.all(moved == (bounds == "learned"))
+
+
+# The split
+
+
+def draw_split(key: jax.Array, state: replay.ReplayState, config: FitConfig) -> fitting.Split:
+    return jax.jit(lambda key, state: fitting.split_rows(key, state, config))(key, state)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "window", "max_holdout", "num_holdout"),
+    [(2, 40, 99, 1), (9, 40, 99, 1), (34, 40, 99, 6), (40, 40, 99, 8), (70, 40, 99, 8)]
+    + [(70, 13, 99, 2), (40, 40, 5, 5)],
+)
+def test_holdout_and_training_rows_share_the_valid_rows(
+    key, num_rows, window, max_holdout, num_holdout
+):
+    state, config = filled(num_rows, 40, max_size=window), fit_config(max_holdout=max_holdout)
+    split_key, *member_keys = jax.random.split(key, 3)
+    split = draw_split(split_key, state, config)
+    valid = [t % 40 for t in range(num_rows)][-window:]
+    order, num_valid = np.asarray(split.order), len(valid)
+    assert int(split.num_holdout) == num_holdout
+    assert int(split.num_train) == num_valid - num_holdout
+    assert sorted(order[:num_valid]) == sorted(valid), "hold-out and training rows are disjoint"
+    train = order[num_holdout:num_valid]
+    for bootstrap, member_key in zip((True, False), member_keys, strict=True):
+        rows = fitting.draw_member_rows(member_key, split, NUM_MEMBERS, bootstrap=bootstrap)
+        for member in np.asarray(rows[:, : num_valid - num_holdout]):
+            assert set(member) <= set(train)
+            assert bootstrap or sorted(member) == sorted(train)
+
+
+def test_every_valid_row_is_held_out_equally_often(key):
+    state, config, num_fits = filled(20, 24), fit_config(), 400
+    split = jax.jit(jax.vmap(lambda key: fitting.split_rows(key, state, config)))(
+        jax.random.split(key, num_fits)
+    )
+    counts = np.bincount(np.ravel(split.order[:, :4]), minlength=20)
+    assert counts.size == 20
+    # 19 degrees of freedom; without replacement the counts vary by a factor 16/20 less.
+    assert np.sum((counts - 80.0) ** 2 / (80.0 * 0.8)) * 19 / 20 < 60.0
+
+
+def test_members_train_on_different_resamples(key):
+    num_train = 800
+    split = fitting.Split(jnp.arange(1000), jnp.int32(200), jnp.int32(num_train))
+    rows = np.asarray(fitting.draw_member_rows(key, split, NUM_MEMBERS, bootstrap=True))
+    rows = rows[:, :num_train]
+    assert rows.min() >= 200
+    distinct = np.asarray([len(np.unique(member)) for member in rows])
+    # 1 - 1/e of the rows are drawn at least once; the share's standard deviation is 0.011.
+    np.testing.assert_allclose(distinct / num_train, 1.0 - np.exp(-1.0), atol=0.05)
+    for i in range(NUM_MEMBERS):
+        assert np.mean(rows[i] == rows[i - 1]) < 0.02
+
+
+@pytest.mark.parametrize("normalize_targets", [False, True])
+def test_scalers_see_the_training_rows_only(key, normalize_targets):
+    state = filled(60, 50, max_size=45)
+    dataset, input_scaler, target_scaler = dataset_of(key, state, fit_config(), normalize_targets)
+    valid = [t % 50 for t in range(60)][-45:]
+    holdout = np.asarray(dataset.holdout_rows[: int(dataset.num_holdout)])
+    train = sorted(set(valid) - set(holdout))
+    assert len(holdout) == 9
+    assert len(train) == int(dataset.num_train) == 36
+    data = state.data
+    inputs = np.concatenate([data.observation, data.action], axis=-1).astype(float)
+    change = np.asarray(data.next_observation) - np.asarray(data.observation)
+    targets = np.concatenate([data.reward[:, None], change], axis=-1).astype(float)
+    identity = Scaler(np.zeros(3), np.ones(3))
+    for scaler, x, scaled, fitted in (
+        (input_scaler, inputs, dataset.inputs, True),
+        (target_scaler, targets, dataset.targets, normalize_targets),
+    ):
+        expected = Scaler(x[train].mean(0), x[train].std(0)) if fitted else identity
+        np.testing.assert_allclose(scaler.mean, expected.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scaler.std, expected.std, rtol=1e-5)
+        np.testing.assert_allclose(scaled, (x - expected.mean) / expected.std, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(dataset.terminated, 1.0 - data.discount)
+
+
+# The loss and one epoch
+
+
+def random_params(key: jax.Array, params: EnsembleParams) -> EnsembleParams:
+    """Perturb all parameters, so that none of them is zero or equal to another one."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    noise = [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.map(jnp.add, params, jax.tree.unflatten(structure, noise))
+
+
+def numpy_forward(params: EnsembleParams, member: int, x: np.ndarray) -> np.ndarray:
+    """Apply one member, in float64: dense layers with swish between them."""
+    kernels = networks.kernels(params.members)
+    for i, kernel in enumerate(kernels):
+        bias = params.members["params"][f"layer_{i}"]["bias"]
+        x = x @ np.float64(kernel[member]) + np.float64(bias[member])
+        if i < len(kernels) - 1:
+            x = x / (1.0 + np.exp(-x))
+    return x
+
+
+def numpy_loss(params, dataset, rows, decays, penalty, learned_termination) -> float:
+    """Re-derive the reference's loss in float64, member by member."""
+    low, high = np.float64(params.min_log_variance), np.float64(params.max_log_variance)
+    total = penalty * (high.sum() - low.sum())
+    for kernel, decay in zip(networks.kernels(params.members), decays, strict=True):
+        total += decay * np.sum(np.float64(kernel) ** 2) / 2.0
+    for e in range(NUM_MEMBERS):
+        output = numpy_forward(params, e, np.float64(dataset.inputs)[rows[e]])
+        mean, log_variance = output[:, :3], output[:, 3:6]
+        log_variance = high - np.log1p(np.exp(high - log_variance))
+        log_variance = low + np.log1p(np.exp(log_variance - low))
+        error = mean - np.float64(dataset.targets)[rows[e]]
+        total += np.mean(error**2 * np.exp(-log_variance) + log_variance)
+        if learned_termination:
+            probability = 1.0 / (1.0 + np.exp(-output[:, 6]))
+            terminated = np.asarray(dataset.terminated)[rows[e]] == 1.0
+            total -= np.mean(np.log(np.where(terminated, probability, 1.0 - probability)))
+    return total
+
+
+@pytest.mark.parametrize("learned_termination", [False, True])
+def test_loss_equals_numpy(key, learned_termination):
+    data_key, init_key, params_key, rows_key = jax.random.split(key, 4)
+    ensemble = make(optax.adam(1e-3), (8, 6), learned_termination=learned_termination)
+    config = fit_config(3, weight_decays=(0.01, 0.1, 1.0))
+    params = random_params(params_key, ensemble.init(init_key).params)
+    dataset, *_ = dataset_of(data_key, filled(40, 40), config)
+    rows = jax.random.randint(rows_key, (NUM_MEMBERS, 12), 0, 40)
+    loss = jax.jit(lambda *args: fitting.loss_fn(args[0], ensemble, *args[1:], config, 0.01))
+    expected = numpy_loss(
+        params, dataset, np.asarray(rows), (0.01, 0.1, 1.0), 0.01, learned_termination
+    )
+    np.testing.assert_allclose(loss(params, rows, jnp.ones(12), dataset), expected, rtol=1e-5)
+    # A partial batch is averaged over its own rows.
+    expected = numpy_loss(
+        params, dataset, np.asarray(rows)[:, :5], (0.01, 0.1, 1.0), 0.01, learned_termination
+    )
+    weight = (jnp.arange(12) < 5).astype(jnp.float32)
+    np.testing.assert_allclose(loss(params, rows, weight, dataset), expected, rtol=1e-5)
+
+
+def epoch_of_counts(key, dataset: fitting.Dataset, batch_size: int, max_steps: int = 1000):
+    """Run an epoch whose parameters count how often, with its weight, each row is visited."""
+
+    def step_loss(counts, rows, weight):
+        visited = jnp.take_along_axis(counts, rows, axis=1)
+        return -jnp.sum(visited * weight[None])
+
+    start, optimizer = jnp.zeros(dataset.member_rows.shape), optax.sgd(1.0)
+    counts, _, steps = jax.jit(
+        lambda key, dataset: fitting.train_epoch(
+            key, start, optimizer.init(start), step_loss, optimizer, dataset, batch_size, max_steps
+        )
+    )(key, dataset)
+    return np.asarray(counts), int(steps)
+
+
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(9, 4), (16, 3), (35, 2), (64, 1)])
+def test_an_epoch_visits_each_training_slot_once(key, batch_size, num_steps):
+    data_key, epoch_key = jax.random.split(key)
+    dataset, *_ = dataset_of(data_key, filled(60, 50, max_size=45), fit_config())
+    counts, steps = epoch_of_counts(epoch_key, dataset, batch_size)
+    assert steps == num_steps
+    for e in range(NUM_MEMBERS):
+        resample = np.asarray(dataset.member_rows[e, : int(dataset.num_train)])
+        np.testing.assert_array_equal(counts[e], np.bincount(resample, minlength=50))
+
+
+def test_batches_are_drawn_anew_and_can_be_limited(key):
+    data_key, *epoch_keys = jax.random.split(key, 3)
+    dataset, *_ = dataset_of(data_key, filled(50, 50), fit_config(bootstrap=False))
+    first, second = (epoch_of_counts(k, dataset, 16, max_steps=1) for k in epoch_keys)
+    assert first[1] == second[1] == 1
+    assert first[0].sum(axis=1).tolist() == [16.0] * NUM_MEMBERS
+    assert not np.array_equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("num_rows", [50, 1300, 1900])
+def test_holdout_error_equals_numpy(key, num_rows):
+    data_key, init_key, params_key = jax.random.split(key, 3)
+    state, config = filled(num_rows, 1500), fit_config(max_holdout=280)
+    ensemble = make(optax.adam(1e-3))
+    params = random_params(params_key, ensemble.init(init_key).params)
+    dataset, *_ = dataset_of(data_key, state, config)
+    error = jax.jit(lambda *args: fitting.holdout_squared_error(args[0], ensemble, args[1]))
+    rows = np.asarray(dataset.holdout_rows)[: int(dataset.num_holdout)]
+    assert len(rows) == min(num_rows // 5, 280)
+    for e, actual in enumerate(error(params, dataset)):
+        mean = numpy_forward(params, e, np.float64(dataset.inputs)[rows])[:, :3]
+        expected = np.mean((mean - np.float64(dataset.targets)[rows]) ** 2, axis=0)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+def test_holdout_metrics_are_in_the_units_of_the_environment(key):
+    dataset, _, scaler = dataset_of(key, filled(50, 50), fit_config(), normalize_targets=True)
+    rows = np.asarray(dataset.holdout_rows)[: int(dataset.num_holdout)]
+    # Who predicts the hold-out's mean has R2 = 0, who errs by half of that has R2 = 1/2.
+    variance = np.var(np.asarray(dataset.targets)[rows], axis=0)
+    error = jnp.asarray([variance * 1.2, variance * 0.8]) * jnp.asarray([[1.0, 0.5, 0.0]])
+    metrics = jax.jit(fitting.holdout_metrics)(error, scaler, dataset)
+    mse = variance * np.asarray([1.0, 0.5, 0.0]) * np.asarray(scaler.std) ** 2
+    for i, name in enumerate(("reward", "observation_0", "observation_1")):
+        np.testing.assert_allclose(metrics[f"model/holdout_r2/{name}"], 0.5 * i, atol=1e-5)
+        np.testing.assert_allclose(metrics[f"model/holdout_mse/{name}"], mse[i], rtol=1e-4)
+    np.testing.assert_allclose(metrics["model/holdout_r2"], 0.5, atol=1e-5)
+    np.testing.assert_allclose(metrics["model/holdout_mse"], mse.mean(), rtol=1e-4)
+
+
+# The real thing
+
+
+def test_vmap_over_runs_equals_a_loop_and_is_traced_once(key):
+    optimizer = optax.adam(1e-2)
+    ensemble = make(optimizer, (8,), num_members=2, num_elites=1)
+    config = fit_config(2, patience=1, max_epochs=8)
+    init_keys, fit_keys = jax.random.split(key, (2, 2))
+    states = jax.jit(jax.vmap(ensemble.init))(init_keys)
+    buffers = [filled(35, 60, seed=1), filled(75, 60, seed=2)]
+    num_traces = 0
+
+    def fit(key, state, buffer):
+        nonlocal num_traces
+        num_traces += 1
+        return fitting.fit(
+            key,
+            state,
+            buffer,
+            ensemble,
+            optimizer,
+            config,
+            bound_penalty_weight=0.01,
+            normalize_targets=True,
+        )
+
+    together = jax.jit(jax.vmap(fit))(
+        jax.random.clone(fit_keys), states, jax.tree.map(lambda *x: jnp.stack(x), *buffers)
+    )
+    num_traces = 0
+    alone = jax.jit(fit)
+    for i, buffer in enumerate(buffers):
+        run = alone(fit_keys[i], jax.tree.map(lambda x, i=i: x[i], states), buffer)
+        for one, expected in zip(jax.tree.leaves(together), jax.tree.leaves(run), strict=True):
+            np.testing.assert_allclose(one[i], expected, rtol=1e-3, atol=1e-4)
+    assert num_traces == 1
+
+
+def test_a_linear_gaussian_system_is_recovered(key):
+    optimizer = optax.adam(3e-3)
+    ensemble = make(optimizer, (32,))
+    config = fit_config(2, weight_decays=(1e-5, 1e-5), batch_size=64)
+    init_key, fit_key = jax.random.split(key)
+    state = jax.jit(ensemble.init)(init_key)
+    state, metrics = run_fit(fit_key, state, filled(2000, 2000), ensemble, optimizer, config)
+    fresh, mean = linear_system(np.random.default_rng(1), 500)
+    rows = [np.broadcast_to(x, (NUM_MEMBERS, *x.shape)) for x in (fresh.observation, fresh.action)]
+    outcome = jax.jit(ensemble.predict)(state, *rows)
+    mean[:, 1:] += fresh.observation
+    error = np.sqrt(np.mean((np.mean(outcome.mean, axis=0) - mean) ** 2, axis=0))
+    std = np.sqrt(np.mean(np.square(outcome.std), axis=(0, 1)))
+    print(int(metrics["model/epochs"]), error / NOISE_STD, std / NOISE_STD)
+    assert np.all(error < 0.4 * NOISE_STD)
+    np.testing.assert_allclose(std, NOISE_STD, rtol=0.15)
+    assert float(metrics["model/holdout_r2"]) > 0.9

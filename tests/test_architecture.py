@@ -1,0 +1,173 @@
+"""The rules of the design that can be read off the source: layers, doors, sizes."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
+
+# From bottom to top: a module imports from the rows below its own, and from its own folder.
+LAYERS = (
+    ("errors",),
+    ("types", "config", "files"),
+    ("presets", "nets", "replay"),
+    ("config_io", "envs", "models", "agents"),
+    ("gradients", "planning", "algorithms"),
+    ("reports",),
+    ("training",),
+    ("sweeps",),
+    ("cli", "__init__"),
+    ("__main__",),
+)
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+
+# Libraries that one file alone knows, so that they can be replaced.
+DOORS = {
+    "flax": "nets/networks.py",
+    "orbax": "training/checkpoint.py",
+    "brax": "envs/brax*.py",
+    "mujoco": "envs/brax*.py",
+}
+
+# All that a file loads beside the standard library. `mbpo-jax --help` has to answer at once and
+# reads the configuration, which therefore does without JAX until it is asked for it.
+LOADS_ONLY = {"types.py": {"jax"}, "config.py": {"annotated_types"}}
+
+MAX_LINES = 400
+
+
+def violations(package: Path) -> list[str]:
+    """Return every breach of the rules in a source tree, one line each."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        file, source = path.relative_to(package).as_posix(), path.read_text(encoding="utf-8")
+        tree = ast.parse(source, filename=file)
+        everything = set(imported(ast.walk(tree)))
+        breaches = [breach(file, module) for module in everything]
+        breaches += [loading_breach(file, module) for module in imported(loaded(tree))]
+        breaches.append(size_breach(len(source.splitlines())))
+        found += [f"{file} {text}" for text in sorted(filter(None, breaches))]
+    return found
+
+
+def imported(nodes) -> Iterator[str]:
+    """Yield the dotted names that import statements among syntax nodes refer to."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def loaded(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes that run when a module is loaded: all but the insides of functions."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from loaded(node)
+
+
+def breach(file: str, module: str) -> str | None:
+    """Return how an import breaks the layering or goes past a door, or None."""
+    library, *inner = module.split(".")
+    if library != "mbpo_jax":
+        door = DOORS.get(library, "*")
+        return None if fnmatch(file, door) else f"imports {library}, which only {door} may"
+    layer, target = file.removesuffix(".py").split("/")[0], (inner or ["__init__"])[0]
+    for name in (layer, target):
+        if name not in RANK:
+            return f"cannot import {module}: {name} has no row in LAYERS"
+    if layer == target or RANK[target] < RANK[layer]:
+        return None
+    return f"imports {module}, which does not lie below {layer}"
+
+
+def loading_breach(file: str, module: str) -> str | None:
+    """Return how an import burdens a file that has to load quickly, or None."""
+    library = module.split(".")[0]
+    allowed = LOADS_ONLY.get(file, {library}) | {"mbpo_jax"}
+    return None if library in allowed | sys.stdlib_module_names else f"loads {library}"
+
+
+def size_breach(lines: int) -> str | None:
+    return f"has {lines} lines, more than {MAX_LINES}" if lines > MAX_LINES else None
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    for file, source in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(source, encoding="utf-8")
+    return root
+
+
+def test_the_package_keeps_the_rules():
+    assert list(PACKAGE.rglob("*.py")), f"there is no source in {PACKAGE}"
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("types.py", "import typing\nimport jax"),
+        ("config.py", "import math\nfrom annotated_types import Ge\ndef f():\n    import jax"),
+        ("nets/networks.py", "import flax.linen as nn\nfrom mbpo_jax.nets import distributions"),
+        ("envs/brax_html.py", "from brax.io import html\nimport mujoco"),
+        ("training/checkpoint.py", "import orbax.checkpoint\nfrom mbpo_jax import config, types"),
+        ("models/fit.py", "from mbpo_jax.nets.networks import MLP\n" * MAX_LINES),
+        ("training/driver.py", "from mbpo_jax.reports.plots import curve"),
+        ("cli.py", "def main():\n    from mbpo_jax.training import driver"),
+    ],
+)
+def test_a_tree_that_keeps_the_rules_passes(tmp_path, file, source):
+    assert violations(write_tree(tmp_path, {file: source})) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "message"),
+    [
+        ("types.py", "import numpy", "loads numpy"),
+        ("config.py", "import jax", "loads jax"),
+        ("config.py", "class A:\n    import jax.numpy", "loads jax"),
+        ("replay.py", "from mbpo_jax import agents", "not lie below replay"),
+        ("agents/sac.py", "from mbpo_jax.models.fit import fit", "not lie below agents"),
+        ("models/fit.py", "def f():\n    import mbpo_jax.training.loop", "not lie below models"),
+        ("reports/html.py", "from mbpo_jax.training import driver", "not lie below reports"),
+        ("nets/networks.py", "import mbpo_jax", "not lie below nets"),
+        ("nets/networks.py", "from mbpo_jax import attic", "attic has no row"),
+        ("attic/old.py", "from mbpo_jax import types", "attic has no row"),
+        ("models/ensemble.py", "from flax import linen", "only nets/networks.py may"),
+        ("training/driver.py", "import orbax.checkpoint", "only training/checkpoint.py may"),
+        ("envs/base.py", "import brax.envs", "only envs/brax*.py may"),
+        ("reports/html.py", "def f():\n    from brax.io import html", "only envs/brax*.py may"),
+        ("cli.py", "import mujoco", "only envs/brax*.py may"),
+        ("replay.py", "\n" * (MAX_LINES + 1), f"more than {MAX_LINES}"),
+    ],
+)
+def test_each_breach_of_a_rule_is_found(tmp_path, file, source, message):
+    tree = write_tree(tmp_path, {"types.py": "import jax", file: source})
+    (found,) = violations(tree)
+    assert found.startswith(file)
+    assert message in found
+
+
+def test_a_reused_key_is_an_error_under_test(key):
+    jax.random.normal(key)
+    with pytest.raises(jax.errors.KeyReuseError):
+        jax.random.normal(key)
+
+
+def test_silent_rank_promotion_is_an_error_under_test():
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones(2) + jnp.ones((2, 2))
+
+
+@pytest.mark.brax
+def test_brax_may_promote_ranks():
+    assert (jnp.ones(2) + jnp.ones((2, 2))).shape == (2, 2)

@@ -1,0 +1,249 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from mbpo_jax import cli
+from mbpo_jax.config import ConfigError
+from mbpo_jax.envs import ENVIRONMENTS
+from mbpo_jax.presets import PRESETS, preset
+from mbpo_jax.training import devices, doctor, driver, plan, playback
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """Record how the verbs call the driver, in whose place nothing is done."""
+    calls = []
+
+    def recorder(name, result):
+        def record(*arguments):
+            calls.append((name, *arguments))
+            return result
+
+        return record
+
+    monkeypatch.setattr(driver, "train", recorder("train", 75))
+    monkeypatch.setattr(plan, "dry_run", recorder("dry_run", None))
+    for name in ("evaluate_run", "render_run"):
+        monkeypatch.setattr(playback, name, recorder(name, 0))
+    monkeypatch.setattr(devices, "use_compilation_cache", recorder("cache", None))
+    enabled = jax.config.jax_enable_compilation_cache
+    yield calls
+    jax.config.update("jax_enable_compilation_cache", enabled)
+
+
+def trained(calls):
+    """Return the configuration and the directory with which `train` was called."""
+    (call,) = [call for call in calls if call[0] == "train"]
+    return call[1], call[2]
+
+
+def refused(capsys, *argv: str) -> str:
+    """Return the message to a command that is wrong."""
+    assert cli.main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_train_uses_the_preset_of_its_environment(calls):
+    assert cli.main(["train", "humanoid"]) == 75
+    assert trained(calls) == (preset("humanoid"), Path("runs/humanoid-mbpo-0"))
+
+
+def test_layers_go_over_each_other_in_order(calls):
+    Path("a.yaml").write_text("num_seeds: 2\nseed: 5\nsac: {tau: 0.1, gamma: 0.9}")
+    Path("b.yaml").write_text("sac: {tau: 0.2}\neval_episodes: 7")
+    options = ["--sac.gamma", "0.8", "--preset=debug", "--config", "a.yaml", "--config", "b.yaml"]
+    assert cli.main(["train", "hopper", *options]) == 75
+    config, run_dir = trained(calls)
+    assert config.rollout.max_length == preset("debug").rollout.max_length  # over the environment's
+    assert config.num_seeds == 2
+    assert config.eval_episodes == 7  # a file over a preset
+    assert (config.sac.tau, config.sac.gamma) == (0.2, 0.8)  # the last file; an option over both
+    assert config.sac.target_entropy == preset("hopper").sac.target_entropy
+    assert run_dir == Path("runs/hopper-mbpo-5")
+
+
+def test_options_reach_every_kind_of_field(calls):
+    options = "--algorithm sac --seed 3 --sac.hidden-sizes 8 9 --stop-at-return None"
+    options += " --sac.critic-layer-norm --fit.max-epochs 4 --run-dir here"
+    assert cli.main(["train", "inverted_pendulum", *options.split()]) == 75
+    config, run_dir = trained(calls)
+    assert (config.algorithm, config.seed, config.stop_at_return) == ("sac", 3, None)
+    assert (config.sac.hidden_sizes, config.sac.critic_layer_norm) == ((8, 9), True)
+    assert config.fit.max_epochs == 4
+    assert run_dir == Path("here")
+
+
+def test_train_passes_on_the_command_for_the_record(calls):
+    cli.main(["train", "ant", "--seed", "1"])
+    assert calls[-1][3] == ["mbpo-jax", "train", "ant", "--seed", "1"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_compilation_cache_can_be_left_out(calls, enabled):
+    cli.main(["train", "ant", "--compilation-cache" if enabled else "--no-compilation-cache"])
+    assert ("cache" in [name for name, *_ in calls]) == enabled
+    assert jax.config.jax_enable_compilation_cache == enabled
+
+
+def test_dry_run_prints_settings_that_train_the_same(calls, capsys):
+    assert cli.main(["train", "ant", "--seed", "4", "--dry-run"]) == 0
+    verb, shown, run_dir = calls[-1]
+    assert (verb, shown.seed, run_dir) == ("dry_run", 4, Path("runs/ant-mbpo-4"))
+    Path("printed.yaml").write_text(capsys.readouterr().out)
+    cli.main(["train", "ant", "--config", "printed.yaml"])
+    assert trained(calls)[0] == shown
+
+
+def test_eval_and_render_pass_their_arguments(calls):
+    assert cli.main(["eval", "runs/x", "--episodes", "3", "--seed", "9"]) == 0
+    assert cli.main(["render", "runs/x", "--run", "2"]) == 0
+    assert ("evaluate_run", Path("runs/x"), 3, 9) in calls
+    assert ("render_run", Path("runs/x"), 2) in calls
+
+
+@pytest.mark.parametrize(
+    ("command", "messages"),
+    [
+        ("train hoper", ["no environment is called 'hoper'; did you mean hopper"]),
+        ("train hopper --preset debgu", ["no preset is called 'debgu'; did you mean debug?"]),
+        ("train hopper --num-seed 2 --sac.tua 1", ["--num-seeds", "--sac.tau"]),
+        ("train hopper --sac.tau -1 --seed -1", ["sac.tau: -1.0", "seed: -1", "command line: "]),
+        ("train hopper --rollout.max-length 0", ["rollout.max_length: 0"]),
+        ("train hopper --eval-every 7", ["eval_every: 7 is no multiple of steps_per_fit (250)"]),
+        ("train hopper --seed x", ["--seed"]),
+        ("train hopper --preset", ["--preset"]),
+        ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),
+        ("train hopper --config absent.yaml", ["absent.yaml: cannot be read"]),
+        ("train --seed 3 hopper", ["the environment comes first: mbpo-jax train ENV --seed"]),
+        ("train", ["ENV"]),
+        ("trian hopper", ["trian", "train"]),
+        ("", ["train", "doctor"]),
+        ("eval x --episodes 0", ["--episodes: 0 is too small"]),
+        ("presets hoper", ["no preset is called 'hoper'; did you mean hopper"]),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_2(calls, capsys, command, messages):
+    error = refused(capsys, *command.split())
+    assert [message for message in messages if message not in error] == []
+    assert calls == []
+
+
+def test_three_mistakes_in_a_file_get_three_lines(calls, capsys):
+    Path("bad.yaml").write_text("bogus_field: 1\nnum_seeds: [3]\nsac: {tau: -1}")
+    lines = refused(capsys, "train", "hopper", "--config", "bad.yaml").splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("mbpo-jax: bad.yaml: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConfigError("one problem", "another"), "mbpo-jax: one problem\nmbpo-jax: another\n"),
+        (PermissionError(13, "Permission denied", "/x"), "mbpo-jax: /x: Permission denied\n"),
+        (OSError("the disk is full; free some space"), "mbpo-jax: the disk is full; free some "),
+    ],
+)
+def test_errors_of_the_driver_become_messages(monkeypatch, calls, capsys, error, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(driver, "train", fail)
+    assert refused(capsys, "train", "hopper").startswith(message)
+
+
+def test_ctrl_c_before_training_ends_quietly(monkeypatch, calls, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "train", interrupt)
+    assert cli.main(["train", "hopper"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_help_shows_the_values_of_the_environment(capsys):
+    assert cli.main(["train", "halfcheetah", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Gradient updates per environment step (G). (default: 40)" in text
+    assert "Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)." in text
+    assert "--env.name" not in text  # it is the first argument
+
+
+def test_envs_lists_every_environment_with_sizes_and_backends(capsys):
+    assert cli.main(["envs"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert set(rows) == set(ENVIRONMENTS)
+    assert rows["humanoid"].split(maxsplit=3)[1:] == [
+        "45",
+        "17",
+        "generalized, positional, spring, mjx",
+    ]
+
+
+def test_presets_lists_all_and_prints_what_a_stack_makes(capsys):
+    assert cli.main(["presets"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(PRESETS)
+    from mbpo_jax import config_io
+
+    assert cli.main(["presets", "ant", "debug"]) == 0
+    Path("stack.yaml").write_text(capsys.readouterr().out)
+    assert config_io.load_yaml_config(Path("stack.yaml")) == preset("ant", "debug")
+
+
+def test_doctor_is_content_with_this_machine(monkeypatch, capsys):
+    monkeypatch.setattr("mbpo_jax.reports.animation.find_gl_backend", lambda: "egl")
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"jax: {jax.__version__}" in out
+    assert "OpenGL: egl" in out
+    assert "ready to train" in out
+
+
+def test_doctor_tells_a_lack_of_comfort_from_a_lack_of_parts(monkeypatch, capsys):
+    monkeypatch.setattr("mbpo_jax.reports.animation.find_gl_backend", lambda: None)
+    assert cli.main(["doctor"]) == 0
+    assert "warning: OpenGL: no rollout.webp without it; install" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "PACKAGES", ("jax", "no-such-package"))
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "error: no-such-package: install it" in out
+    assert "ready to train" not in out
+
+
+def test_doctor_reports_where_the_cache_is_and_its_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "default_cache_directory", lambda: tmp_path / "cache")
+    (absent,) = doctor.compilation_cache()
+    assert "made by the first run" in absent.value
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "program").write_bytes(bytes(3 * 2**20))
+    (present,) = doctor.compilation_cache()
+    assert present.value == f"{tmp_path / 'cache'} (3 MiB)"
+    assert present.advice == ""
+
+
+def test_help_and_the_package_itself_load_neither_jax_nor_pydantic():
+    program = (
+        "import sys, mbpo_jax; from mbpo_jax import cli; code = cli.main(['train', '--help']); "
+        "heavy = {'jax', 'numpy', 'brax', 'pydantic', 'yaml'} & set(sys.modules); "
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    root = Path(cli.__file__).parents[1]
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "usage: mbpo-jax train" in result.stdout
+
+
+def test_the_package_offers_its_public_names():
+    import mbpo_jax
+
+    assert mbpo_jax.preset("ant") == preset("ant")
+    assert mbpo_jax.train is driver.train
+    assert set(mbpo_jax.__all__) <= set(dir(mbpo_jax))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        mbpo_jax.trian  # noqa: B018

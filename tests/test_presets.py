@@ -1,0 +1,93 @@
+import pytest
+
+from mbpo_jax import presets
+from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.config_io import diff_configs
+from mbpo_jax.envs import ENVIRONMENTS
+from mbpo_jax.models.rollout import rollout_length
+from mbpo_jax.presets import ENVIRONMENT_PRESETS, PRESETS, environment_preset, preset
+
+# Published by the authors of MBPO: updates per step, steps per fit, schedule, epochs the model
+# transitions are kept, width of the model, target entropy, random steps.
+PUBLISHED = {
+    "inverted_pendulum": (10, 250, (1, 15, 1, 1), 1, 200, -0.05, 500),
+    "inverted_double_pendulum": (20, 250, (1, 15, 1, 1), 1, 200, -0.5, 500),
+    "hopper": (20, 250, (20, 150, 1, 15), 1, 200, -1, 5000),
+    "walker2d": (20, 250, (1, 15, 1, 1), 1, 200, -3, 5000),
+    "halfcheetah": (40, 250, (1, 15, 1, 1), 1, 200, -3, 5000),
+    "ant": (20, 250, (20, 100, 1, 25), 1, 200, -4, 5000),
+    "humanoid": (20, 1000, (20, 300, 1, 25), 5, 400, -2, 5000),
+}
+
+
+def test_every_environment_has_a_preset_of_its_own():
+    assert set(ENVIRONMENT_PRESETS) == set(ENVIRONMENTS)
+    assert {name: preset(name).env.name for name in ENVIRONMENTS} == {n: n for n in ENVIRONMENTS}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_numbers_are_the_published_ones(name):
+    config = preset(name)
+    rollout = config.rollout
+    schedule = (rollout.start_epoch, rollout.end_epoch, rollout.min_length, rollout.max_length)
+    assert PUBLISHED[name] == (
+        config.sac.utd_ratio,
+        config.steps_per_fit,
+        schedule,
+        rollout.retain_epochs,
+        config.ensemble.hidden_sizes[0],
+        config.sac.target_entropy,
+        config.random_steps,
+    )
+    assert rollout.rollouts_per_step * config.steps_per_fit == 100_000
+
+
+@pytest.mark.parametrize("name", sorted(set(ENVIRONMENTS) - set(PUBLISHED)))
+def test_target_entropy_follows_the_rule_where_none_is_published(name):
+    assert preset(name).sac.target_entropy == -ENVIRONMENTS[name].action_size / 2
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_debug_makes_every_environment_equally_small(name):
+    config, own = preset(name, "debug"), preset(name)
+    differing = {line.split(":")[0] for line in diff_configs(preset("debug"), config)}
+    assert differing <= {"env.name", "sac.target_entropy"}
+    assert config.sac.target_entropy == own.sac.target_entropy
+    assert config.env.name == name
+
+
+def test_debug_evaluates_twice_and_lets_rollouts_grow_from_one_step_to_two():
+    config = preset("debug")
+    trained = range(config.steps_per_fit, config.total_env_steps - config.random_steps + 1)
+    assert sum(step % config.eval_every == 0 for step in trained) == 2
+    fits = range(0, config.total_env_steps - config.random_steps, config.steps_per_fit)
+    epochs = [step // config.epoch_length for step in fits]
+    assert [int(rollout_length(epoch, config.rollout)) for epoch in epochs] == [1, 2]
+
+
+def test_a_later_preset_goes_over_an_earlier_one_field_by_field():
+    config = preset("humanoid", "hopper")
+    assert config.env.name == "hopper"
+    assert config.rollout.max_length == preset("hopper").rollout.max_length
+    assert config.rollout.retain_epochs == preset("humanoid").rollout.retain_epochs
+
+
+def test_no_preset_is_the_default():
+    assert preset() == Config()
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"no preset is called 'debgu'; did you mean debug\?"):
+        preset("hopper", "debgu")
+    with pytest.raises(ConfigError, match=r"no environment is called 'walker'; .*walker2d"):
+        environment_preset("walker")
+
+
+def test_a_preset_that_is_no_environment_cannot_be_trained_on():
+    with pytest.raises(ConfigError, match="no environment is called 'debug'"):
+        environment_preset("debug")
+
+
+def test_summaries_tell_the_number_of_steps():
+    for name in presets.ENVIRONMENT_PRESETS:
+        assert f"{preset(name).total_env_steps:,} steps" in PRESETS[name].summary

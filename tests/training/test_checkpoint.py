@@ -1,0 +1,141 @@
+"""Checkpoints come back exactly, or are named as corrupt and passed over."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax.training import checkpoint
+
+
+class State(NamedTuple):
+    key: jax.Array
+    values: dict
+    empty: tuple
+
+
+def make_state(seed: int) -> State:
+    key, draw = jax.random.split(jax.random.key(seed))
+    values = {
+        "weights": jax.random.normal(draw, (3, 5)),
+        "count": jnp.int32(seed),
+        "flag": jnp.bool_(True),
+        "nan": jnp.float32(jnp.nan),
+    }
+    return State(jnp.stack([key, key]), values, ())
+
+
+def shapes(state: State) -> State:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def assert_equal(a: State, b: State) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def largest_file(path: Path) -> Path:
+    return max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_state_and_host_come_back_exactly(tmp_path):
+    state = make_state(1)
+    checkpoint.save(tmp_path / "c", 10, state, {"steps": 10, "names": ["a"]})
+    restored, problems = checkpoint.restore_newest(tmp_path / "c", shapes(state))
+    assert restored is not None
+    assert not problems
+    assert restored.env_steps == 10
+    assert restored.host == {"steps": 10, "names": ["a"]}
+    assert_equal(restored.state, state)
+
+
+def test_nothing_saved_is_nothing_restored(tmp_path):
+    assert checkpoint.restore_newest(tmp_path / "none", shapes(make_state(0))) == (None, [])
+
+
+def test_newest_is_restored_and_only_the_newest_are_kept(tmp_path):
+    for step in (5, 10, 100):
+        checkpoint.save(tmp_path, step, make_state(step), {})
+    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["0000000010", "0000000100"]
+    restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(100))
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncate", "remove", "manifest", "extra"])
+def test_corrupt_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, step, make_state(step), {})
+    victim = largest_file(path / "state")
+    if damage == "bit":
+        flip_a_bit(victim)
+    elif damage == "truncate":
+        os.truncate(victim, victim.stat().st_size // 2)
+    elif damage == "remove":
+        victim.unlink()
+    elif damage == "manifest":
+        flip_a_bit(path / "manifest.json")
+        (path / "manifest.json").write_text((path / "manifest.json").read_text()[:-20])
+    else:
+        (path / "state" / "stray").write_text("x")
+    restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(1))
+    assert len(problems) == 1
+    assert str(path) in problems[0]
+    assert (tmp_path / "0000000002.corrupt").is_dir()
+    # The run goes on and saves the same step again.
+    checkpoint.save(tmp_path, 2, make_state(2), {})
+    restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert restored.env_steps == 2
+    assert not problems
+
+
+def test_no_good_checkpoint_left_is_an_error_that_names_all(tmp_path):
+    for step in (1, 2):
+        flip_a_bit(largest_file(checkpoint.save(tmp_path, step, make_state(step), {}) / "state"))
+    with pytest.raises(checkpoint.CheckpointError, match=r"0000000002.*0000000001.*run directory"):
+        checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+
+
+def test_unfinished_checkpoint_is_ignored_and_cleared_away(tmp_path):
+    finished = checkpoint.save(tmp_path, 1, make_state(1), {})
+    shutil.copytree(finished, tmp_path / "partial-0000000002")
+    restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert restored.env_steps == 1
+    assert not problems
+    checkpoint.save(tmp_path, 3, make_state(3), {})
+    assert not list(tmp_path.glob("partial-*"))
+
+
+def test_failure_to_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, make_state(1), {})
+
+    def disk_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.ocp, "save", disk_full)
+    with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*same command"):
+        checkpoint.save(tmp_path, 2, make_state(2), {})
+    monkeypatch.undo()
+    restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(1))

@@ -1,0 +1,274 @@
+"""The host: what a run leaves behind, how it ends, and that it resumes exactly."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.files import read_rows
+from mbpo_jax.presets import preset
+from mbpo_jax.training import devices, driver, loop, plan, playback
+from tests.probe_environments import linear_gaussian
+
+SMALL = {
+    "total_env_steps": 60,
+    "random_steps": 20,
+    "steps_per_fit": 10,
+    "epoch_length": 10,
+    "eval_every": 10,
+    "checkpoint_every": 10,
+    "num_seeds": 2,
+}
+
+
+def small_config(**changes) -> Config:
+    """Return a configuration that trains in a second, of two runs unless told otherwise."""
+    config = dataclasses.replace(preset("inverted_pendulum", "debug"), **(SMALL | changes))
+    rollout = dataclasses.replace(config.rollout, diagnostic_length=2)
+    fit = dataclasses.replace(config.fit, batch_size=8, max_epochs=2)
+    env = dataclasses.replace(config.env, termination="none")
+    return dataclasses.replace(config, env=env, rollout=rollout, fit=fit)
+
+
+@pytest.fixture(autouse=True)
+def _fast_environment(monkeypatch):
+    """Train on a system that compiles at once, and draw no pictures of it."""
+    for module in (driver, plan, playback):
+        monkeypatch.setattr(module, "make_env", lambda config: linear_gaussian())
+    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    # Devices are set up already when these tests run.
+    monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
+
+
+def train(config: Config, run_dir: Path = Path("run")) -> int:
+    return driver.train(config, run_dir, ["mbpo-jax", "train"])
+
+
+def results(run_dir: Path) -> tuple[list, list]:
+    """Return the rows of a run without clock times."""
+    evals = read_rows(run_dir / "evals.jsonl")
+    return [
+        {name: value for name, value in row.items() if name != "wall_seconds"} for row in evals
+    ], read_rows(run_dir / "metrics.jsonl")
+
+
+def status(run_dir: Path) -> dict:
+    return json.loads((run_dir / "status.json").read_text())
+
+
+def stop_after(monkeypatch, chunks: int, action) -> None:
+    """Do something at the beginning of a later look of the host."""
+    advance, done = driver.Training._advance, []
+
+    def counted(self):
+        if len(done) == chunks:
+            action()
+        done.append(None)
+        advance(self)
+
+    monkeypatch.setattr(driver.Training, "_advance", counted)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill():
+    raise Killed
+
+
+def test_run_directory_holds_everything(capsys):
+    assert train(small_config()) == 0
+    run_dir = Path("run")
+    evals, metrics = results(run_dir)
+    assert [(row["env_steps"], row["run"], row["seed"]) for row in evals] == [
+        (steps, run, run) for steps in (30, 40, 50, 60) for run in (0, 1)
+    ]
+    assert len(metrics) == 8
+    assert evals[0]["return_mean"] != evals[1]["return_mean"]
+    for name in ("model/holdout_mse", "rollout/length_mean", "sac/alpha", "model/k_step_error_2"):
+        assert all(isinstance(row[name], float) for row in metrics), name
+    for name in ("config.yaml", "environment.json", "curve.png"):
+        assert (run_dir / name).stat().st_size > 0
+    assert list(run_dir.glob("tensorboard/run_*/events*"))
+    assert status(run_dir)["state"] == "finished"
+    assert [p.name for p in (run_dir / "checkpoints").iterdir()] == [
+        "0000000050",
+        "0000000060",
+    ] or (
+        sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["0000000050", "0000000060"]
+    )
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "done: return" in last
+    assert last.endswith("see run")
+
+
+def test_finished_run_is_not_trained_again(capsys):
+    train(small_config())
+    before = (Path("run") / "metrics.jsonl").read_bytes()
+    assert train(small_config()) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (Path("run") / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 3])
+def test_killed_run_resumes_to_the_same_results(monkeypatch, chunks):
+    config = small_config(checkpoint_every=20)
+    train(config, Path("straight"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, chunks, kill)
+        train(config, Path("killed"))
+    assert train(config, Path("killed")) == 0
+    assert results(Path("killed")) == results(Path("straight"))
+
+
+def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
+    config = small_config(checkpoint_every=40)
+    train(config, Path("straight"))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert train(config, Path("run")) == driver.EXIT_INTERRUPTED
+    assert status(Path("run"))["state"] == "interrupted"
+    assert "the same command resumes" in capsys.readouterr().out
+    assert train(config, Path("run")) == 0
+    assert results(Path("run")) == results(Path("straight"))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(monkeypatch, capsys):
+    config = small_config()
+    train(config, Path("straight"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 3, kill)
+        train(config, Path("run"))
+    manifest = Path("run/checkpoints/0000000050/manifest.json")
+    manifest.write_text("{")
+    assert train(config, Path("run")) == 0
+    printed = capsys.readouterr().out
+    assert "0000000050 is corrupt" in printed
+    assert "resuming run at 40" in printed
+    assert results(Path("run")) == results(Path("straight"))
+
+
+def test_training_stops_once_two_evaluations_in_a_row_are_solved():
+    assert train(small_config(stop_at_return=-1e6)) == 0
+    evals, _ = results(Path("run"))
+    assert [row["env_steps"] for row in evals] == [30, 30, 40, 40]
+    assert status(Path("run"))["solved"] == 2
+
+
+def test_other_configuration_is_refused_and_nothing_is_lost():
+    train(small_config())
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    changed = dataclasses.replace(small_config(), seed=3)
+    with pytest.raises(
+        ConfigError, match=r"another configuration[\s\S]*seed: 0 -> 3[\s\S]*run-dir"
+    ):
+        train(changed)
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == before
+
+
+def test_settings_may_change_as_long_as_there_is_no_checkpoint(monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 0, kill)
+        train(small_config())
+    assert train(small_config(seed=3)) == 0
+    assert {row["seed"] for row in results(Path("run"))[0]} == {3, 4}
+
+
+def test_directory_that_cannot_be_written_is_an_error():
+    Path("file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"cannot write.*--run-dir"):
+        train(small_config(), Path("file/run"))
+
+
+def test_directory_in_use_is_an_error(monkeypatch):
+    messages = []
+
+    def train_again():
+        with pytest.raises(ConfigError, match="another process trains") as error:
+            train(small_config())
+        messages.append(error.value)
+
+    stop_after(monkeypatch, 0, train_again)
+    train(small_config())
+    assert messages
+
+
+def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr(devices, "available_bytes", lambda: 1000)
+    with pytest.raises(ConfigError, match=r"GiB, but has .* lower num_seeds"):
+        train(small_config())
+    assert not Path("run").exists()
+
+
+def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
+    train(small_config(), Path("sound"))
+    sound = results(Path("sound"))[0]
+
+    def poison(before, after, metrics, original=loop.freeze_if_diverged):
+        # The bad run is told by the parity of its key's last word, which differs between the two.
+        word = jax.random.key_data(before.key)[-1]
+        bad = (word % 2 == bad_parity) & (after.replay.size > 30)
+        agent = after.agent._replace(log_alpha=jnp.where(bad, jnp.nan, after.agent.log_alpha))
+        return original(before, after._replace(agent=agent), metrics)
+
+    bad_parity = 1
+    monkeypatch.setattr(loop, "freeze_if_diverged", poison)
+    code = train(small_config(), Path("poisoned"))
+    evals = results(Path("poisoned"))[0]
+    diverged = {row["run"] for row in evals if row.get("diverged")}
+    printed = capsys.readouterr().out
+    assert code in (driver.EXIT_DONE, driver.EXIT_DIVERGED)
+    for run in diverged:
+        assert f"run {run} (seed {run}) became non-finite" in printed
+        first = next(r["env_steps"] for r in evals if r["run"] == run and r.get("diverged"))
+        assert all(r.get("diverged") for r in evals if r["run"] == run and r["env_steps"] >= first)
+    assert diverged
+    for run in {0, 1} - diverged:
+        assert [r for r in evals if r["run"] == run] == [r for r in sound if r["run"] == run]
+
+
+def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys):
+    def poison(before, after, metrics, original=loop.freeze_if_diverged):
+        agent = after.agent._replace(log_alpha=after.agent.log_alpha * jnp.nan)
+        return original(before, after._replace(agent=agent), metrics)
+
+    monkeypatch.setattr(loop, "freeze_if_diverged", poison)
+    assert train(small_config()) == driver.EXIT_DIVERGED
+    assert status(Path("run"))["state"] == "diverged"
+    assert len(results(Path("run"))[0]) == 2
+    assert "became non-finite" in capsys.readouterr().out
+
+
+def test_evaluating_a_run_directory_prints_every_run(capsys):
+    train(small_config())
+    capsys.readouterr()
+    assert playback.evaluate_run(Path("run"), episodes=3, seed=0) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "run 0 (seed 0) at 60 steps",
+        "run 1 (seed 1) at 60 steps",
+    ]
+
+
+def test_dry_run_prints_sizes_and_leaves_nothing(capsys):
+    plan.dry_run(small_config(), Path("run"))
+    printed = capsys.readouterr().out
+    assert "2 (seeds 0 to 1)" in printed
+    assert "GiB" in printed
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["sac"])
+def test_model_free_baseline_trains_through_the_same_driver(algorithm):
+    assert train(small_config(algorithm=algorithm)) == 0
+    _, metrics = results(Path("run"))
+    assert "sac/alpha" in metrics[0]
+    assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])

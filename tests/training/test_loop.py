@@ -1,0 +1,292 @@
+"""The compiled step, on a linear system small enough to check every number of."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import replay
+from mbpo_jax.envs.termination import RULES
+from mbpo_jax.training import loop, runs
+from tests.probe_environments import (
+    CONTROL,
+    COST,
+    DYNAMICS,
+    LIMIT,
+    LINEAR_GAUSSIAN,
+    PROBES,
+    beyond_limit,
+    linear_gaussian,
+    tiny_config,
+)
+
+NUM_RUNS = 3
+EPISODE_LENGTH = 5
+CONFIG = tiny_config()
+# Without noise, every transition can be checked against the equations of motion.
+PROGRAM = loop.make_program(linear_gaussian(noise=0.0, episode_length=EPISODE_LENGTH))
+
+
+def fresh(state):
+    """Copy a state, keys included, so that the copy can be donated and its key used."""
+    return jax.tree.map(
+        lambda x: jax.random.clone(x) if is_key(x) else jnp.copy(x),
+        state,
+    )
+
+
+def is_key(x):
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def numbers(tree):
+    """Return arrays of plain numbers, typed keys included."""
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
+
+
+def stack(trees):
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def run_of(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def assert_close(actual, expected):
+    check = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-4, equal_nan=True)
+    jax.tree.map(check, numbers(actual), numbers(expected))
+
+
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, numbers(actual), numbers(expected))
+
+
+def configs(**changes):
+    """Return the configuration as arrays `[R]`, with `section__field` changed."""
+    batched = jax.tree.map(lambda x: jnp.full(NUM_RUNS, x, jnp.float32), CONFIG)
+    for name, value in changes.items():
+        section, field = name.split("__")
+        part = dataclasses.replace(getattr(batched, section), **{field: jnp.asarray(value)})
+        batched = dataclasses.replace(batched, **{section: part})
+    return batched
+
+
+def env_steps(chunk):
+    """Return the environment steps before a chunk."""
+    return jnp.int32(CONFIG.random_steps + chunk * CONFIG.steps_per_fit)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rule():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RULES, LINEAR_GAUSSIAN, beyond_limit)
+        yield
+
+
+@pytest.fixture(scope="module")
+def starts():
+    """Return the state of each run after the random steps."""
+    start = jax.jit(lambda key: PROGRAM.collect(CONFIG, PROGRAM.init(CONFIG, key)))
+    return [start(jax.random.key(seed)) for seed in range(NUM_RUNS)]
+
+
+@pytest.fixture(scope="module")
+def single_step():
+    """Return the step of one run, which refuses to be traced a second time."""
+    step = chex.assert_max_traces(n=1)(functools.partial(PROGRAM.step, CONFIG))
+    return jax.jit(step, donate_argnums=1)
+
+
+@pytest.fixture(scope="module")
+def histories(starts, single_step):
+    """Return for each run its states and metrics after every chunk, made run by run."""
+    every_run = []
+    for start in starts:
+        state, history = start, []
+        for chunk in range(3):
+            state, metrics = single_step(env_steps(chunk), fresh(state))
+            history.append((state, metrics))
+        every_run.append(history)
+    return every_run
+
+
+@pytest.fixture(scope="module")
+def batched_step():
+    """Return the step of all runs at once, as on an accelerator."""
+    return jax.jit(jax.vmap(PROGRAM.step, in_axes=(0, None, 0)))
+
+
+@pytest.mark.slow
+def test_rollouts_grow_without_another_trace(histories):
+    """The fixture's step raises if it is traced twice, whatever the length and the run."""
+    for history in histories:
+        lengths = [float(metrics["rollout/length"]) for _, metrics in history]
+        assert lengths == [1.0, 2.0, 3.0]
+        for state, metrics in history:
+            assert bool(state.healthy)
+            assert metrics["train/healthy"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_batch_of_runs_has_the_numbers_of_a_loop_over_runs(starts, histories, batched_step):
+    state = stack([fresh(start) for start in starts])
+    for chunk in range(2):
+        state, metrics = batched_step(configs(), env_steps(chunk), state)
+        for i, history in enumerate(histories):
+            assert_close((run_of(state, i), run_of(metrics, i)), history[chunk])
+
+
+@pytest.mark.slow
+def test_runs_mapped_one_after_the_other_have_the_numbers_of_a_loop(starts, histories):
+    mapped = runs.map_runs(
+        lambda steps, config, state: PROGRAM.step(config, steps, state), runs.run_mesh(NUM_RUNS)
+    )
+    state = stack([fresh(start) for start in starts])
+    state, metrics = jax.jit(mapped)(env_steps(0), configs(), state)
+    for i, history in enumerate(histories):
+        assert_close((run_of(state, i), run_of(metrics, i)), history[0])
+
+
+def test_random_steps_fill_the_replay_buffer_and_train_nothing(starts):
+    key = jax.random.key(0)
+    before = jax.jit(lambda key: PROGRAM.init(CONFIG, key))(key)
+    assert int(before.replay.size) == 0
+    assert replay.capacity(before.replay) == CONFIG.total_env_steps
+    assert int(starts[0].replay.size) == CONFIG.random_steps
+    assert_equal(starts[0].agent, before.agent)
+    assert_equal(starts[0].experience, before.experience)
+    assert not np.array_equal(numbers(starts[0].key), numbers(before.key))
+
+
+@pytest.mark.slow
+def test_the_buffers_grow_by_what_a_step_makes(histories):
+    for history in histories:
+        sizes = [int(state.replay.size) for state, _ in history]
+        assert sizes == [18, 26, 34]
+        for state, metrics in history:
+            assert float(metrics["rollout/buffer_size"]) == int(state.experience.buffer.size)
+        # 16 rollouts of one step, of which none ends before it is stored.
+        assert int(history[0][0].experience.buffer.size) == 16
+
+
+@pytest.mark.slow
+def test_every_transition_obeys_the_equations_of_motion_up_to_the_end_of_an_episode(histories):
+    """The successor stored is the true one, not the first observation of the next episode."""
+    ends = []
+    for history in histories:
+        rows, valid = replay.newest(history[-1][0].replay, 34)
+        rows = jax.tree.map(np.asarray, rows)
+        assert valid.all()
+        successor = rows.observation @ DYNAMICS.T + rows.action @ CONTROL.T
+        np.testing.assert_allclose(rows.next_observation, successor, atol=1e-6)
+        np.testing.assert_allclose(rows.reward, 1.0 + successor @ COST, atol=1e-6)
+        terminated = np.abs(rows.next_observation[:, 0]) > LIMIT
+        np.testing.assert_array_equal(rows.discount, np.where(terminated, 0.0, 1.0))
+        ended, steps = episode_ends(rows)
+        # The next episode starts elsewhere, and nothing else is skipped.
+        continues = np.all(rows.next_observation[:-1] == rows.observation[1:], axis=-1)
+        np.testing.assert_array_equal(continues, ~ended[:-1])
+        ends += [(bool(t), int(s)) for t, s in zip(terminated[ended], steps[ended], strict=True)]
+    assert (False, EPISODE_LENGTH) in ends, "no episode reached the time limit"
+    assert any(terminated for terminated, _ in ends), "no episode terminated"
+
+
+def episode_ends(rows):
+    """Return which rows end an episode, and the number of each row's step in its episode."""
+    ended, steps = [], []
+    for discount in rows.discount:
+        steps.append(1 if not ended or ended[-1] else steps[-1] + 1)
+        ended.append(discount == 0.0 or steps[-1] == EPISODE_LENGTH)
+    return np.array(ended), np.array(steps)
+
+
+@pytest.mark.slow
+def test_episode_returns_are_sums_of_rewards(histories):
+    for history in histories:
+        rows, _ = replay.newest(history[-1][0].replay, 34)
+        rows = jax.tree.map(np.asarray, rows)
+        ended, _ = episode_ends(rows)
+        running, returns = 0.0, []
+        for reward, end in zip(rows.reward, ended, strict=True):
+            running += reward
+            returns.append(running)
+            running = 0.0 if end else running
+        for chunk, (state, metrics) in enumerate(history):
+            first = CONFIG.random_steps + chunk * CONFIG.steps_per_fit
+            last = first + CONFIG.steps_per_fit
+            finished = [returns[i] for i in range(first, last) if ended[i]]
+            assert finished
+            np.testing.assert_allclose(
+                metrics["train/episode_return"], np.mean(finished), rtol=1e-4
+            )
+            unfinished = 0.0 if ended[last - 1] else returns[last - 1]
+            np.testing.assert_allclose(state.episode_return, unfinished, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_given_state_is_donated(starts, single_step):
+    state = fresh(starts[0])
+    single_step(env_steps(0), state)
+    kept = [x.shape for x in jax.tree.leaves(state) if not is_key(x) and not x.is_deleted()]
+    assert not kept
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_is_frozen_for_good_and_its_neighbours_go_on(starts, batched_step):
+    """Run 1 loses its agent and run 2 its model, in the first chunk; then their causes are gone."""
+    start = stack([fresh(state) for state in starts])
+    nan = float("nan")
+    poisoned = configs(
+        sac__learning_rate=[3e-4, nan, 3e-4], fit__learning_rate=[1e-3, 1e-3, nan]
+    )
+    good, bad = fresh(start), fresh(start)
+    for chunk in range(2):
+        good, _ = batched_step(configs(), env_steps(chunk), good)
+        config = configs() if chunk else poisoned
+        bad, metrics = batched_step(config, env_steps(chunk), bad)
+        np.testing.assert_array_equal(bad.healthy, [True, False, False])
+        np.testing.assert_array_equal(metrics["train/healthy"], [1.0, 0.0, 0.0])
+        for i in (1, 2):
+            assert_equal(run_of(bad.agent, i), starts[i].agent)
+            assert_equal(run_of(bad.experience.model, i), starts[i].experience.model)
+        assert_equal(run_of(bad, 0), run_of(good, 0))
+        assert bool(loop.all_finite(loop.parameters(bad)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_all_finite_finds_a_single_bad_number(value, place):
+    tree = {"a": jnp.zeros(3), "b": [jnp.zeros((2, 2)), jnp.arange(2)]}
+    assert bool(loop.all_finite(tree))
+    tree["a" if place else "b"] = jnp.zeros((2, 2)).at[1, 0].set(value)
+    assert not bool(loop.all_finite(tree))
+
+
+@pytest.mark.slow
+def test_looking_at_a_run_does_not_change_it(starts, histories, single_step):
+    """An evaluation neither uses up the key of the state nor reads it."""
+    evaluate = jax.jit(functools.partial(PROGRAM.evaluate, CONFIG))
+    state = fresh(starts[0])
+    first = evaluate(jax.random.key(7), state)
+    other_key = state._replace(key=jax.random.key(123))
+    assert_equal(evaluate(jax.random.key(7), other_key), first)
+    assert not np.array_equal(evaluate(jax.random.key(8), state)[0], first[0])
+    assert_equal(single_step(env_steps(0), state), histories[0][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "length"), [("constant", 1.0, 1), ("delayed", 1.0, 2), ("endless", 4.0, 4)]
+)
+def test_an_evaluation_plays_whole_episodes_and_no_more(key, name, value, length):
+    config = dataclasses.replace(CONFIG, algorithm="sac")
+    program = loop.make_program(PROBES[name])
+    init_key, play_key = jax.random.split(key)
+    state = program.init(config, init_key)
+    with jax.debug_key_reuse(False):
+        returns, lengths = program.evaluate(config, play_key, state)
+    np.testing.assert_array_equal(returns, [value] * config.eval_episodes)
+    np.testing.assert_array_equal(lengths, [length] * config.eval_episodes)

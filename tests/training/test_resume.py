@@ -1,0 +1,89 @@
+"""A run that is killed at a random moment ends as an uninterrupted one, bit for bit."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mbpo_jax.files import read_rows
+
+TRAIN = (
+    *(sys.executable, "-m", "mbpo_jax", "train", "inverted_pendulum", "--preset", "debug"),
+    *("--num-seeds", "2", "--total-env-steps", "500", "--checkpoint-every", "100"),
+)
+ROOT = Path(__file__).parents[2]
+
+
+def start(run_dir: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*TRAIN, "--run-dir", str(run_dir)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for_rows(process: subprocess.Popen, path: Path, count: int) -> None:
+    while process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.005)
+
+
+def evaluations(run_dir: Path) -> list[dict]:
+    rows = read_rows(run_dir / "evals.jsonl")
+    return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "straight"
+    finish(start(run_dir))
+    return run_dir
+
+
+def assert_same(run_dir: Path, uninterrupted: Path) -> None:
+    assert (run_dir / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
+    assert evaluations(run_dir) == evaluations(uninterrupted)
+
+
+@pytest.mark.brax
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments_ends_bit_for_bit_the_same(uninterrupted, tmp_path):
+    run_dir = tmp_path / "killed"
+    # Two rows a call of the compiled step, eight calls in all; once in each half of them.
+    for rows in (random.randint(1, 7), random.randint(8, 14)):
+        process = start(run_dir)
+        wait_for_rows(process, run_dir / "metrics.jsonl", rows)
+        time.sleep(random.uniform(0.0, 0.3))
+        process.kill()
+        process.communicate()
+    finish(start(run_dir))
+    assert_same(run_dir, uninterrupted)
+
+
+@pytest.mark.brax
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_terminated_run_saves_exits_with_75_and_resumes_bit_for_bit(uninterrupted, tmp_path):
+    run_dir = tmp_path / "terminated"
+    process = start(run_dir)
+    wait_for_rows(process, run_dir / "metrics.jsonl", 4)
+    process.send_signal(signal.SIGTERM)
+    assert "the same command resumes" in finish(process, 75)
+    assert "resuming" in finish(start(run_dir))
+    assert_same(run_dir, uninterrupted)
