@@ -98,9 +98,7 @@ def test_too_many_rows_are_refused():
         replay.add(replay.init(CAPACITY, 2, 1), payload(np.arange(CAPACITY + 1)))
 
 
-@pytest.mark.parametrize(
-    ("num_added", "max_size"), [(3, 8), (8, 8), (21, 8), (21, 4)], ids=str
-)
+@pytest.mark.parametrize(("num_added", "max_size"), [(3, 8), (8, 8), (21, 8), (21, 4)], ids=str)
 def test_sampling_is_uniform_over_the_valid_rows(key, num_added, max_size):
     state = add(filled(8, num_added - 1), payload([num_added]), None, max_size)
     expected = np.arange(1, num_added + 1)[-max_size:]
@@ -131,7 +129,9 @@ def test_vmap_equals_a_loop(key):
         state = replay.add(*arguments)
         return state, replay.sample(key, state, (7,)), replay.newest(state, 4)
 
-    together = jax.jit(jax.vmap(add_and_sample))(jax.random.clone(keys), states, batches, valid, limits)
+    together = jax.jit(jax.vmap(add_and_sample))(
+        jax.random.clone(keys), states, batches, valid, limits
+    )
     alone = jax.jit(add_and_sample)
     for i in range(3):
         arguments = jax.tree.map(lambda x, i=i: x[i], (states, batches, valid, limits))

@@ -7,6 +7,7 @@ episode from the same cached state, and mark a time limit as termination. None o
 import contextlib
 import io
 import types
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -50,16 +51,19 @@ ENVIRONMENTS = {
 
 
 def load(name: str, backend: str) -> Any:
-    """Build Brax's own environment object, silencing what MJX prints when it is imported."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Build Brax's own environment object, without what it and MJX print about themselves."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
+        warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
         from brax import envs, fluid
-    if fluid.jp is jnp:
-        fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": _clip})
-    return envs.get_environment(name, backend=backend)
+
+        if fluid.jp is jnp:
+            fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": _clip})
+        return envs.get_environment(name, backend=backend)
 
 
 def _clip(array, a_min):
-    """Clip from below, under the argument's former name, by which Brax's fluid forces call it."""
+    """Clip from below, under the argument's former name."""
     return jnp.clip(array, min=a_min)
 
 

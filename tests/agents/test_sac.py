@@ -97,7 +97,7 @@ def mlp(params, x):
 def sampled_action(policy, observation, noise):
     """Squash a Gaussian; the density is divided by the slope of tanh (arXiv:1801.01290, app. C)."""
     mean, log_std = jnp.split(mlp(policy, observation), 2, axis=-1)
-    std = jnp.exp(log_std)
+    std = jnp.exp(jnp.clip(log_std, -20.0, 2.0))
     x = mean + std * noise
     log_normal = -0.5 * noise**2 - jnp.log(std * jnp.sqrt(2 * jnp.pi))
     # The slope of tanh is 1 / cosh^2.

@@ -43,7 +43,9 @@ def draw(key, shape, real_ratio) -> Transition:
     ],
 )
 @pytest.mark.parametrize("traced", [False, True])
-def test_a_batch_holds_exactly_the_share_of_real_rows(key, real_ratio, batch_size, num_real, traced):
+def test_a_batch_holds_exactly_the_share_of_real_rows(
+    key, real_ratio, batch_size, num_real, traced
+):
     ratio = jnp.float32(real_ratio) if traced else real_ratio
     batch = draw(key, (3, batch_size), ratio)
     for leaf in batch:
@@ -64,9 +66,7 @@ def test_rows_of_a_batch_are_drawn_from_all_of_either_source(key):
     rows = jnp.arange(4.0)
     column = rows[:, None]
     sources = [
-        replay.add(
-            replay.init(4, 1, 1), Transition(column, column, rows + offset, rows, column)
-        )
+        replay.add(replay.init(4, 1, 1), Transition(column, column, rows + offset, rows, column))
         for offset in (0.0, 10.0)
     ]
     batch = mbpo.mixed_batch(key, *sources, (200,), 0.5)
@@ -79,11 +79,16 @@ def test_rows_of_a_batch_are_drawn_from_all_of_either_source(key):
 
 def test_the_model_buffer_has_room_for_the_longest_rollouts():
     rollout = RolloutConfig(
-        rollouts_per_step=10, retain_epochs=3, min_length=1, max_length=4, start_epoch=0, end_epoch=9
+        rollouts_per_step=10,
+        retain_epochs=3,
+        min_length=1,
+        max_length=4,
+        start_epoch=0,
+        end_epoch=9,
     )
     config = Config(rollout=rollout, epoch_length=50, steps_per_fit=25, eval_every=25)
     assert mbpo.model_buffer_capacity(config) == 3 * 10 * 50 * 4
-    state = make_algorithm(SPEC, config).experience.init(jax.random.key(0))
+    state = jax.eval_shape(make_algorithm(SPEC, config).experience.init, jax.random.key(0))
     assert state.buffer.data.observation.shape == (6000, 11)
     assert state.buffer.data.action.shape == (6000, 3)
 

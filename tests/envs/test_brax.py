@@ -14,7 +14,7 @@ import pytest
 
 from mbpo_jax.config import EnvConfig
 from mbpo_jax.envs import ENVIRONMENTS, make_env, termination_fn
-from mbpo_jax.envs.base import episode_return, random_action, step_or_reset
+from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
 from mbpo_jax.envs.brax import load
 from mbpo_jax.types import EnvState, Transition
 
@@ -155,14 +155,16 @@ def test_action_repeat_equals_single_steps(falls):
         assert state.steps == first + 3
 
 
-def test_episode_return_counts_until_the_fall(falls):
+def test_episodes_count_until_the_fall(falls, key):
     length = int(jnp.argmax(falls.states.done)) + 1
-    reset_key, _ = jax.random.split(jax.random.key(1))
-    env = pendulum()._replace(reset=lambda key: falls.start)
-    total, actions = jax.jit(
-        lambda key: episode_return(env, lambda key, observation: jnp.array([PUSH]), key)
-    )(reset_key)
-    assert total == actions == length
+    env = pendulum(episode_length=NUM_STEPS)._replace(reset=lambda key: falls.start)
+
+    def push(key, observation):
+        return jnp.full((len(observation), 1), PUSH)
+
+    returns, lengths = jax.jit(lambda key: play_episodes(env, push, key, 3))(key)
+    np.testing.assert_array_equal(returns, length)
+    np.testing.assert_array_equal(lengths, length)
 
 
 def test_random_actions_fill_the_action_space(key):

@@ -135,14 +135,12 @@ def test_each_elite_predicts_along_the_recorded_actions_on_its_own():
         action=jnp.asarray(action, jnp.float32)
     )
     ensemble, elites = linear_model([[0.0, 0.0], [1.0, 1.0]], [[0.0, 0.3], [0.0, -0.4]], 1.0)
-    errors = diagnostics.k_step_errors(
-        ensemble, elites, batch, jnp.ones(4, bool), jnp.ones(1), 4
-    )
+    errors = diagnostics.k_step_errors(ensemble, elites, batch, jnp.ones(4, bool), jnp.ones(1), 4)
     np.testing.assert_allclose(errors, np.arange(1, 5) * np.sqrt((0.09 + 0.16) / 2), rtol=1e-5)
 
 
 def test_diagnose_reports_on_the_newest_rows_with_the_elites_alone():
-    """Members 0 and 2 are exact but for the reward, which they miss by 3 and 4; member 1 is useless."""
+    """Elites 0 and 2 are exact but for the reward, missed by 3 and 4; member 1 is useless."""
     bias = [[3.0, 0.0], [1e6, 1e6], [-4.0, 0.0]]
     ensemble, model = linear_model([[0.0, 0.0], [0.5, 0.0]], bias, 1.0, elites=[2, 0])
     buffer = replay.init(8, 1, 1)

@@ -34,7 +34,7 @@ def linear(learned_termination: bool = False, **options) -> Ensemble:
 
 def scaled_state(key: jax.Array, ensemble: Ensemble) -> EnsembleState:
     """Initialise an ensemble and give it scalers and bounds that change everything."""
-    state = ensemble.init(key)
+    state = jax.jit(ensemble.init)(key)
     params = state.params._replace(
         min_log_variance=jnp.asarray([-3.0, -2.0, -1.0]),
         max_log_variance=jnp.asarray([0.0, 1.0, 2.0]),
@@ -68,7 +68,9 @@ def test_gaussian_nll_is_twice_the_negative_log_likelihood_without_its_constant(
     variance = np.exp(log_variance)
     density = np.exp(-((target - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
     nll = gaussian_nll(*map(jnp.float32, (mean, log_variance, target)))
-    np.testing.assert_allclose(nll, -2.0 * np.log(density) - np.log(2 * np.pi), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        nll, -2.0 * np.log(density) - np.log(2 * np.pi), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_gaussian_nll_is_least_at_the_squared_error():
@@ -99,13 +101,13 @@ def test_bound_penalty_pulls_the_bounds_together():
 @pytest.mark.parametrize("bounds", ["learned", "fixed"])
 def test_only_learned_bounds_receive_a_gradient(key, bounds):
     ensemble = linear(bounds=bounds)
-    params = ensemble.init(key).params
+    params = jax.jit(ensemble.init)(key).params
 
     def loss(params):
         penalty = bound_penalty(*ensemble.bounds(params))
         return penalty + jnp.sum(ensemble.outputs(params, jnp.ones((4, 5, 3))).log_variance)
 
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     for slope in (gradient.min_log_variance, gradient.max_log_variance):
         assert np.all((slope != 0.0) == (bounds == "learned"))
     assert np.any(networks.kernels(gradient.members)[0] != 0.0)
@@ -113,7 +115,7 @@ def test_only_learned_bounds_receive_a_gradient(key, bounds):
 
 def test_a_new_ensemble(key):
     ensemble = linear(min_log_variance=-7.0, max_log_variance=1.5)
-    state = ensemble.init(key)
+    state = jax.jit(ensemble.init)(key)
     np.testing.assert_array_equal(state.params.min_log_variance, [-7.0] * NUM_TARGETS)
     np.testing.assert_array_equal(state.params.max_log_variance, [1.5] * NUM_TARGETS)
     np.testing.assert_array_equal(state.elites, [0, 1])
@@ -144,7 +146,7 @@ def test_predictions_are_in_the_units_of_the_environment(key, target):
     mean = raw[..., :3] * np.asarray([10.0, 0.1, 3.0]) + np.asarray([5.0, -1.0, 0.5])
     if target == "delta":
         mean[..., 1:] += observation
-    log_variance = clamped(raw[..., 3:], np.asarray([-3.0, -2.0, -1.0]), np.asarray([0.0, 1.0, 2.0]))
+    log_variance = clamped(raw[..., 3:], np.asarray([-3, -2, -1]), np.asarray([0, 1, 2]))
     std = np.exp(0.5 * log_variance) * np.asarray([10.0, 0.1, 3.0])
     np.testing.assert_allclose(outcome.mean, mean, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(outcome.std, std, rtol=1e-4)
@@ -170,7 +172,7 @@ def test_targets_are_what_the_predicted_mean_estimates(target):
 def test_the_termination_head_is_one_more_output(key):
     ensemble = linear(learned_termination=True)
     init_key, x_key = jax.random.split(key)
-    params = ensemble.init(init_key).params
+    params = jax.jit(ensemble.init)(init_key).params
     (kernel,) = networks.kernels(params.members)
     assert kernel.shape == (NUM_MEMBERS, 3, 2 * NUM_TARGETS + 1)
     x = jax.random.normal(x_key, (NUM_MEMBERS, 5, 3))
@@ -184,11 +186,12 @@ def test_the_termination_head_is_one_more_output(key):
 def test_layer_norm_makes_members_blind_to_the_scale_of_a_hidden_kernel(key, layer_norm):
     config = EnsembleConfig(num_members=2, num_elites=1, hidden_sizes=(16,), layer_norm=layer_norm)
     ensemble = make_ensemble(SPEC, config, optax.adam(1e-3), learned_termination=False)
-    params = ensemble.init(key).params
+    params = jax.jit(ensemble.init)(key).params
     x = jnp.linspace(-1.0, 1.0, 2 * 5 * 3).reshape(2, 5, 3)
-    before = ensemble.outputs(params, x).mean
+    outputs = jax.jit(ensemble.outputs)
+    before = outputs(params, x).mean
     params.members["params"]["layer_0"]["kernel"] *= 3.0
-    unchanged = np.allclose(ensemble.outputs(params, x).mean, before, atol=1e-3)
+    unchanged = np.allclose(outputs(params, x).mean, before, atol=1e-3)
     assert unchanged == layer_norm
     assert ("norm_0" in params.members["params"]) == layer_norm
 
@@ -199,9 +202,10 @@ def test_selected_members_predict_as_they_did(key):
     state = scaled_state(init_key, ensemble)
     row = jax.random.normal(x_key, (1, 5, 3))
     x = jnp.broadcast_to(row, (NUM_MEMBERS, 5, 3))
-    everyone = ensemble.predict(state, x[..., :2], x[..., 2:])
+    predict = jax.jit(ensemble.predict)
+    everyone = predict(state, x[..., :2], x[..., 2:])
     members = np.asarray([2, 0, 2])
     selected = select_members(state, jnp.asarray(members))
-    some = ensemble.predict(selected, x[members, :, :2], x[members, :, 2:])
+    some = predict(selected, x[members, :, :2], x[members, :, 2:])
     np.testing.assert_allclose(some.mean, everyone.mean[members], rtol=1e-6)
     np.testing.assert_allclose(some.std, everyone.std[members], rtol=1e-6)

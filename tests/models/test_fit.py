@@ -1,6 +1,7 @@
 """The fit against plain re-derivations of the reference, and on a system whose truth is known."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ NUM_MEMBERS = 3
 # next_observation = observation + observation @ A + action @ B + noise; the reward is linear, too.
 A = np.asarray([[-0.1, 0.5, 0.3], [1.0, -0.2, 0.4]])
 B = np.asarray([[0.7, -1.0, 0.2]])
-NOISE_STD = np.asarray([0.05, 0.1, 0.2])
+NOISE_STD = np.asarray([0.3, 0.2, 0.4])
 
 
 def linear_system(rng: np.random.Generator, num_rows: int) -> tuple[Transition, np.ndarray]:
@@ -63,6 +64,10 @@ def make(
     return make_ensemble(SPEC, config, optimizer, learned_termination=learned_termination)
 
 
+def initial(key: jax.Array, ensemble: Ensemble) -> EnsembleState:
+    return jax.jit(ensemble.init)(key)
+
+
 def fit_config(num_layers: int = 1, **options) -> FitConfig:
     return FitConfig(**{"weight_decays": (1e-4,) * num_layers, "batch_size": 16} | options)
 
@@ -85,12 +90,12 @@ def dataset_of(
 
 def reference_stopping(errors, patience: int, min_improvement: float):
     """Stop as the reference does; return the best errors, their epochs (from 1), and the epochs."""
-    best, best_epoch = [np.inf] * len(errors[0]), [0] * len(errors[0])
+    best, best_epoch = [math.inf] * len(errors[0]), [0] * len(errors[0])
     epochs_since_update = 0
     for epoch, current in enumerate(errors, start=1):
         updated = False
         for i, error in enumerate(current):
-            first = np.isinf(best[i]) and np.isfinite(error)
+            first = math.isinf(best[i]) and math.isfinite(error)
             if first or (best[i] - error) / best[i] > min_improvement:
                 best[i], best_epoch[i], updated = error, epoch, True
         epochs_since_update = 0 if updated else epochs_since_update + 1
@@ -110,7 +115,7 @@ def random_errors(num_sequences: int, num_epochs: int) -> np.ndarray:
 
 @pytest.mark.parametrize("min_improvement", [0.0, 0.01, 0.1])
 def test_stopping_rule_equals_the_reference(min_improvement):
-    errors = random_errors(300, 12)
+    errors = random_errors(150, 12)
 
     def last_state(errors):
         start = fitting.Stopping(jnp.full(NUM_MEMBERS, jnp.inf), jnp.int32(0))
@@ -122,8 +127,8 @@ def test_stopping_rule_equals_the_reference(min_improvement):
 
     states = jax.jit(jax.vmap(last_state))(errors)
     for i, sequence in enumerate(errors):
-        for patience in range(4):
-            best, _, epochs = reference_stopping(sequence.astype(float), patience, min_improvement)
+        for patience in (0, 2):
+            best, _, epochs = reference_stopping(sequence.tolist(), patience, min_improvement)
             idle = np.asarray(states.idle_epochs[i])
             stops = np.append(np.flatnonzero(idle > patience), len(sequence) - 1)[0]
             assert stops + 1 == epochs
@@ -193,7 +198,7 @@ def test_each_member_gets_its_own_best_weights_back(key, monkeypatch):
     keys = jax.random.split(key, (num_runs, 2))
     steps, elites, epochs = jax.jit(jax.vmap(scripted_fit))(keys, errors)
     for i in range(num_runs):
-        best, best_epoch, last = reference_stopping(errors[i].astype(float), 2, 0.01)
+        best, best_epoch, last = reference_stopping(errors[i].tolist(), 2, 0.01)
         assert int(epochs[i]) == last
         assert list(steps[i]) == best_epoch
         best = np.where(np.isinf(best), 99.0, best)
@@ -223,7 +228,7 @@ def test_epochs_can_be_limited(key, monkeypatch):
     fit_key, init_key = jax.random.split(key)
     config = fit_config(batch_size=32, max_epochs=7)
     state, metrics = run_fit(
-        fit_key, ensemble.init(init_key), filled(20, 20), ensemble, optimizer, config
+        fit_key, initial(init_key, ensemble), filled(20, 20), ensemble, optimizer, config
     )
     assert int(metrics["model/epochs"]) == 7
     assert list(steps_of(state)) == [7] * NUM_MEMBERS
@@ -235,7 +240,7 @@ def test_a_fixed_budget_is_spent_exactly_and_a_fit_starts_from_the_last(key):
     # 40 training rows in batches of 16 are three steps an epoch.
     config = fit_config(stopping="fixed", num_steps=7)
     init_key, *fit_keys = jax.random.split(key, 3)
-    state = ensemble.init(init_key)
+    state = initial(init_key, ensemble)
     for i, fit_key in enumerate(fit_keys, start=1):
         state, metrics = run_fit(fit_key, state, filled(50, 60), ensemble, optimizer, config)
         assert int(metrics["model/gradient_steps"]) == 7
@@ -249,13 +254,15 @@ def test_warm_start_keeps_adam_and_fixed_bounds_stay(key, bounds):
     ensemble = make(optimizer, bounds=bounds)
     config = fit_config(stopping="fixed", num_steps=5)
     init_key, first_key, second_key = jax.random.split(key, 3)
-    start = ensemble.init(init_key)
+    start = initial(init_key, ensemble)
     first, _ = run_fit(first_key, start, filled(50, 60), ensemble, optimizer, config)
     second, _ = run_fit(second_key, first, filled(50, 60), ensemble, optimizer, config)
     assert int(second.optimizer[0].count) == 10
     for before, after in ((start, first), (first, second)):
         # Adam moves a parameter by at most lr * (1 - b1) / sqrt(1 - b2) = 3.2 lr a step.
-        moves = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.params.members, after.params.members)
+        moves = jax.tree.map(
+            lambda a, b: np.abs(a - b).max(), before.params.members, after.params.members
+        )
         assert all(0.0 < move < 5 * 3.2e-4 for move in jax.tree.leaves(moves))
         for name in ("min_log_variance", "max_log_variance"):
             moved = getattr(after.params, name) != getattr(before.params, name)
@@ -271,8 +278,15 @@ def draw_split(key: jax.Array, state: replay.ReplayState, config: FitConfig) -> 
 
 @pytest.mark.parametrize(
     ("num_rows", "window", "max_holdout", "num_holdout"),
-    [(2, 40, 99, 1), (9, 40, 99, 1), (34, 40, 99, 6), (40, 40, 99, 8), (70, 40, 99, 8)]
-    + [(70, 13, 99, 2), (40, 40, 5, 5)],
+    [
+        (2, 40, 99, 1),
+        (9, 40, 99, 1),
+        (34, 40, 99, 6),
+        (40, 40, 99, 8),
+        (70, 40, 99, 8),
+        (70, 13, 99, 2),
+        (40, 40, 5, 5),
+    ],
 )
 def test_holdout_and_training_rows_share_the_valid_rows(
     key, num_rows, window, max_holdout, num_holdout
@@ -345,12 +359,11 @@ def test_scalers_see_the_training_rows_only(key, normalize_targets):
 # The loss and one epoch
 
 
-def random_params(key: jax.Array, params: EnsembleParams) -> EnsembleParams:
-    """Perturb all parameters, so that none of them is zero or equal to another one."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    noise = [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.map(jnp.add, params, jax.tree.unflatten(structure, noise))
+def random_params(key: jax.Array, ensemble: Ensemble) -> EnsembleParams:
+    """Initialise parameters and perturb them, so that none is zero or equal to another one."""
+    rng = np.random.default_rng(0)
+    params = initial(key, ensemble).params
+    return jax.tree.map(lambda x: jnp.float32(x + 0.3 * rng.normal(size=x.shape)), params)
 
 
 def numpy_forward(params: EnsembleParams, member: int, x: np.ndarray) -> np.ndarray:
@@ -386,21 +399,17 @@ def numpy_loss(params, dataset, rows, decays, penalty, learned_termination) -> f
 
 @pytest.mark.parametrize("learned_termination", [False, True])
 def test_loss_equals_numpy(key, learned_termination):
-    data_key, init_key, params_key, rows_key = jax.random.split(key, 4)
+    data_key, init_key = jax.random.split(key)
     ensemble = make(optax.adam(1e-3), (8, 6), learned_termination=learned_termination)
     config = fit_config(3, weight_decays=(0.01, 0.1, 1.0))
-    params = random_params(params_key, ensemble.init(init_key).params)
+    params = random_params(init_key, ensemble)
     dataset, *_ = dataset_of(data_key, filled(40, 40), config)
-    rows = jax.random.randint(rows_key, (NUM_MEMBERS, 12), 0, 40)
+    rows = np.random.default_rng(1).integers(0, 40, (NUM_MEMBERS, 12))
     loss = jax.jit(lambda *args: fitting.loss_fn(args[0], ensemble, *args[1:], config, 0.01))
-    expected = numpy_loss(
-        params, dataset, np.asarray(rows), (0.01, 0.1, 1.0), 0.01, learned_termination
-    )
+    expected = numpy_loss(params, dataset, rows, (0.01, 0.1, 1.0), 0.01, learned_termination)
     np.testing.assert_allclose(loss(params, rows, jnp.ones(12), dataset), expected, rtol=1e-5)
     # A partial batch is averaged over its own rows.
-    expected = numpy_loss(
-        params, dataset, np.asarray(rows)[:, :5], (0.01, 0.1, 1.0), 0.01, learned_termination
-    )
+    expected = numpy_loss(params, dataset, rows[:, :5], (0.01, 0.1, 1.0), 0.01, learned_termination)
     weight = (jnp.arange(12) < 5).astype(jnp.float32)
     np.testing.assert_allclose(loss(params, rows, weight, dataset), expected, rtol=1e-5)
 
@@ -443,10 +452,10 @@ def test_batches_are_drawn_anew_and_can_be_limited(key):
 
 @pytest.mark.parametrize("num_rows", [50, 1300, 1900])
 def test_holdout_error_equals_numpy(key, num_rows):
-    data_key, init_key, params_key = jax.random.split(key, 3)
+    data_key, init_key = jax.random.split(key)
     state, config = filled(num_rows, 1500), fit_config(max_holdout=280)
     ensemble = make(optax.adam(1e-3))
-    params = random_params(params_key, ensemble.init(init_key).params)
+    params = random_params(init_key, ensemble)
     dataset, *_ = dataset_of(data_key, state, config)
     error = jax.jit(lambda *args: fitting.holdout_squared_error(args[0], ensemble, args[1]))
     rows = np.asarray(dataset.holdout_rows)[: int(dataset.num_holdout)]
@@ -477,8 +486,8 @@ def test_holdout_metrics_are_in_the_units_of_the_environment(key):
 
 def test_vmap_over_runs_equals_a_loop_and_is_traced_once(key):
     optimizer = optax.adam(1e-2)
-    ensemble = make(optimizer, (8,), num_members=2, num_elites=1)
-    config = fit_config(2, patience=1, max_epochs=8)
+    ensemble = make(optimizer, num_members=2, num_elites=1)
+    config = fit_config(patience=1, max_epochs=8)
     init_keys, fit_keys = jax.random.split(key, (2, 2))
     states = jax.jit(jax.vmap(ensemble.init))(init_keys)
     buffers = [filled(35, 60, seed=1), filled(75, 60, seed=2)]
@@ -511,11 +520,11 @@ def test_vmap_over_runs_equals_a_loop_and_is_traced_once(key):
 
 
 def test_a_linear_gaussian_system_is_recovered(key):
-    optimizer = optax.adam(3e-3)
-    ensemble = make(optimizer, (32,))
-    config = fit_config(2, weight_decays=(1e-5, 1e-5), batch_size=64)
+    optimizer = optax.adam(1e-2)
+    ensemble = make(optimizer, (16,))
+    config = fit_config(2, weight_decays=(1e-5, 1e-5), batch_size=128)
     init_key, fit_key = jax.random.split(key)
-    state = jax.jit(ensemble.init)(init_key)
+    state = initial(init_key, ensemble)
     state, metrics = run_fit(fit_key, state, filled(2000, 2000), ensemble, optimizer, config)
     fresh, mean = linear_system(np.random.default_rng(1), 500)
     rows = [np.broadcast_to(x, (NUM_MEMBERS, *x.shape)) for x in (fresh.observation, fresh.action)]
@@ -523,7 +532,9 @@ def test_a_linear_gaussian_system_is_recovered(key):
     mean[:, 1:] += fresh.observation
     error = np.sqrt(np.mean((np.mean(outcome.mean, axis=0) - mean) ** 2, axis=0))
     std = np.sqrt(np.mean(np.square(outcome.std), axis=(0, 1)))
-    print(int(metrics["model/epochs"]), error / NOISE_STD, std / NOISE_STD)
-    assert np.all(error < 0.4 * NOISE_STD)
+    assert np.all(error < 0.25 * NOISE_STD)
     np.testing.assert_allclose(std, NOISE_STD, rtol=0.15)
-    assert float(metrics["model/holdout_r2"]) > 0.9
+    # The best R2 there is: 1 minus the noise's share of each target's variance.
+    variance = np.sum(A**2, axis=0) + np.sum(B**2, axis=0) / 3.0 + NOISE_STD**2
+    best = np.mean(1.0 - NOISE_STD**2 / variance)
+    np.testing.assert_allclose(metrics["model/holdout_r2"], best, atol=0.05)

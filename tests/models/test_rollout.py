@@ -44,7 +44,8 @@ def test_length_is_linear_between_start_and_end_and_rounded_down(numbers):
 
 
 @pytest.mark.parametrize(
-    ("epoch", "length"), [(0, 1), (20, 1), (29, 1), (30, 2), (85, 8), (149, 14), (150, 15), (999, 15)]
+    ("epoch", "length"),
+    [(0, 1), (20, 1), (29, 1), (30, 2), (85, 8), (149, 14), (150, 15), (999, 15)],
 )
 def test_length_by_hand_for_hopper(epoch, length):
     assert rollout.rollout_length(epoch, schedule(20, 150, 1, 15)) == length
@@ -175,9 +176,10 @@ def test_nothing_is_stored_after_a_predicted_termination(key):
     assert metrics["rollout/buffer_size"] == lengths.sum()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("output", [0, 1], ids=["reward", "observation"])
-def test_non_finite_predictions_end_a_rollout_unstored_and_are_counted(key, bad, output):
+@pytest.mark.parametrize(
+    ("output", "bad"), [(0, np.nan), (1, np.inf)], ids=["reward", "observation"]
+)
+def test_non_finite_predictions_end_a_rollout_unstored_and_are_counted(key, output, bad):
     ensemble, state = counter(2)
 
     def predict(state, observation, action):
@@ -254,8 +256,8 @@ def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
         )
 
     buffer, everything = replay.init(capacity, 1, 1), []
-    for epoch, key in enumerate(jax.random.split(key, 7)):
-        buffer, metrics = run(key, buffer, jnp.int32(epoch))
+    for epoch, epoch_key in enumerate(jax.random.split(key, 7)):
+        buffer, metrics = run(epoch_key, buffer, jnp.int32(epoch))
         length = exact_length(epoch, 1, 3, 1, 3)
         # What fell out of a smaller window does not come back.
         everything = (everything + [epoch] * rollouts * length)[-2 * rollouts * length :]

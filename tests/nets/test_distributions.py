@@ -46,7 +46,9 @@ def test_log_density_obeys_the_change_of_variables():
 
 def test_log_determinant_keeps_its_accuracy_in_the_tails():
     x = np.concatenate([np.linspace(-30.0, 30.0, 241), [-1e6, -1e4, 1e4, 1e6]])
-    np.testing.assert_allclose(tanh_log_det(jnp.float32(x)), -2.0 * log_cosh(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        tanh_log_det(jnp.float32(x)), -2.0 * log_cosh(x), rtol=1e-5, atol=1e-6
+    )
     slope = jax.vmap(jax.grad(tanh_log_det))(jnp.float32(x))
     np.testing.assert_allclose(slope, -2.0 * np.tanh(x), atol=1e-5)
 

@@ -48,8 +48,9 @@ def numbers(tree):
     return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
 
 
-def stack(trees):
-    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+def stack(states):
+    """Return a copy of the states of several runs, along an axis of runs."""
+    return fresh(jax.tree.map(lambda *x: jnp.stack(x), *map(fresh, states)))
 
 
 def run_of(tree, i):
@@ -97,7 +98,11 @@ def starts():
 @pytest.fixture(scope="module")
 def single_step():
     """Return the step of one run, which refuses to be traced a second time."""
-    step = chex.assert_max_traces(n=1)(functools.partial(PROGRAM.step, CONFIG))
+
+    @chex.assert_max_traces(n=1)
+    def step(env_steps, state):
+        return PROGRAM.step(CONFIG, env_steps, state)
+
     return jax.jit(step, donate_argnums=1)
 
 
@@ -117,7 +122,14 @@ def histories(starts, single_step):
 @pytest.fixture(scope="module")
 def batched_step():
     """Return the step of all runs at once, as on an accelerator."""
-    return jax.jit(jax.vmap(PROGRAM.step, in_axes=(0, None, 0)))
+    step = jax.jit(jax.vmap(PROGRAM.step, in_axes=(0, None, 0)))
+
+    def run(*arguments):
+        # Under `vmap` JAX takes the first half of a split key for the whole of it.
+        with jax.debug_key_reuse(False):
+            return step(*arguments)
+
+    return run
 
 
 @pytest.mark.slow
@@ -133,7 +145,7 @@ def test_rollouts_grow_without_another_trace(histories):
 
 @pytest.mark.slow
 def test_a_batch_of_runs_has_the_numbers_of_a_loop_over_runs(starts, histories, batched_step):
-    state = stack([fresh(start) for start in starts])
+    state = stack(starts)
     for chunk in range(2):
         state, metrics = batched_step(configs(), env_steps(chunk), state)
         for i, history in enumerate(histories):
@@ -145,7 +157,7 @@ def test_runs_mapped_one_after_the_other_have_the_numbers_of_a_loop(starts, hist
     mapped = runs.map_runs(
         lambda steps, config, state: PROGRAM.step(config, steps, state), runs.run_mesh(NUM_RUNS)
     )
-    state = stack([fresh(start) for start in starts])
+    state = stack(starts)
     state, metrics = jax.jit(mapped)(env_steps(0), configs(), state)
     for i, history in enumerate(histories):
         assert_close((run_of(state, i), run_of(metrics, i)), history[0])
@@ -238,11 +250,9 @@ def test_the_given_state_is_donated(starts, single_step):
 @pytest.mark.slow
 def test_a_run_that_diverges_is_frozen_for_good_and_its_neighbours_go_on(starts, batched_step):
     """Run 1 loses its agent and run 2 its model, in the first chunk; then their causes are gone."""
-    start = stack([fresh(state) for state in starts])
+    start = stack(starts)
     nan = float("nan")
-    poisoned = configs(
-        sac__learning_rate=[3e-4, nan, 3e-4], fit__learning_rate=[1e-3, 1e-3, nan]
-    )
+    poisoned = configs(sac__learning_rate=[3e-4, nan, 3e-4], fit__learning_rate=[1e-3, 1e-3, nan])
     good, bad = fresh(start), fresh(start)
     for chunk in range(2):
         good, _ = batched_step(configs(), env_steps(chunk), good)

@@ -14,7 +14,17 @@ from mbpo_jax.training import runs
 
 @pytest.mark.parametrize(
     ("num_runs", "num_devices", "expected"),
-    [(1, 1, 1), (1, 8, 1), (4, 2, 2), (4, 3, 2), (5, 2, 1), (6, 4, 3), (6, 8, 6), (7, 8, 7), (9, 8, 3)],
+    [
+        (1, 1, 1),
+        (1, 8, 1),
+        (4, 2, 2),
+        (4, 3, 2),
+        (5, 2, 1),
+        (6, 4, 3),
+        (6, 8, 6),
+        (7, 8, 7),
+        (9, 8, 3),
+    ],
 )
 def test_num_run_devices(num_runs, num_devices, expected):
     assert runs.num_run_devices(num_runs, num_devices) == expected
