@@ -48,7 +48,7 @@ addition = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 @given(st.lists(addition, max_size=8))
 def test_the_buffer_holds_the_newest_transitions_of_the_window(additions):
     state, added, size, number = replay.init(CAPACITY, 2, 1), [], 0, 0

@@ -48,8 +48,8 @@ def mixed_batch(
       real_ratio: share of real rows; may be traced.
     """
     real_key, model_key = jax.random.split(key)
-    # The small factor undoes the rounding of, for example, 0.29 * 100.
-    num_real = jnp.floor(real_ratio * shape[-1] * (1.0 + 1e-6))
+    # The factor, two units in the last place, undoes the rounding of, for example, 0.29 * 100.
+    num_real = jnp.floor(real_ratio * shape[-1] * (1.0 + 2.4e-7))
     is_real = jnp.arange(shape[-1]) < num_real
     batches = replay.sample(real_key, real, shape), replay.sample(model_key, model, shape)
 

@@ -130,12 +130,16 @@ def split_rows(key: jax.Array, state: ReplayState, config: FitConfig) -> Split:
 def draw_member_rows(
     key: jax.Array, split: Split, num_members: int, *, bootstrap: bool
 ) -> jax.Array:
-    """Choose the rows each member trains on, `[E, capacity]` int32; the first `num_train` count."""
+    """Choose the rows each member trains on, `[E, capacity]` int32; the first `num_train` count.
+
+    They are in random order: drawn with replacement, or all training rows, shuffled per member.
+    """
     shape = (num_members, split.order.shape[0])
     if bootstrap:
         slots = jax.random.randint(key, shape, 0, split.num_train)
     else:
-        slots = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+        place = jax.random.uniform(key, shape)
+        slots = jnp.argsort(jnp.where(jnp.arange(shape[1]) < split.num_train, place, jnp.inf))
     return split.order[(split.num_holdout + slots) % shape[1]]
 
 
@@ -224,8 +228,8 @@ def train_epoch(
 ) -> tuple[EnsembleParams, PyTree, jax.Array]:
     """Run over the training rows once, in random order, in minibatches; the last may be smaller.
 
-    One permutation of slots serves all members: each slot holds an independent draw per member, so
-    every member sees a uniformly random order of its own bootstrap sample.
+    One permutation of slots serves all members: a slot holds another row for each of them, drawn
+    independently, so every member sees a uniformly random order of its own rows.
 
     Returns:
       Parameters, optimizer state, and the number of gradient steps taken.

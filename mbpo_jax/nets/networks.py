@@ -1,7 +1,7 @@
 """Multilayer perceptrons as pairs of pure functions; the only file that knows flax."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -66,7 +66,9 @@ def make_mlp(
 ) -> Network:
     """Build a multilayer perceptron with a linear output layer and zero initial biases."""
     module = _MLP(hidden_sizes, output_size, activation, kernel_init, layer_norm)
-    return Network(lambda key: module.init(key, jnp.zeros((1, input_size))), module.apply)
+    # Flax's own type allows for updated collections beside the output; there are none here.
+    apply = cast(Callable[[PyTree, jax.Array], jax.Array], module.apply)
+    return Network(lambda key: module.init(key, jnp.zeros((1, input_size))), apply)
 
 
 def ensemble_of(network: Network, num_members: int, *, shared_input: bool) -> Network:

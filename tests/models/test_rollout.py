@@ -145,6 +145,17 @@ def test_outcomes_are_gaussian_samples(key):
     assert abs(correlation) < 5 / np.sqrt(8000)
 
 
+def test_policy_and_model_draw_afresh_for_every_row_and_step(key):
+    model = linear_model([[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 2, 1.0)
+
+    def policy(key, observation):
+        return jax.random.normal(key, observation.shape)
+
+    rows, _ = branch(key, model, [[0.0]], length=3, num_rollouts=20, policy=policy)
+    draws = [rows.action, rows.reward, rows.next_observation]
+    assert np.unique(np.concatenate([x.ravel() for x in draws])).size == 3 * 3 * 20
+
+
 def test_start_states_are_uniform_over_the_replay_buffer(key):
     rows, _ = branch(key, counter(), np.arange(10.0)[:, None], length=1, num_rollouts=4000)
     counts = np.bincount(rows.observation[:, 0].astype(int), minlength=10)
@@ -230,7 +241,7 @@ def test_a_learned_head_terminates_with_its_probability(key, logit):
 def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
     """The buffer holds the newest `retain_epochs x rollouts x k` rows, whatever k was before."""
     config = RolloutConfig(
-        rollouts_per_step=2, retain_epochs=2, min_length=1, max_length=3, start_epoch=1, end_epoch=3
+        rollouts_per_step=2, retain_epochs=2, min_length=1, max_length=3, start_epoch=3, end_epoch=5
     )
     epoch_length, rollouts = 4, 8
     capacity = int(rollout.model_buffer_limit(config.max_length, config, epoch_length))
@@ -256,12 +267,12 @@ def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
         )
 
     buffer, everything = replay.init(capacity, 1, 1), []
-    for epoch, epoch_key in enumerate(jax.random.split(key, 7)):
+    for epoch, epoch_key in enumerate(jax.random.split(key, 9)):
         buffer, metrics = run(epoch_key, buffer, jnp.int32(epoch))
-        length = exact_length(epoch, 1, 3, 1, 3)
+        length = exact_length(epoch, 3, 5, 1, 3)
         # What fell out of a smaller window does not come back.
         everything = (everything + [epoch] * rollouts * length)[-2 * rollouts * length :]
         np.testing.assert_array_equal(rows_of(buffer).observation[:, 0], everything)
         assert metrics["rollout/length_mean"] == length
         assert metrics["rollout/buffer_size"] == len(everything)
-    assert set(everything) == {5, 6}
+    assert set(everything) == {7, 8}

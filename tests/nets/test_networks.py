@@ -61,9 +61,10 @@ def test_forward_pass_equals_numpy(key, layer_norm):
         layer["bias"] = bias[: layer["bias"].size]
     x = jax.random.normal(x_key, (6, 3))
 
-    expected = x
+    expected = np.asarray(x)
     for i, kernel in enumerate(kernels(params)):
-        expected = expected @ np.asarray(kernel) + params["params"][f"layer_{i}"]["bias"]
+        bias = params["params"][f"layer_{i}"]["bias"]
+        expected = expected @ np.asarray(kernel) + np.asarray(bias)
         if i < 2:
             expected = np.tanh(standardise(expected) if layer_norm else expected)
     np.testing.assert_allclose(jax.jit(network.apply)(params, x), expected, rtol=1e-4, atol=1e-5)

@@ -40,7 +40,7 @@ def small_config(**changes) -> Config:
 def _fast_environment(monkeypatch):
     """Train on a system that compiles at once, and draw no pictures of it."""
     for module in (driver, plan, playback):
-        monkeypatch.setattr(module, "make_env", lambda config: linear_gaussian())
+        monkeypatch.setattr(module, "make_env", lambda config: linear_gaussian(noise=0.05))
     monkeypatch.setattr(playback, "render", lambda *_, **__: [])
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)

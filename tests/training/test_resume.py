@@ -56,7 +56,9 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 
 def assert_same(run_dir: Path, uninterrupted: Path) -> None:
-    assert (run_dir / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
+    assert (run_dir / "metrics.jsonl").read_bytes() == (
+        uninterrupted / "metrics.jsonl"
+    ).read_bytes()
     assert evaluations(run_dir) == evaluations(uninterrupted)
 
 

@@ -1,0 +1,102 @@
+"""MBPO beside SAC on three small Brax tasks: `python -m experiments.small_brax`.
+
+Compares evaluation return against environment steps of MBPO (updates per step as in its preset), SAC
+with the same many updates per step, and SAC with one. The claim behind it is Janner et al. 2019
+(arXiv:1906.08253, figure 2): MBPO needs several times fewer environment steps than SAC.
+
+Every combination is a run directory under `runs/small_brax/`, so the script can be stopped and
+started again. Raw rows go to `experiments/results/small_brax.jsonl`, the figure beside it.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mbpo_jax.config import Config
+from mbpo_jax.files import Row, append_rows, read_rows
+from mbpo_jax.presets import environment_preset
+
+ENVIRONMENTS = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
+RESULTS = Path(__file__).parent / "results"
+RUNS = Path("runs") / "small_brax"
+
+
+def variants(environment: str, num_seeds: int, steps: int) -> Iterator[tuple[str, Config]]:
+    """Yield label and configuration of the learners that are compared on an environment."""
+    base = environment_preset(environment)
+    base = dataclasses.replace(
+        base, num_seeds=num_seeds, stop_at_return=None, eval_every=500, checkpoint_every=500
+    )
+    utd_ratio = base.sac.utd_ratio
+    short = min(steps, base.total_env_steps)
+    yield f"MBPO (UTD {utd_ratio})", dataclasses.replace(base, total_env_steps=short)
+    for ratio, total in ((utd_ratio, short), (1, steps)):
+        sac = dataclasses.replace(base.sac, utd_ratio=ratio)
+        config = dataclasses.replace(base, algorithm="sac", sac=sac, total_env_steps=total)
+        yield f"SAC (UTD {ratio})", config
+
+
+def run_directory(environment: str, label: str) -> Path:
+    """Return where a combination is trained."""
+    return RUNS / f"{environment}-{label.lower().translate(str.maketrans(' ', '-', '()'))}"
+
+
+def train(environments: list[str], num_seeds: int, steps: int) -> int:
+    """Train every combination that is not finished; return the first exit code that is not 0."""
+    from mbpo_jax.training import devices, driver
+
+    devices.use_compilation_cache(devices.default_cache_directory())
+    for environment in environments:
+        for label, config in variants(environment, num_seeds, steps):
+            print(f"--- {environment}: {label}", flush=True)
+            code = driver.train(config, run_directory(environment, label), sys.argv)
+            if code:
+                return code
+    return 0
+
+
+def collect(environments: list[str], num_seeds: int, steps: int) -> list[Row]:
+    """Return the evaluations of all combinations, each row with its environment and learner."""
+    rows: list[Row] = []
+    for environment in environments:
+        for label, _ in variants(environment, num_seeds, steps):
+            path = run_directory(environment, label) / "evals.jsonl"
+            if path.exists():
+                head = {"environment": environment, "learner": label}
+                rows += [head | row for row in read_rows(path)]
+    return rows
+
+
+def draw(rows: list[Row]) -> None:
+    """Draw return against environment steps, a panel for each environment."""
+    from mbpo_jax.reports.plots import comparison_curves
+
+    panels: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        panels.setdefault(row["environment"], {}).setdefault(row["learner"], []).append(row)
+    comparison_curves(RESULTS / "small_brax.png", panels)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="MBPO beside SAC on three small Brax tasks.")
+    parser.add_argument("--environment", action="append", choices=ENVIRONMENTS)
+    parser.add_argument("--num-seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10_000, help="environment steps, at most")
+    parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
+    arguments = parser.parse_args()
+    environments = arguments.environment or list(ENVIRONMENTS)
+    raw = RESULTS / "small_brax.jsonl"
+    if not arguments.draw_only:
+        code = train(environments, arguments.num_seeds, arguments.steps)
+        raw.unlink(missing_ok=True)
+        append_rows(raw, collect(list(ENVIRONMENTS), arguments.num_seeds, arguments.steps))
+        if code:
+            return code
+    draw(read_rows(raw))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
