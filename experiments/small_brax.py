@@ -1,7 +1,7 @@
 """MBPO beside SAC on three small Brax tasks: `python -m experiments.small_brax`.
 
-Compares evaluation return against environment steps of MBPO (updates per step as in its preset), SAC
-with the same many updates per step, and SAC with one. The claim behind it is Janner et al. 2019
+Compares evaluation return against environment steps of MBPO (updates per step as in its preset),
+SAC with the same many updates per step, and SAC with one. The claim behind it is Janner et al. 2019
 (arXiv:1906.08253, figure 2): MBPO needs several times fewer environment steps than SAC.
 
 Every combination is a run directory under `runs/small_brax/`, so the script can be stopped and

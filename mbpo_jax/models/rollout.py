@@ -9,7 +9,7 @@ from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
 from mbpo_jax.models.ensemble import Ensemble, EnsembleState, Outcome, select_members
 from mbpo_jax.replay import ReplayState
-from mbpo_jax.types import Metrics, Policy, TerminationFn, Transition
+from mbpo_jax.types import Metrics, Policy, PyTree, TerminationFn, Transition
 
 
 class Step(NamedTuple):
@@ -111,6 +111,17 @@ def model_step(
     )
 
 
+def shuffle(key: jax.Array, rows: PyTree) -> PyTree:
+    """Bring the rows of arrays `[B, ...]` into the same random order.
+
+    One sort by random words; two equal words, which keep their order, are a matter of chance once
+    in a shuffle of 100,000 rows.
+    """
+    words = jax.random.bits(key, jax.tree.leaves(rows)[0].shape[:1])
+    order = jnp.argsort(words)
+    return jax.tree.map(lambda x: x[order], rows)
+
+
 def branch(
     key: jax.Array,
     ensemble: Ensemble,
@@ -150,8 +161,9 @@ def branch(
 
     def step(i, loop: RolloutLoop) -> RolloutLoop:
         keys = jax.random.split(jax.random.fold_in(steps_key, i), 3)
-        order = jax.random.permutation(keys[0], num_rollouts)
-        observation, alive = loop.observation[order], loop.alive[order]
+        rows = loop.observation, loop.alive
+        # Start states are drawn independently: their order is random already.
+        observation, alive = jax.lax.cond(i > 0, lambda: shuffle(keys[0], rows), lambda: rows)
         action = policy(keys[1], observation)
         outcome = model_step(keys[2], ensemble, elites, known_termination, observation, action)
         transition = Transition(
