@@ -5,12 +5,13 @@ TEST_WORKERS ?= 2
 
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --constraint constraints.txt --editable
+PYTEST := $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test check format constraints clean
+.PHONY: help train test test-slow check format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
@@ -19,8 +20,11 @@ train: $(VENV)/.run  ## train MBPO on inverted_pendulum (CPU, minutes)
 	$(VENV)/bin/mbpo-jax train inverted_pendulum
 
 # A file's tests share compiled functions, so a file stays on one worker.
-test: $(VENV)/.dev  ## run the tests
-	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+test: $(VENV)/.dev  ## run the tests but the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(VENV)/.dev  ## run the slow tests: every backend, kill and resume
+	$(PYTEST) -m slow
 
 check: $(VENV)/.dev  ## lint, check the format and the types
 	$(PY) -m ruff check

@@ -10,9 +10,11 @@ import json
 import statistics
 import tempfile
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 
 from benchmarks.workloads import WORKLOADS, Timer
 from mbpo_jax.training.devices import describe_devices, use_compilation_cache
@@ -44,7 +46,9 @@ def matmul_timer(size: int):
 def compile_seconds(name: str) -> tuple[float, float]:
     """Return the seconds to compile a workload without and with the compilation cache."""
     with tempfile.TemporaryDirectory() as directory:
-        use_compilation_cache(directory)
+        use_compilation_cache(Path(directory))
+        # JAX opens its cache once and would go on with the folder of the workload before.
+        compilation_cache.reset_cache()
         cold = Timer(WORKLOADS[name]()).compile_seconds
         jax.clear_caches()
         warm = Timer(WORKLOADS[name]()).compile_seconds

@@ -176,7 +176,7 @@ def model_rollout() -> Workload:
             rollout_key,
             ensemble,
             model,
-            termination_fn("hopper", "known"),
+            termination_fn("hopper", "known", "generalized"),
             lambda key, observation: agent.sample_action(key, agent_state, observation),
             real,
             buffer,

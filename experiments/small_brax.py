@@ -11,7 +11,7 @@ started again. Raw rows go to `experiments/results/small_brax.jsonl`, the figure
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mbpo_jax.config import Config
@@ -43,7 +43,7 @@ def run_directory(environment: str, label: str) -> Path:
     return RUNS / f"{environment}-{label.lower().translate(str.maketrans(' ', '-', '()'))}"
 
 
-def train(environments: list[str], num_seeds: int, steps: int) -> int:
+def train(environments: Sequence[str], num_seeds: int, steps: int) -> int:
     """Train every combination that is not finished; return the first exit code that is not 0."""
     from mbpo_jax.training import devices, driver
 
@@ -57,7 +57,7 @@ def train(environments: list[str], num_seeds: int, steps: int) -> int:
     return 0
 
 
-def collect(environments: list[str], num_seeds: int, steps: int) -> list[Row]:
+def collect(environments: Sequence[str], num_seeds: int, steps: int) -> list[Row]:
     """Return the evaluations of all combinations, each row with its environment and learner."""
     rows: list[Row] = []
     for environment in environments:
@@ -86,14 +86,19 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10_000, help="environment steps, at most")
     parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
     arguments = parser.parse_args()
-    environments = arguments.environment or list(ENVIRONMENTS)
+    environments: list[str] = arguments.environment or list(ENVIRONMENTS)
     raw = RESULTS / "small_brax.jsonl"
     if not arguments.draw_only:
         code = train(environments, arguments.num_seeds, arguments.steps)
-        raw.unlink(missing_ok=True)
-        append_rows(raw, collect(list(ENVIRONMENTS), arguments.num_seeds, arguments.steps))
         if code:
             return code
+        others = read_rows(raw) if raw.exists() else []
+        kept = [row for row in others if row["environment"] not in environments]
+        fresh = collect(environments, arguments.num_seeds, arguments.steps)
+        raw.unlink(missing_ok=True)
+        append_rows(
+            raw, sorted(kept + fresh, key=lambda row: ENVIRONMENTS.index(row["environment"]))
+        )
     draw(read_rows(raw))
     return 0
 

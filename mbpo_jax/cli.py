@@ -38,7 +38,7 @@ class Train:
     config: UseAppendAction[tuple[Path, ...]] = ()
     """YAML file of settings to put over the presets."""
     run_dir: Path | None = None
-    """Directory for everything the run writes; runs/<env>-<algorithm>-<seed> if unset."""
+    """Directory for everything the run writes; below runs/, named after the run, if unset."""
     dry_run: bool = False
     """Print the settings, sizes and memory, and train nothing."""
     compilation_cache: bool = True
@@ -51,7 +51,7 @@ class Train:
         # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
         values: Any = self.settings
         config = config_io.apply(base, values, "command line")
-        run_dir = self.run_dir or default_run_dir(config)
+        run_dir = self.run_dir or default_run_dir(config, self.preset)
         _set_up_compilation_cache(self.compilation_cache)
         from mbpo_jax.training import driver, plan
 
@@ -165,6 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return EXIT_KILLED_BY_CTRL_C
+    except RuntimeError as error:  # XLA's way to say that a device's memory is full
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _report(
+            "the device ran out of memory; lower num_seeds, replay_capacity, rollout.max_length, "
+            "rollout.retain_epochs or rollout.rollouts_per_step"
+        )
 
 
 def layered_config(argv: Sequence[str]) -> Config:
@@ -197,9 +204,12 @@ def layered_config(argv: Sequence[str]) -> Config:
     return config
 
 
-def default_run_dir(config: Config) -> Path:
-    """Return where a run goes if the user does not say."""
-    return Path("runs", f"{config.env.name}-{config.algorithm}-{config.seed}")
+def default_run_dir(config: Config, presets: Sequence[str] = ()) -> Path:
+    """Return where a run goes if the user does not say: a name for what is often varied."""
+    backend = [] if config.env.backend == EnvConfig().backend else [config.env.backend]
+    last = config.seed + config.num_seeds - 1
+    seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
+    return Path("runs", "-".join([config.env.name, *backend, config.algorithm, *presets, seeds]))
 
 
 def _parse(argv: Sequence[str], base: Config) -> Any:

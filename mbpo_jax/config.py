@@ -64,11 +64,18 @@ def is_data(annotation: Any) -> bool:
     )
 
 
-def range_error(name: str, value: Any, annotation: Any) -> str | None:
-    """Return what is wrong with a number that lies outside its annotated range, or None.
+def field_error(name: str, value: Any, annotation: Any) -> str | None:
+    """Return what is wrong with a value that its annotation does not allow, or None.
 
-    Anything but a plain Python number passes: while JAX traces, a field holds an array.
+    Only text, numbers and tuples of them are looked at: while JAX traces, a field holds an array.
     """
+    if isinstance(value, str) and typing.get_origin(annotation) is Literal:
+        allowed = typing.get_args(annotation)
+        return None if value in allowed else f"{name}: {value!r}; {suggestion(value, allowed)}"
+    if isinstance(value, tuple) and typing.get_origin(annotation) is tuple:
+        element = typing.get_args(annotation)[0]
+        errors = [field_error(f"{name}[{i}]", part, element) for i, part in enumerate(value)]
+        return next(filter(None, errors), None)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if not math.isfinite(value):
@@ -90,7 +97,7 @@ class _Checked:
         errors = [
             error
             for name, annotation in _field_types(type(self)).items()
-            if (error := range_error(name, getattr(self, name), annotation))
+            if (error := field_error(name, getattr(self, name), annotation))
         ]
         errors = errors or self._rule_errors()
         if errors:
@@ -168,9 +175,14 @@ class EnsembleConfig(_Checked):
     """Scale targets to zero mean and unit variance on the training split."""
 
     def _rule_errors(self) -> list[str]:
+        errors = []
         if self.num_elites > self.num_members:
-            return [f"num_elites: {self.num_elites} exceeds num_members ({self.num_members})"]
-        return []
+            errors.append(f"num_elites: {self.num_elites} exceeds num_members ({self.num_members})")
+        low, high = self.min_log_variance, self.max_log_variance
+        # While JAX traces, these are arrays, which cannot be compared.
+        if isinstance(low, float) and isinstance(high, float) and low >= high:
+            errors.append(f"min_log_variance: {low} is not below max_log_variance ({high})")
+        return errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,8 +249,8 @@ class Config(_Checked):
 
     algorithm: Literal["mbpo", "sac"] = "mbpo"
     """What is trained. `sac` ignores `ensemble`, `fit` and `rollout`."""
-    seed: NonNegative = 0
-    """Seed of the first run; run i has seed + i."""
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    """Seed of the first run; run i has seed + i, modulo 2^32."""
     num_seeds: Positive = 1
     """Runs in one program."""
     total_env_steps: Positive = 5000
@@ -267,6 +279,16 @@ class Config(_Checked):
 
     def _rule_errors(self) -> list[str]:
         errors = []
+        if self.total_env_steps <= self.random_steps:
+            errors.append(
+                f"total_env_steps: {self.total_env_steps} leaves nothing to train on after "
+                f"random_steps ({self.random_steps}); raise it, or lower random_steps"
+            )
+        if self.replay_capacity < self.steps_per_fit:
+            errors.append(
+                f"replay_capacity: {self.replay_capacity} is below steps_per_fit "
+                f"({self.steps_per_fit}), so transitions would be lost before they are used"
+            )
         for name in ("eval_every", "checkpoint_every"):
             if getattr(self, name) % self.steps_per_fit:
                 errors.append(
@@ -290,6 +312,12 @@ class Config(_Checked):
             errors.append(
                 f"rollout.rollouts_per_step: {rollouts} rollouts per fit cannot be shared equally "
                 f"by {elites} elites; use a multiple of {elites}"
+            )
+        if self.steps_per_fit > self.rollout.retain_epochs * self.epoch_length:
+            errors.append(
+                f"rollout.retain_epochs: {self.rollout.retain_epochs} epochs of "
+                f"{self.epoch_length} steps hold less than the rollouts of one fit ({self.steps_per_fit} steps); raise "
+                "it, or epoch_length"
             )
         if self.random_steps < 2:
             errors.append(

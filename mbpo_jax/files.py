@@ -47,7 +47,7 @@ def _parse_row(path: Path, number: int, line: bytes) -> Row:
         return json.loads(line)
     except ValueError as error:
         raise LogError(
-            f"{path}, line {number}: not valid JSON ({error}); delete the line, or restore the file"
+            f"{path}, line {number}: not valid JSON ({error}); restore the file from a copy"
         ) from error
 
 

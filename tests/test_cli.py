@@ -65,7 +65,7 @@ def test_layers_go_over_each_other_in_order(calls):
     assert config.eval_episodes == 7  # a file over a preset
     assert (config.sac.tau, config.sac.gamma) == (0.2, 0.8)  # the last file; an option over both
     assert config.sac.target_entropy == preset("hopper").sac.target_entropy
-    assert run_dir == Path("runs/hopper-mbpo-5")
+    assert run_dir == Path("runs/hopper-mbpo-debug-5-6")
 
 
 def test_options_reach_every_kind_of_field(calls):

@@ -12,8 +12,8 @@ from mbpo_jax.config import (
     FitConfig,
     RolloutConfig,
     SACConfig,
+    field_error,
     field_types,
-    range_error,
     suggestion,
 )
 
@@ -59,8 +59,8 @@ def test_every_wrong_number_is_a_problem_of_its_own():
 
 def test_a_range_lets_arrays_pass_because_fields_hold_them_while_jax_traces():
     annotation = field_types(SACConfig)["tau"]
-    assert range_error("tau", -1.0, annotation)
-    assert range_error("tau", jax.numpy.float32(-1.0), annotation) is None
+    assert field_error("tau", -1.0, annotation)
+    assert field_error("tau", jax.numpy.float32(-1.0), annotation) is None
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,19 @@ def test_a_config_of_arrays_survives_tracing():
 )
 def test_suggestion_names_the_nearest_or_everything(name, advice):
     assert suggestion(name, ["hopper", "ant"]).startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EnsembleConfig(bounds="fixd"), "did you mean fixed"),  # pyright: ignore
+        (lambda: SACConfig(hidden_sizes=(64, 0)), r"hidden_sizes\[1\]: 0 is too small"),
+        (lambda: EnsembleConfig(min_log_variance=1.0, max_log_variance=-1.0), "not below"),
+        (lambda: Config(total_env_steps=500, random_steps=500), "leaves nothing to train on"),
+        (lambda: Config(steps_per_fit=1000), "replay|hold less|multiple"),
+        (lambda: Config(seed=2**32), "too large"),
+    ],
+)
+def test_python_values_are_checked_like_those_from_files(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

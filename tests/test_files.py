@@ -53,7 +53,7 @@ class TestRows:
     def test_broken_line_before_the_end_is_named(self, tmp_path):
         path = tmp_path / "rows.jsonl"
         path.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
-        with pytest.raises(files.LogError, match=r"rows\.jsonl, line 2: .*delete the line"):
+        with pytest.raises(files.LogError, match=r"rows\.jsonl, line 2: .*restore the file"):
             files.read_rows(path)
 
 

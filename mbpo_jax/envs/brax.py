@@ -1,4 +1,4 @@
-"""Brax environments behind the project's `Env`; the only file that knows Brax.
+"""Brax environments behind the project's `Env`.
 
 Brax's own wrappers put the observation after a reset in the place of the successor, start every
 episode from the same cached state, and mark a time limit as termination. None of them is used here.

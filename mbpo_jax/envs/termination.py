@@ -92,7 +92,7 @@ RULES: dict[str, Callable[..., jax.Array]] = {
 
 
 def termination_fn(
-    name: str, mode: Literal["known", "learned", "none"], backend: str = "generalized"
+    name: str, mode: Literal["known", "learned", "none"], backend: str
 ) -> TerminationFn | None:
     """Return the function that says which next observations end an episode.
 

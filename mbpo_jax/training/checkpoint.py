@@ -25,6 +25,7 @@ KEEP = 2
 """Checkpoints kept, so that there is a good one before a corrupt one."""
 
 _MANIFEST = "manifest.json"
+_HOST = "host.json"
 _STATE = "state"
 
 
@@ -67,8 +68,8 @@ def save(directory: Path, env_steps: int, state: PyTree, host: Mapping[str, Any]
         _discard_partial(directory)
         partial.mkdir()
         ocp.save(str(partial.absolute() / _STATE), state)
-        manifest = {"env_steps": env_steps, "host": dict(host), "sha256": _digests(partial)}
-        _write_synced(partial / _MANIFEST, json.dumps(manifest, indent=2))
+        _write_synced(partial / _HOST, json.dumps(dict(host), indent=2))
+        _write_synced(partial / _MANIFEST, json.dumps({"sha256": _digests(partial)}, indent=2))
         os.rename(partial, final)
         _sync_directory(directory)
     except (OSError, ValueError) as error:
@@ -88,12 +89,16 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
-def restore_newest(directory: Path, like: PyTree) -> tuple[Restored | None, list[str]]:
-    """Restore the newest checkpoint that is whole, setting corrupt ones aside.
+def restore_newest(
+    directory: Path, like: PyTree, *, set_aside: bool = False
+) -> tuple[Restored | None, list[str]]:
+    """Restore the newest checkpoint that is whole.
 
     Args:
       directory: of all checkpoints of a run.
       like: `jax.ShapeDtypeStruct`s with shardings, in the shape of the state.
+      set_aside: rename corrupt checkpoints that are newer than a good one, so that training can
+        save them again. Only for the process that trains: another one may be reading.
 
     Returns:
       What was restored, None if there is no checkpoint, and a message for each corrupt one.
@@ -101,18 +106,22 @@ def restore_newest(directory: Path, like: PyTree) -> tuple[Restored | None, list
     Raises:
       CheckpointError: there are checkpoints, and every one of them is corrupt.
     """
-    found, problems = checkpoints(directory), []
-    for path in reversed(found):
+    corrupt: list[Path] = []
+    problems: list[str] = []
+    for path in reversed(checkpoints(directory)):
         reason = find_damage(path)
         if reason is None:
-            return _load(path, like), problems
-        aside = path.with_name(f"{path.name}.corrupt")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-        problems.append(f"checkpoint {path} is corrupt ({reason}); it was moved to {aside.name}")
-    if found:
+            restored = _load(path, like)
+            for other in corrupt if set_aside else ():
+                aside = other.with_name(f"{other.name}.corrupt")
+                shutil.rmtree(aside, ignore_errors=True)
+                other.rename(aside)
+            return restored, problems
+        corrupt.append(path)
+        problems.append(f"checkpoint {path} is corrupt ({reason}) and is passed over")
+    if corrupt:
         raise CheckpointError(
-            "; ".join(problems) + ". No good checkpoint is left: train in a new run directory"
+            *problems, "no good checkpoint is left; train in a new run directory with --run-dir"
         )
     return None, problems
 
@@ -121,7 +130,8 @@ def find_damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, or None if they are as they were written."""
     try:
         expected = json.loads((path / _MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+        expected = {str(name): str(digest) for name, digest in expected.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"its manifest cannot be read: {error}"
     actual = _digests(path)
     for name in sorted(expected.keys() | actual.keys()):
@@ -133,13 +143,13 @@ def find_damage(path: Path) -> str | None:
 
 
 def _load(path: Path, like: PyTree) -> Restored:
-    manifest = json.loads((path / _MANIFEST).read_text())
+    host = json.loads((path / _HOST).read_text())
     with warnings.catch_warnings():
         # Orbax cannot hand a sharding to typed keys, and says so each time.
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
         state = ocp.load(str(path.absolute() / _STATE), like)
     state = jax.tree.map(lambda x, target: jax.device_put(x, target.sharding), state, like)
-    return Restored(state, manifest["host"], manifest["env_steps"])
+    return Restored(state, host, int(path.name))
 
 
 def _digests(path: Path) -> dict[str, str]:

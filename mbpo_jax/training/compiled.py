@@ -14,21 +14,20 @@ from mbpo_jax.training.loop import Program, TrainState
 from mbpo_jax.training.runs import map_runs, run_mesh, run_sharding
 from mbpo_jax.types import Metrics, PyTree
 
-EVALUATION_STREAM = 1
-"""Keeps the keys of evaluations apart from those of training, so that looking changes nothing."""
-
 
 class Runs(NamedTuple):
     """What is fixed for all runs of one program.
 
     Attributes:
       config: with its data fields as arrays `[R]`.
-      keys: `[R]`, one key per run, from its seed.
+      keys: `[R]`, one key per run, from its seed; training starts from it.
+      evaluation_keys: `[R]`, kept apart, so that looking changes nothing.
       mesh: devices that share the runs.
     """
 
     config: Config
     keys: jax.Array
+    evaluation_keys: jax.Array
     mesh: Mesh
 
 
@@ -57,9 +56,10 @@ def make_runs(config: Config) -> Runs:
     """Lay the runs of a configuration out over the devices."""
     mesh = run_mesh(config.num_seeds)
     sharding = run_sharding(mesh)
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds(config)])
+    pairs = jnp.stack([jax.random.split(jax.random.key(seed)) for seed in seeds(config)])
     batched = jax.tree.map(lambda x: jnp.full(config.num_seeds, x, jnp.float32), config)
-    return Runs(jax.device_put(batched, sharding), jax.device_put(keys, sharding), mesh)
+    keys, evaluation_keys = (jax.device_put(pairs[:, i], sharding) for i in range(2))
+    return Runs(jax.device_put(batched, sharding), keys, evaluation_keys, mesh)
 
 
 def state_shapes(program: Program, runs: Runs) -> PyTree:
@@ -97,16 +97,21 @@ def compile_program(
         return program.step(config, env_steps, state)
 
     def evaluate(env_steps: jax.Array, config: Config, key: jax.Array, state: TrainState):
-        key = jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), env_steps)
-        return program.evaluate(config, key, state)
+        return program.evaluate(config, jax.random.fold_in(key, env_steps), state)
 
-    config, keys, shapes = runs.config, runs.keys, state_shapes(program, runs)
-    start_fn = compiled("the random steps", start, None, config, keys)
+    config, shapes = runs.config, state_shapes(program, runs)
     step_fn = compiled("the training step", step, np.int32(0), config, shapes, donate=(2,))
-    evaluate_fn = compiled("the evaluation", evaluate, np.int32(0), config, keys, shapes)
+    evaluate_fn = compiled(
+        "the evaluation", evaluate, np.int32(0), config, runs.evaluation_keys, shapes
+    )
     return Compiled(
-        start=lambda: start_fn(None, config, keys),
+        # A run that is resumed does not need it.
+        start=lambda: compiled("the random steps", start, None, config, runs.keys)(
+            None, config, runs.keys
+        ),
         step=lambda env_steps, state: step_fn(np.int32(env_steps), config, state),
-        evaluate=lambda env_steps, state: evaluate_fn(np.int32(env_steps), config, keys, state),
+        evaluate=lambda env_steps, state: evaluate_fn(
+            np.int32(env_steps), config, runs.evaluation_keys, state
+        ),
         seconds=seconds,
     )

@@ -1,5 +1,6 @@
 """Preparing JAX and its devices before anything is traced: host devices, cache, memory."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,9 +16,11 @@ GIB = 2**30
 def use_host_devices(num_runs: int) -> None:
     """Give JAX one host device per core, if it runs on the CPU and there are runs to share out.
 
-    Has to come before JAX looks for devices; without effect where an accelerator is used.
+    Without effect where an accelerator is used, or once JAX has looked for devices: then the runs
+    share the devices that there are.
     """
-    jax.config.update("jax_num_cpu_devices", min(num_runs, available_cores()))
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(num_runs, available_cores()))
 
 
 def available_cores() -> int:
@@ -58,7 +61,7 @@ def estimate_bytes(config: Config, run_state: PyTree, runs_per_device: int) -> i
     """Estimate the memory that one device needs.
 
     Besides the state of its runs, a device holds what a model rollout of all starts needs at once;
-    and a loop over several runs copies the state of each in and out.
+    and on a CPU the loop over several runs copies the state of each in and out.
 
     Args:
       config: sizes.
@@ -70,12 +73,14 @@ def estimate_bytes(config: Config, run_state: PyTree, runs_per_device: int) -> i
     if config.algorithm == "mbpo":
         rows = config.rollout.rollouts_per_step * config.steps_per_fit
         activations = 4 * rows * 4 * max(*config.ensemble.hidden_sizes, *config.sac.hidden_sizes)
-    copies = runs_per_device if runs_per_device == 1 else 2 * runs_per_device + 1
+    if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
+        return (state + activations) * runs_per_device
+    copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
     return state * copies + activations
 
 
-def available_bytes() -> int | None:
-    """Return the memory that a device (or, on the CPU, the host per device) has, if it is known."""
+def available_bytes(num_devices: int) -> int | None:
+    """Return the memory that a device has (on the CPU: its share of the host's), if it is known."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -84,16 +89,16 @@ def available_bytes() -> int | None:
     except OSError:
         return None
     fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024 // jax.device_count()
+    return int(fields["MemAvailable"].split()[0]) * 1024 // num_devices
 
 
-def check_memory(config: Config, needed: int) -> None:
+def check_memory(config: Config, needed: int, num_devices: int) -> None:
     """Refuse a run that does not fit into a device's memory.
 
     Raises:
       ConfigError: it does not fit; the message names what makes it smaller.
     """
-    available = available_bytes()
+    available = available_bytes(num_devices)
     if available is not None and needed > available:
         raise ConfigError(
             f"each device needs about {needed / GIB:.1f} GiB, but has {available / GIB:.1f} GiB: "

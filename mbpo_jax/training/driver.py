@@ -11,6 +11,7 @@ import numpy as np
 
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
+from mbpo_jax.errors import UserError
 from mbpo_jax.files import Row, read_rows, write_json_atomic
 from mbpo_jax.reports.plots import learning_curve
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory
@@ -91,10 +92,11 @@ def is_due(config: Config, host: HostState, every: int) -> bool:
 
 def metric_rows(config: Config, env_steps: int, metrics: Metrics) -> list[Row]:
     """Return one row per run of metrics `[R]`."""
-    values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
+    values = {name: np.asarray(value, np.float32) for name, value in metrics.items()}
     return [
         {"env_steps": env_steps, "run": run, "seed": seed}
-        | {name: value[run] for name, value in values.items()}
+        # The shortest digits that tell the float32 from its neighbours.
+        | {name: float(str(value[run])) for name, value in values.items()}
         for run, seed in enumerate(seeds(config))
     ]
 
@@ -129,7 +131,7 @@ class Training:
         program, runs = make_program(make_env(config.env)), make_runs(config)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = checkpoint.restore_newest(
-            run_dir / run_directory.CHECKPOINTS, state_shapes(program, runs)
+            run_dir / run_directory.CHECKPOINTS, state_shapes(program, runs), set_aside=True
         )
         for problem in problems:
             progress.print(f"warning: {problem}")
@@ -138,6 +140,7 @@ class Training:
         log.rewind(self.host.log)
         if restored:
             progress.print(f"resuming {run_dir} at {self.host.env_steps:,} environment steps")
+            progress.update(self.host.env_steps, round(self.host.gradient_steps))
         self._compiled = compile_program(program, runs, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
 
@@ -193,7 +196,11 @@ class Training:
             self._state,
             dataclasses.asdict(self.host),
         )
-        self._draw_curve()
+        self._write_status("running")
+        try:
+            self._draw_curve()
+        except (UserError, OSError) as problem:
+            self._progress.print(f"warning: no curve.png: {problem}")
 
     def _draw_curve(self) -> None:
         evals = read_rows(self._run_dir / logs.EVALS)
@@ -208,11 +215,12 @@ class Training:
             )
 
     def _interrupted(self) -> int:
+        # Before the first call of the compiled step there is nothing that is worth keeping.
         if self._log.position()["env_steps"] >= 0:
             self._save()
         self._write_status("interrupted")
         self._progress.print(
-            f"interrupted at {self.host.env_steps:,} steps and saved; "
+            f"interrupted at {self.host.env_steps:,} steps; "
             f"the same command resumes {self._run_dir}"
         )
         return EXIT_INTERRUPTED
@@ -225,10 +233,13 @@ class Training:
                 "Try a lower sac.learning_rate or sac.critic_layer_norm"
             )
             return EXIT_DIVERGED
-        self._progress.phase("playing an episode for rollout.html")
-        for line in playback.render(self._config, self._run_dir, self._state, run=0):
-            self._progress.print(line)
         self._write_status("finished")
+        self._progress.phase("playing an episode for rollout.html")
+        try:
+            for line in playback.render(self._config, self._run_dir, self._state, run=0):
+                self._progress.print(line)
+        except (UserError, OSError) as problem:
+            self._progress.print(f"warning: no rollout.html: {problem}")
         self._progress.print(closing_line(self._config, self._run_dir, self.host))
         return EXIT_DONE
 
@@ -254,13 +265,13 @@ def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
     )
 
 
-def train(config: Config, run_dir: Path, command: Sequence[str]) -> int:
+def train(config: Config, run_dir: Path, command: Sequence[str] = ()) -> int:
     """Train the runs of a configuration, or resume them, and return the exit code.
 
     Args:
       config: what to train.
       run_dir: where everything goes; made if need be.
-      command: the command line, for `environment.json`.
+      command: the command line, for `environment.json`; empty if there is none.
 
     Returns:
       0 if training ended, 75 if it was interrupted and saved, 1 if every run diverged.

@@ -31,7 +31,7 @@ def check_fits(config: Config) -> int:
     state = state_shapes(make_program(make_env(config.env)), runs)
     one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
     needed = devices.estimate_bytes(config, one_run, config.num_seeds // runs.mesh.size)
-    devices.check_memory(config, needed)
+    devices.check_memory(config, needed, runs.mesh.size)
     return needed
 
 

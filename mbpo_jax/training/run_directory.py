@@ -46,8 +46,9 @@ def opened(run_dir: Path, config: Config) -> Iterator[None]:
 
 def _claim(run_dir: Path, config: Config) -> None:
     path = run_dir / CONFIG
-    # A run without a checkpoint has nothing to lose.
-    if not path.exists() or not any((run_dir / CHECKPOINTS).glob("*")):
+    # A run without a checkpoint that has not ended has nothing to lose.
+    ended = read_state(run_dir) in ("finished", "diverged")
+    if not path.exists() or not (ended or any((run_dir / CHECKPOINTS).glob("*"))):
         with replacing(path) as file:
             file.write(config_io.dump_yaml(config).encode())
         return
@@ -73,9 +74,11 @@ def load_config(run_dir: Path) -> Config:
 
 
 def read_state(run_dir: Path) -> str | None:
-    """Return what `status.json` says of the run, None if there is none."""
-    path = run_dir / STATUS
-    return json.loads(path.read_text())["state"] if path.exists() else None
+    """Return what `status.json` says of the run, None if it is not there or cannot be read."""
+    try:
+        return json.loads((run_dir / STATUS).read_text())["state"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def write_status(run_dir: Path, state: str, **facts: Any) -> None:

@@ -20,14 +20,13 @@ from mbpo_jax.types import EnvState, Transition
 
 pytestmark = [
     pytest.mark.brax,
-    pytest.mark.filterwarnings("ignore:Accessing .* directly from:DeprecationWarning"),
 ]
 
 NUM_STEPS = 60
 INITIAL_NOISE = 0.04  # the pendulum starts with a uniform draw of 0.01; the others are wider
 PUSH, REST = 1.0, 0.0
 
-fallen = termination_fn("inverted_pendulum", "known")
+fallen = termination_fn("inverted_pendulum", "known", "generalized")
 
 
 @functools.cache

@@ -44,7 +44,6 @@ def test_brax_is_not_imported_for_names():
 
 
 @pytest.mark.brax
-@pytest.mark.filterwarnings("ignore:Accessing .* directly from:DeprecationWarning")
 @pytest.mark.parametrize("name", environment_names())
 def test_table_holds_the_simulators_sizes(name):
     """Only the humanoid is truncated, so the kept size is the simulator's for all others."""

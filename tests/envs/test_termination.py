@@ -40,7 +40,7 @@ def test_every_environment_has_a_rule():
 @pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
 def test_leading_axes_are_kept(name, leading):
     batch = jnp.zeros((*leading, ENVIRONMENTS[name].observation_size))
-    terminated = termination_fn(name, "known")(batch)
+    terminated = termination_fn(name, "known", "generalized")(batch)
     assert terminated.shape == leading
     assert terminated.dtype == bool
 
@@ -77,7 +77,7 @@ def test_leading_axes_are_kept(name, leading):
     ],
 )
 def test_limits(name, entries, terminated):
-    assert termination_fn(name, "known")(observation(name, **entries)) == terminated
+    assert termination_fn(name, "known", "generalized")(observation(name, **entries)) == terminated
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_limits(name, entries, terminated):
     ],
 )
 def test_tip_of_the_double_pendulum(first, second, terminated):
-    rule = termination_fn("inverted_double_pendulum", "known")
+    rule = termination_fn("inverted_double_pendulum", "known", "generalized")
     assert rule(double_pendulum(first, second)) == terminated
 
 
@@ -130,16 +130,18 @@ def test_rule_agrees_with_recorded_falls(name, backend):
 def test_mjx_lag_is_needed_to_agree_with_recorded_falls():
     with np.load(DATA / "inverted_double_pendulum_mjx.npz") as recorded:
         observations, terminated = recorded["next_observation"], recorded["terminated"]
-    without_lag = termination_fn("inverted_double_pendulum", "known")(jnp.asarray(observations))
+    without_lag = termination_fn("inverted_double_pendulum", "known", "generalized")(
+        jnp.asarray(observations)
+    )
     assert np.any(without_lag != terminated)
 
 
 def test_none_never_terminates():
     fallen = observation("hopper")
-    assert termination_fn("hopper", "known")(fallen)
-    assert not termination_fn("hopper", "none")(fallen)
+    assert termination_fn("hopper", "known", "generalized")(fallen)
+    assert not termination_fn("hopper", "none", "generalized")(fallen)
 
 
 def test_missing_rule_names_the_way_out():
     with pytest.raises(ConfigError, match=r"'cartpole'.*termination=learned.*none"):
-        termination_fn("cartpole", "known")
+        termination_fn("cartpole", "known", "generalized")

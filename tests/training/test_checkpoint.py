@@ -78,7 +78,9 @@ def test_newest_is_restored_and_only_the_newest_are_kept(tmp_path):
     assert_equal(restored.state, make_state(100))
 
 
-@pytest.mark.parametrize("damage", ["bit", "truncate", "remove", "manifest", "extra"])
+@pytest.mark.parametrize(
+    "damage", ["bit", "truncate", "remove", "manifest", "shape", "host", "extra"]
+)
 def test_corrupt_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
     for step in (1, 2):
         path = checkpoint.save(tmp_path, step, make_state(step), {})
@@ -92,9 +94,18 @@ def test_corrupt_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage
     elif damage == "manifest":
         flip_a_bit(path / "manifest.json")
         (path / "manifest.json").write_text((path / "manifest.json").read_text()[:-20])
+    elif damage == "shape":
+        (path / "manifest.json").write_text("[]")
+    elif damage == "host":
+        (path / "host.json").write_text('{"env_steps": 3}')
     else:
         (path / "state" / "stray").write_text("x")
+    # Who only reads leaves everything in its place.
     restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(1))
+    assert path.exists()
+    restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)), set_aside=True)
     assert restored is not None
     assert_equal(restored.state, make_state(1))
     assert len(problems) == 1
@@ -111,8 +122,12 @@ def test_corrupt_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage
 def test_no_good_checkpoint_left_is_an_error_that_names_all(tmp_path):
     for step in (1, 2):
         flip_a_bit(largest_file(checkpoint.save(tmp_path, step, make_state(step), {}) / "state"))
-    with pytest.raises(checkpoint.CheckpointError, match=r"0000000002.*0000000001.*run directory"):
-        checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    # However often it is tried: what is corrupt stays where it is and is not forgotten.
+    for _ in range(2):
+        with pytest.raises(
+            checkpoint.CheckpointError, match=r"(?s)0000000002.*0000000001.*run directory"
+        ):
+            checkpoint.restore_newest(tmp_path, shapes(make_state(0)), set_aside=True)
 
 
 def test_unfinished_checkpoint_is_ignored_and_cleared_away(tmp_path):

@@ -40,7 +40,9 @@ def small_config(**changes) -> Config:
 def _fast_environment(monkeypatch):
     """Train on a system that compiles at once, and draw no pictures of it."""
     for module in (driver, plan, playback):
-        monkeypatch.setattr(module, "make_env", lambda config: linear_gaussian(noise=0.05))
+        monkeypatch.setattr(
+            module, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
+        )
     monkeypatch.setattr(playback, "render", lambda *_, **__: [])
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
@@ -202,7 +204,7 @@ def test_directory_in_use_is_an_error(monkeypatch):
 
 
 def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
-    monkeypatch.setattr(devices, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(devices, "available_bytes", lambda num_devices: 1000)
     with pytest.raises(ConfigError, match=r"GiB, but has .* lower num_seeds"):
         train(small_config())
     assert not Path("run").exists()
