@@ -316,8 +316,8 @@ class Config(_Checked):
         if self.steps_per_fit > self.rollout.retain_epochs * self.epoch_length:
             errors.append(
                 f"rollout.retain_epochs: {self.rollout.retain_epochs} epochs of "
-                f"{self.epoch_length} steps hold less than the rollouts of one fit ({self.steps_per_fit} steps); raise "
-                "it, or epoch_length"
+                f"{self.epoch_length} steps hold less than the rollouts of one fit "
+                f"({self.steps_per_fit} steps); raise it, or epoch_length"
             )
         if self.random_steps < 2:
             errors.append(

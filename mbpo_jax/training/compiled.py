@@ -56,9 +56,11 @@ def make_runs(config: Config) -> Runs:
     """Lay the runs of a configuration out over the devices."""
     mesh = run_mesh(config.num_seeds)
     sharding = run_sharding(mesh)
-    pairs = jnp.stack([jax.random.split(jax.random.key(seed)) for seed in seeds(config)])
+    pairs = [tuple(jax.random.split(jax.random.key(seed))) for seed in seeds(config)]
     batched = jax.tree.map(lambda x: jnp.full(config.num_seeds, x, jnp.float32), config)
-    keys, evaluation_keys = (jax.device_put(pairs[:, i], sharding) for i in range(2))
+    keys, evaluation_keys = (
+        jax.device_put(jnp.stack(keys), sharding) for keys in zip(*pairs, strict=True)
+    )
     return Runs(jax.device_put(batched, sharding), keys, evaluation_keys, mesh)
 
 

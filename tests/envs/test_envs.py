@@ -31,10 +31,11 @@ def test_name_like_no_other_is_answered_with_all():
     assert all(name in str(error.value) for name in environment_names())
 
 
-@pytest.mark.parametrize(("name", "backend"), [("swimmer", "mjx"), ("ant", "mujoco")])
-def test_unsupported_backend_is_answered_with_the_supported(name, backend):
-    with pytest.raises(ConfigError, match=rf"{name} does not run on '{backend}'.*generalized"):
-        make_env(EnvConfig(name=name, backend=backend))
+def test_unsupported_backend_is_answered_with_the_supported():
+    with pytest.raises(ConfigError, match=r"swimmer does not run on 'mjx'.*generalized"):
+        make_env(EnvConfig(name="swimmer", backend="mjx"))
+    with pytest.raises(ConfigError, match=r"'mujoco'.*generalized"):
+        EnvConfig(backend="mujoco")  # pyright: ignore[reportArgumentType]
 
 
 def test_brax_is_not_imported_for_names():
