@@ -57,6 +57,7 @@ def load(name: str, backend: str) -> Any:
         warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
         from brax import envs, fluid
 
+        # Its fluid forces, which only the swimmer has, call `clip` by an argument name JAX dropped.
         if fluid.jp is jnp:
             fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": _clip})
         return envs.get_environment(name, backend=backend)

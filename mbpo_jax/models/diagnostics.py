@@ -45,9 +45,9 @@ def calibration(outcome: Outcome, actual: jax.Array, valid: jax.Array) -> Metric
     return metrics
 
 
-def disagreement(outcome: Outcome, scale: jax.Array, valid: jax.Array) -> jax.Array:
-    """Return the spread (std over elites) of predicted means, in units of `scale [D]`."""
-    spread = jnp.std(outcome.mean, axis=0) / scale[None]
+def disagreement(mean: jax.Array, scale: jax.Array, valid: jax.Array) -> jax.Array:
+    """Return the std over elites of predictions `mean [E, B, O]`, in units of `scale [O]`."""
+    spread = jnp.std(mean, axis=0) / scale[None]
     return weighted_mean(jnp.mean(spread, axis=-1), valid)
 
 
@@ -111,6 +111,8 @@ def diagnose(
 ) -> Metrics:
     """Report `model/*` metrics on the newest real transitions, which the model has not seen.
 
+    Errors and disagreement of observations are in standard deviations of the training data.
+
     Args:
       ensemble: its functions.
       model: fitted before these transitions were made.
@@ -123,13 +125,12 @@ def diagnose(
     elites = select_members(model, model.elites)
     outcome = predict_all(ensemble, elites, batch.observation, batch.action)
     actual = jnp.concatenate([batch.reward[:, None], batch.next_observation], axis=-1)
-    # Spread of the data: a component that does not vary is compared in its own units.
-    spread = jnp.std(actual, axis=0)
-    spread = jnp.where(spread > 1e-6, spread, 1.0)
-    errors = k_step_errors(ensemble, elites, batch, valid, spread[1:], length)
+    # Of all the data, not of the newest rows: where a good policy hardly moves, those shrink.
+    scale = model.input_scaler.std[: batch.observation.shape[-1]]
+    errors = k_step_errors(ensemble, elites, batch, valid, scale, length)
     reward_error = jnp.square(outcome.mean[..., 0] - batch.reward[None])
     return {
-        "model/disagreement": disagreement(outcome, spread, valid),
+        "model/disagreement": disagreement(outcome.mean[..., 1:], scale, valid),
         "model/reward_rmse": jnp.sqrt(weighted_mean(reward_error, valid)),
         "model/termination_agreement": termination_agreement(known, outcome, batch, valid),
         **calibration(outcome, actual, valid),

@@ -79,17 +79,23 @@ def estimate_bytes(config: Config, run_state: PyTree, runs_per_device: int) -> i
     return state * copies + activations
 
 
-def available_bytes(num_devices: int) -> int | None:
-    """Return the memory that a device has (on the CPU: its share of the host's), if it is known."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
+def free_host_bytes() -> int | None:
+    """Return the memory that programs can still get, None if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024 // num_devices
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def available_bytes(num_devices: int) -> int | None:
+    """Return the memory that a device has (on the CPU: its share of the host's), if it is known."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    free = free_host_bytes()
+    return None if free is None else free // num_devices
 
 
 def check_memory(config: Config, needed: int, num_devices: int) -> None:

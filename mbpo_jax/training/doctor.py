@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from mbpo_jax.training import devices
@@ -80,7 +79,7 @@ def accelerators() -> list[Finding]:
 
 def resources() -> list[Finding]:
     """Return cores, free memory and free disk space where runs are written by default."""
-    memory, disk = free_memory(), shutil.disk_usage(".").free
+    memory, disk = devices.free_host_bytes(), shutil.disk_usage(".").free
     low_memory = memory is not None and memory < LOW_MEMORY
     writable = os.access(".", os.W_OK)
     return [
@@ -101,15 +100,6 @@ def resources() -> list[Finding]:
             "" if writable else "train with --run-dir in a directory you may write to",
         ),
     ]
-
-
-def free_memory() -> int | None:
-    """Return the bytes of memory that programs can still get, None if the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def compilation_cache() -> list[Finding]:

@@ -10,6 +10,7 @@ import pytest
 from mbpo_jax import replay
 from mbpo_jax.models import diagnostics
 from mbpo_jax.models.ensemble import Outcome
+from mbpo_jax.nets.normalizer import Scaler
 from mbpo_jax.types import Transition
 from tests.probe_environments import linear_model
 
@@ -44,17 +45,17 @@ def test_rows_that_are_not_valid_do_not_count():
     metrics = diagnostics.calibration(outcome_of(np.zeros((3, 3, 1))), actual, valid)
     assert float(metrics["model/coverage_50"]) == 1.0
     mean = np.stack([np.zeros((3, 1)), [[0.0], [50.0], [0.0]]])
-    assert float(diagnostics.disagreement(outcome_of(mean), jnp.ones(1), valid)) == 0.0
+    assert float(diagnostics.disagreement(mean, jnp.ones(1), valid)) == 0.0
 
 
 def test_disagreement_is_zero_for_identical_members_and_scales_with_their_distance():
     same = np.broadcast_to(np.arange(12.0).reshape(1, 4, 3), (5, 4, 3))
     valid, scale = jnp.ones(4, bool), jnp.array([1.0, 2.0, 4.0])
-    assert float(diagnostics.disagreement(outcome_of(same), scale, valid)) == 0.0
+    assert float(diagnostics.disagreement(same, scale, valid)) == 0.0
     # Two members at a distance d have a standard deviation of d / 2.
     apart = np.stack([same[0], same[0] + 6.0])
     expected = np.mean(3.0 / np.asarray(scale))
-    value = diagnostics.disagreement(outcome_of(apart), scale, valid)
+    value = diagnostics.disagreement(apart, scale, valid)
     assert float(value) == pytest.approx(expected)
 
 
@@ -156,9 +157,7 @@ def test_diagnose_reports_on_the_newest_rows_with_the_elites_alone():
 
     metrics = {name: float(value) for name, value in diagnose(buffer).items()}
     assert metrics["model/reward_rmse"] == pytest.approx(np.sqrt((9 + 16) / 2), rel=1e-5)
-    # The reward does not vary, so it is compared in its own units: two members 7 apart, and equal
-    # in the other one of the two outputs.
-    assert metrics["model/disagreement"] == pytest.approx(3.5 / 2, rel=1e-5)
+    assert metrics["model/disagreement"] == 0.0, "the elites differ in the reward alone"
     assert metrics["model/termination_agreement"] == 1.0
     # Observations are exact and rewards outside of any interval.
     assert metrics["model/coverage_50"] == pytest.approx(0.5)
@@ -167,12 +166,12 @@ def test_diagnose_reports_on_the_newest_rows_with_the_elites_alone():
     assert metrics["model/k_step_error_2"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_k_step_errors_are_in_units_of_the_spread_of_the_data():
+def test_observations_are_judged_in_units_of_the_training_datas_spread():
     ensemble, model = linear_model([[0.0, 0.0], [0.7, 0.0]], [[0.0, 0.0]] * 2, 1.0)
+    model = model._replace(input_scaler=Scaler(jnp.zeros(2), jnp.array([4.0, 1.0])))
     buffer = replay.add(replay.init(5, 1, 1), two_episodes())
     metrics = diagnostics.diagnose(
         ensemble, model, lambda x: x[..., 0] == 1.0, buffer, num_rows=5, length=1
     )
-    spread = np.std(np.array([4.0, 2.0, 1.0, 50.0, 25.0]))
-    expected = expected_errors([0.7], 1)[0] / spread
+    expected = expected_errors([0.7], 1)[0] / 4.0
     assert float(metrics["model/k_step_error_1"]) == pytest.approx(expected, rel=1e-5)
