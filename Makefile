@@ -14,7 +14,7 @@ PINS := pyproject.toml constraints.txt
 .PHONY: help train test test-slow check format constraints clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
 
 train: $(VENV)/.run  ## train MBPO on inverted_pendulum (CPU, minutes)
 	$(VENV)/bin/mbpo-jax train inverted_pendulum

@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from mbpo_jax.config import CONFIG_CLASSES, Config, ConfigError, EnvConfig
+from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, ConfigError, EnvConfig
 from mbpo_jax.errors import UserError
 from mbpo_jax.presets import PRESETS, environment_preset, preset
 
@@ -168,10 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:  # XLA's way to say that a device's memory is full
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _report(
-            "the device ran out of memory; lower num_seeds, replay_capacity, rollout.max_length, "
-            "rollout.retain_epochs or rollout.rollouts_per_step"
-        )
+        return _report(f"the device ran out of memory; lower num_seeds, {MEMORY_FIELDS}")
 
 
 def layered_config(argv: Sequence[str]) -> Config:

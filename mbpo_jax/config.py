@@ -22,6 +22,11 @@ from mbpo_jax.errors import UserError
 STRUCTURAL = "structural"
 """Marks a float that decides loop bounds and therefore cannot differ between runs."""
 
+MEMORY_FIELDS = (
+    "replay_capacity, rollout.retain_epochs, rollout.max_length or rollout.rollouts_per_step"
+)
+"""What makes a run smaller, besides fewer seeds; for messages."""
+
 Positive = Annotated[int, Ge(1)]
 NonNegative = Annotated[int, Ge(0)]
 Rate = Annotated[float, Gt(0)]

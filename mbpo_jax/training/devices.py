@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.config import MEMORY_FIELDS, Config, ConfigError
 from mbpo_jax.types import PyTree
 
 GIB = 2**30
@@ -108,6 +108,5 @@ def check_memory(config: Config, needed: int, num_devices: int) -> None:
     if available is not None and needed > available:
         raise ConfigError(
             f"each device needs about {needed / GIB:.1f} GiB, but has {available / GIB:.1f} GiB: "
-            f"lower num_seeds ({config.num_seeds}), replay_capacity, rollout.retain_epochs, "
-            "rollout.max_length or rollout.rollouts_per_step"
+            f"lower num_seeds ({config.num_seeds}), {MEMORY_FIELDS}"
         )
