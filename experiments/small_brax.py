@@ -13,6 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mbpo_jax.config import Config
 from mbpo_jax.files import Row, append_rows, read_rows
@@ -23,16 +24,30 @@ RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs") / "small_brax"
 
 
-def variants(environment: str, num_seeds: int, steps: int) -> Iterator[tuple[str, Config]]:
+class Budget(NamedTuple):
+    """How much the learners get.
+
+    Attributes:
+      num_seeds: runs of each learner.
+      steps: environment steps of SAC with one update a step.
+      many_update_steps: environment steps of the learners with many updates a step, whose steps
+        take many times longer.
+    """
+
+    num_seeds: int
+    steps: int
+    many_update_steps: int
+
+
+def variants(environment: str, budget: Budget) -> Iterator[tuple[str, Config]]:
     """Yield label and configuration of the learners that are compared on an environment."""
     base = environment_preset(environment)
     base = dataclasses.replace(
-        base, num_seeds=num_seeds, stop_at_return=None, eval_every=500, checkpoint_every=500
+        base, num_seeds=budget.num_seeds, stop_at_return=None, checkpoint_every=500
     )
-    utd_ratio = base.sac.utd_ratio
-    short = min(steps, base.total_env_steps)
+    utd_ratio, short = base.sac.utd_ratio, budget.many_update_steps
     yield f"MBPO (UTD {utd_ratio})", dataclasses.replace(base, total_env_steps=short)
-    for ratio, total in ((utd_ratio, short), (1, steps)):
+    for ratio, total in ((utd_ratio, short), (1, budget.steps)):
         sac = dataclasses.replace(base.sac, utd_ratio=ratio)
         config = dataclasses.replace(base, algorithm="sac", sac=sac, total_env_steps=total)
         yield f"SAC (UTD {ratio})", config
@@ -43,13 +58,13 @@ def run_directory(environment: str, label: str) -> Path:
     return RUNS / f"{environment}-{label.lower().translate(str.maketrans(' ', '-', '()'))}"
 
 
-def train(environments: Sequence[str], num_seeds: int, steps: int) -> int:
+def train(environments: Sequence[str], budget: Budget) -> int:
     """Train every combination that is not finished; return the first exit code that is not 0."""
     from mbpo_jax.training import devices, driver
 
     devices.use_compilation_cache(devices.default_cache_directory())
     for environment in environments:
-        for label, config in variants(environment, num_seeds, steps):
+        for label, config in variants(environment, budget):
             print(f"--- {environment}: {label}", flush=True)
             code = driver.train(config, run_directory(environment, label), sys.argv)
             if code:
@@ -57,11 +72,11 @@ def train(environments: Sequence[str], num_seeds: int, steps: int) -> int:
     return 0
 
 
-def collect(environments: Sequence[str], num_seeds: int, steps: int) -> list[Row]:
+def collect(environments: Sequence[str], budget: Budget) -> list[Row]:
     """Return the evaluations of all combinations, each row with its environment and learner."""
     rows: list[Row] = []
     for environment in environments:
-        for label, _ in variants(environment, num_seeds, steps):
+        for label, _ in variants(environment, budget):
             path = run_directory(environment, label) / "evals.jsonl"
             if path.exists():
                 head = {"environment": environment, "learner": label}
@@ -83,18 +98,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="MBPO beside SAC on three small Brax tasks.")
     parser.add_argument("--environment", action="append", choices=ENVIRONMENTS)
     parser.add_argument("--num-seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10_000, help="environment steps, at most")
+    parser.add_argument("--steps", type=int, default=10_000, help="of SAC with one update a step")
+    parser.add_argument(
+        "--many-update-steps", type=int, default=5000, help="of MBPO, and of SAC with as many"
+    )
     parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
     arguments = parser.parse_args()
     environments: list[str] = arguments.environment or list(ENVIRONMENTS)
+    budget = Budget(arguments.num_seeds, arguments.steps, arguments.many_update_steps)
     raw = RESULTS / "small_brax.jsonl"
     if not arguments.draw_only:
-        code = train(environments, arguments.num_seeds, arguments.steps)
+        code = train(environments, budget)
         if code:
             return code
         others = read_rows(raw) if raw.exists() else []
         kept = [row for row in others if row["environment"] not in environments]
-        fresh = collect(environments, arguments.num_seeds, arguments.steps)
+        fresh = collect(environments, budget)
         raw.unlink(missing_ok=True)
         append_rows(
             raw, sorted(kept + fresh, key=lambda row: ENVIRONMENTS.index(row["environment"]))

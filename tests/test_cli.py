@@ -247,3 +247,18 @@ def test_the_package_offers_its_public_names():
     assert set(mbpo_jax.__all__) <= set(dir(mbpo_jax))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         mbpo_jax.trian  # noqa: B018
+
+
+def test_platform_without_a_device_is_one_message_with_the_way_out(monkeypatch, capsys):
+    def fail():
+        raise AssertionError  # as JAX does where a plugin finds no device
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(devices.jax, "devices", fail)
+    assert cli.main(["train", "inverted_pendulum", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "cannot start cuda" in error
+    assert "unset JAX_PLATFORMS" in error
+    assert cli.main(["doctor"]) == 1
+    assert "unset JAX_PLATFORMS" in capsys.readouterr().out

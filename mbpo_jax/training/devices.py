@@ -18,9 +18,30 @@ def use_host_devices(num_runs: int) -> None:
 
     Without effect where an accelerator is used, or once JAX has looked for devices: then the runs
     share the devices that there are.
+
+    Raises:
+      ConfigError: JAX cannot start the platform that it is told to use.
     """
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(num_runs, available_cores()))
+    check_platform()
+
+
+def check_platform() -> None:
+    """Start JAX's devices.
+
+    Raises:
+      ConfigError: the platform that JAX is told to use is not there.
+    """
+    try:
+        jax.devices()
+    # JAX fails on an assertion of its own where a plugin is installed but finds no device.
+    except (RuntimeError, AssertionError) as problem:
+        platforms = os.environ.get("JAX_PLATFORMS", "a device")
+        raise ConfigError(
+            f"JAX cannot start {platforms}: {str(problem) or 'no such device was found'}; "
+            "unset JAX_PLATFORMS to use what there is, or install JAX for that platform"
+        ) from None
 
 
 def available_cores() -> int:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mbpo_jax.config import ConfigError
 from mbpo_jax.training import devices
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "orbax-checkpoint")
@@ -67,14 +68,13 @@ def accelerators() -> list[Finding]:
     import jax
 
     try:
-        found = devices.describe_devices()
-    except RuntimeError as error:
-        advice = f"JAX found no device it can use ({error}); unset JAX_PLATFORMS or correct it"
-        return [Finding("devices", "none", advice, fatal=True)]
+        devices.check_platform()
+    except ConfigError as error:
+        return [Finding("devices", "none", str(error), fatal=True)]
     advice = ""
     if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
         advice = "a GPU is there but not used; install JAX for it: pip install 'mbpo-jax[cuda13]'"
-    return [Finding("devices", ", ".join(found), advice)]
+    return [Finding("devices", ", ".join(devices.describe_devices()), advice)]
 
 
 def resources() -> list[Finding]:

@@ -282,12 +282,13 @@ def train(config: Config, run_dir: Path, command: Sequence[str] = ()) -> int:
       CheckpointError: checkpoints cannot be written or read.
     """
     devices.use_host_devices(config.num_seeds)
-    plan.check_fits(config)
+    memory = plan.describe_memory(plan.check_fits(config))
     with run_directory.opened(run_dir, config), RunLog(run_dir) as log:
         if run_directory.read_state(run_dir) == "finished":
             print(f"{run_dir} is finished; choose another --run-dir to train again")
             return EXIT_DONE
         info = logs.environment_info(command, devices.describe_devices())
         write_json_atomic(run_dir / "environment.json", info)
+        print(f"memory: {memory}")
         with Interruption() as interruption, Progress(config.total_env_steps) as progress:
             return Training(config, run_dir, log, progress).run(interruption)

@@ -1,6 +1,7 @@
 """What a run will take, told before it starts: calls, sizes, memory."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -9,6 +10,20 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
 from mbpo_jax.training.loop import TrainState, make_program
+
+
+class Plan(NamedTuple):
+    """What the runs of a configuration hold in memory.
+
+    Attributes:
+      state: shapes of all runs' state.
+      bytes_per_device: an estimate of all that a device has to hold.
+      num_devices: devices that share the runs.
+    """
+
+    state: TrainState
+    bytes_per_device: int
+    num_devices: int
 
 
 def num_chunks(config: Config) -> int:
@@ -21,8 +36,8 @@ def updates_per_chunk(config: Config) -> int:
     return config.steps_per_fit * config.sac.utd_ratio
 
 
-def check_fits(config: Config) -> int:
-    """Check the environment's name and the memory of the devices; return the bytes per device.
+def check_fits(config: Config) -> Plan:
+    """Plan the memory of all runs, and check the environment's name and that they fit.
 
     Raises:
       ConfigError: as `train`.
@@ -32,7 +47,14 @@ def check_fits(config: Config) -> int:
     one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
     needed = devices.estimate_bytes(config, one_run, config.num_seeds // runs.mesh.size)
     devices.check_memory(config, needed, runs.mesh.size)
-    return needed
+    return Plan(state, needed, runs.mesh.size)
+
+
+def describe_memory(plan: Plan) -> str:
+    """Say how many devices are used and what each has to hold."""
+    each = " each" if plan.num_devices > 1 else ""
+    devices_used = f"{plan.num_devices} device{'s' if plan.num_devices > 1 else ''}"
+    return f"about {plan.bytes_per_device / devices.GIB:.2f} GiB{each} on {devices_used}"
 
 
 def dry_run(config: Config, run_dir: Path) -> None:
@@ -42,9 +64,8 @@ def dry_run(config: Config, run_dir: Path) -> None:
       ConfigError: as `train`.
     """
     devices.use_host_devices(config.num_seeds)
-    needed = check_fits(config)
+    plan = check_fits(config)
     spec = make_env(config.env).spec
-    shapes = state_shapes(make_program(make_env(config.env)), make_runs(config))
     updates = num_chunks(config) * updates_per_chunk(config)
     rows = {
         "run directory": run_dir,
@@ -54,12 +75,12 @@ def dry_run(config: Config, run_dir: Path) -> None:
         f"{spec.action_size}, {spec.dt:g} s per action",
         "compiled steps": f"{num_chunks(config)} of {config.steps_per_fit} environment steps",
         "gradient updates": f"{updates:,} of the agent, a run",
-        "memory": f"about {needed / devices.GIB:.2f} GiB on each device",
+        "memory": describe_memory(plan),
     }
     for name, value in rows.items():
         print(f"{name:>17}: {value}")
     print("state of all runs, by size:")
-    for path, shape in largest_arrays(shapes):
+    for path, shape in largest_arrays(plan.state):
         print(f"{devices.tree_bytes(shape) / 2**20:10.1f} MiB  {shape.shape}  {path}")
 
 

@@ -106,7 +106,8 @@ def test_run_directory_holds_everything(capsys):
     ] or (
         sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["0000000050", "0000000060"]
     )
-    last = capsys.readouterr().out.splitlines()[-1]
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("memory: about ")
     assert "done: return" in last
     assert last.endswith("see run")
 
