@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from mbpo_jax.errors import UserError
@@ -67,7 +68,7 @@ def save(directory: Path, env_steps: int, state: PyTree, host: Mapping[str, Any]
         directory.mkdir(parents=True, exist_ok=True)
         _discard_partial(directory)
         partial.mkdir()
-        ocp.save(str(partial.absolute() / _STATE), state)
+        ocp.save(str(partial.absolute() / _STATE), _without_empty(state))
         _write_synced(partial / _HOST, json.dumps(dict(host), indent=2))
         _write_synced(partial / _MANIFEST, json.dumps({"sha256": _digests(partial)}, indent=2))
         os.rename(partial, final)
@@ -147,9 +148,18 @@ def _load(path: Path, like: PyTree) -> Restored:
     with warnings.catch_warnings():
         # Orbax cannot hand a sharding to typed keys, and says so each time.
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
-        state = ocp.load(str(path.absolute() / _STATE), like)
-    state = jax.tree.map(lambda x, target: jax.device_put(x, target.sharding), state, like)
-    return Restored(state, host, int(path.name))
+        saved = iter(jax.tree.leaves(ocp.load(str(path.absolute() / _STATE), _without_empty(like))))
+
+    def restore(target: jax.ShapeDtypeStruct) -> jax.Array:
+        value = next(saved) if target.size else np.zeros(target.shape, target.dtype)
+        return jax.device_put(value, target.sharding)
+
+    return Restored(jax.tree.map(restore, like), host, int(path.name))
+
+
+def _without_empty(tree: PyTree) -> PyTree:
+    """Leave out arrays without elements (mjx has some), which Orbax refuses to write."""
+    return jax.tree.map(lambda x: x if x.size else None, tree)
 
 
 def _digests(path: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ def make_state(seed: int) -> State:
         "count": jnp.int32(seed),
         "flag": jnp.bool_(True),
         "nan": jnp.float32(jnp.nan),
+        "no rows": jnp.zeros((2, 0)),  # as in the state of mjx
     }
     return State(jnp.stack([key, key]), values, ())
 
