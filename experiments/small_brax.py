@@ -98,9 +98,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="MBPO beside SAC on three small Brax tasks.")
     parser.add_argument("--environment", action="append", choices=ENVIRONMENTS)
     parser.add_argument("--num-seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10_000, help="of SAC with one update a step")
     parser.add_argument(
-        "--many-update-steps", type=int, default=5000, help="of MBPO, and of SAC with as many"
+        "--steps",
+        type=int,
+        default=10_000,
+        help="environment steps of SAC with one update a step",
+    )
+    parser.add_argument(
+        "--many-update-steps",
+        type=int,
+        default=5000,
+        help="environment steps of MBPO, and of SAC with as many updates a step",
     )
     parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
     arguments = parser.parse_args()
