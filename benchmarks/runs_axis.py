@@ -31,7 +31,11 @@ def make_mappings(num_runs: int) -> dict:
         ),
     }
     return {
-        name: (jax.jit(fn).lower(argument).compile(), argument, workload.units)
+        name: (
+            jax.jit(fn).lower(argument).compile(devices.compiler_options()),
+            argument,
+            workload.units,
+        )
         for name, (fn, argument) in mappings.items()
     }
 

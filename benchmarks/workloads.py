@@ -20,6 +20,7 @@ from mbpo_jax.envs.termination import termination_fn
 from mbpo_jax.models import fit, rollout
 from mbpo_jax.models.ensemble import make_ensemble
 from mbpo_jax.replay import ReplayState
+from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import TrainState, update_agent
 from mbpo_jax.types import EnvSpec, EnvState, Transition
 
@@ -205,7 +206,7 @@ class Timer:
         self.workload = workload
         began = time.perf_counter()
         jitted = jax.jit(workload.fn, donate_argnums=0)
-        self._fn = jitted.lower(workload.carry).compile()
+        self._fn = jitted.lower(workload.carry).compile(compiler_options())
         self.compile_seconds = time.perf_counter() - began
         self._carry = jax.tree.map(jnp.copy, workload.carry)
 

@@ -31,6 +31,8 @@ Positive = Annotated[int, Ge(1)]
 NonNegative = Annotated[int, Ge(0)]
 Rate = Annotated[float, Gt(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+LogVariance = Annotated[float, Ge(-30), Le(30)]
+"""Standard deviations from 3e-7 to 3e6: what the arithmetic of float32 can tell apart."""
 
 
 class ConfigError(UserError, ValueError):
@@ -168,9 +170,9 @@ class EnsembleConfig(_Checked):
     """Layer normalisation after every hidden layer."""
     bounds: Literal["learned", "fixed"] = "learned"
     """Whether the bounds of the log-variance are trained or stay at their initial values."""
-    min_log_variance: float = -10.0
+    min_log_variance: LogVariance = -10.0
     """(Initial) lower bound of the log-variance."""
-    max_log_variance: float = 0.5
+    max_log_variance: LogVariance = 0.5
     """(Initial) upper bound of the log-variance."""
     bound_penalty: Annotated[float, Ge(0)] = 0.01
     """Weight of the penalty that pulls learned bounds together."""

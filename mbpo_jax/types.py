@@ -87,7 +87,7 @@ TerminationFn = Callable[[jax.Array], jax.Array]
 """`next_observation [..., O] -> terminated [...]` bool."""
 
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(key, observation [B, O]) -> action [B, A]` in [-1, 1]."""
+"""`(key, observation [..., O]) -> action [..., A]` in [-1, 1]."""
 
 
 class Experience(NamedTuple):
@@ -95,8 +95,9 @@ class Experience(NamedTuple):
 
     Attributes:
       init: `key -> state` of whatever the experience needs besides the replay buffer.
-      refresh: `(key, state, replay, policy, epoch) -> (state, Metrics)`, at the start of each
-        chunk: fits models and makes their data.
+      refresh: `(key, state, replay, policy, env_steps) -> (state, Metrics)`, at the start of each
+        chunk: fits models and makes their data. `env_steps` counts the transitions made so far and
+        is the same for all runs.
       sample: `(key, state, replay, shape) -> Transition [*shape, ...]`.
       diagnose: `(state, replay) -> Metrics`, at the end of each chunk.
     """

@@ -78,18 +78,22 @@ def branched_experience(spec: EnvSpec, config: Config) -> Experience:
         buffer = replay.init(rows, spec.observation_size, spec.action_size)
         return BranchedState(ensemble.init(key), buffer)
 
-    def refresh(key: jax.Array, state: BranchedState, real: ReplayState, policy: Policy, epoch):
+    def refresh(key: jax.Array, state: BranchedState, real: ReplayState, policy: Policy, env_steps):
         fit_key, rollout_key = jax.random.split(key)
+        # The buffer's size bounds the loops of a fit. Under `vmap` it must not be one number a run,
+        # though all are equal: else each gradient step copies the parameters of every run.
+        size = jnp.minimum(env_steps, replay.capacity(real))
         model, fit_metrics = fit.fit(
             fit_key,
             state.model,
-            real,
+            real._replace(size=size),
             ensemble,
             optimizer,
             config.fit,
             bound_penalty_weight=config.ensemble.bound_penalty,
             normalize_targets=config.ensemble.normalize_targets,
         )
+        epoch = (env_steps - config.random_steps) // config.epoch_length
         length = rollout.rollout_length(epoch, config.rollout)
         buffer, rollout_metrics = rollout.branch(
             rollout_key,

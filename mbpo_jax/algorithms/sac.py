@@ -19,7 +19,7 @@ def replay_experience() -> Experience:
 
     return Experience(
         init=lambda key: (),
-        refresh=lambda key, state, real, policy, epoch: (state, {}),
+        refresh=lambda key, state, real, policy, env_steps: (state, {}),
         sample=sample,
         diagnose=lambda state, real: {},
     )

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mbpo_jax.config import Config
+from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import Program, TrainState
 from mbpo_jax.training.runs import map_runs, run_mesh, run_sharding
 from mbpo_jax.types import Metrics, PyTree
@@ -88,7 +89,7 @@ def compile_program(
         announce(f"compiling {phase}")
         began = time.monotonic()
         function = jax.jit(map_runs(fn, runs.mesh), donate_argnums=donate)
-        executable = function.lower(*arguments).compile()
+        executable = function.lower(*arguments).compile(compiler_options())
         seconds[phase] = time.monotonic() - began
         return executable
 

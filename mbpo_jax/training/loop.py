@@ -141,13 +141,12 @@ def make_program(env: Env) -> Program:
         algorithm = make_algorithm(env.spec, config)
         agent = algorithm.agent
         key, refresh_key, steps_key = jax.random.split(state.key, 3)
-        epoch = (env_steps - config.random_steps) // config.epoch_length
         experience, refresh_metrics = algorithm.experience.refresh(
             refresh_key,
             state.experience,
             state.replay,
             lambda key, observation: agent.sample_action(key, state.agent, observation),
-            epoch,
+            env_steps,
         )
 
         def env_step(state, key):
@@ -184,25 +183,27 @@ def freeze_if_diverged(
 ) -> tuple[TrainState, Metrics]:
     """Keep the last finite parameters of a run whose parameters became non-finite, for good.
 
-    Only parameters are put back: the buffers go on, unread, which spares a copy of them.
+    Only what is trained is put back: the buffers go on, unread, which spares a copy of them.
     """
-    healthy = before.healthy & all_finite(parameters(after))
+    healthy = before.healthy & all_finite(trained(after))
 
-    def keep(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(healthy, new, old)
+    def keep(old: PyTree, new: PyTree) -> PyTree:
+        return new if is_buffer(new) else jnp.where(healthy, new, old)
 
-    kept = jax.tree.map(keep, parameters(before), parameters(after))
+    agent, experience = jax.tree.map(
+        keep, (before.agent, before.experience), (after.agent, after.experience), is_leaf=is_buffer
+    )
     metrics = {**metrics, "train/healthy": healthy.astype(jnp.float32)}
-    return with_parameters(after._replace(healthy=healthy), kept), metrics
+    return after._replace(agent=agent, experience=experience, healthy=healthy), metrics
 
 
-def parameters(state: TrainState) -> PyTree:
-    """Return all that is trained: the agent, and the model if the algorithm has one."""
-    return state.agent, getattr(state.experience, "model", None)
+def is_buffer(node: PyTree) -> bool:
+    """Return whether a node of a state is a replay buffer."""
+    return isinstance(node, ReplayState)
 
 
-def with_parameters(state: TrainState, trained: PyTree) -> TrainState:
-    """Return the state with what `parameters` returned in its place."""
-    agent, model = trained
-    experience = state.experience if model is None else state.experience._replace(model=model)
-    return state._replace(agent=agent, experience=experience)
+def trained(state: TrainState) -> PyTree:
+    """Return all that is trained: agent and experience, with None in the place of buffers."""
+    return jax.tree.map(
+        lambda x: None if is_buffer(x) else x, (state.agent, state.experience), is_leaf=is_buffer
+    )

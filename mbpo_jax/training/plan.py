@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 
-from mbpo_jax.config import Config
+from mbpo_jax import replay
+from mbpo_jax.config import MEMORY_FIELDS, Config, ConfigError
 from mbpo_jax.envs import make_env
+from mbpo_jax.models.rollout import BLOCK_ROWS
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
 from mbpo_jax.training.loop import TrainState, make_program
@@ -36,6 +38,31 @@ def updates_per_chunk(config: Config) -> int:
     return config.steps_per_fit * config.sac.utd_ratio
 
 
+def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:
+    """Estimate the memory that one device needs.
+
+    Besides the state of its runs, a device holds what a model rollout needs: some copies of all its
+    transitions, and the activations of a block of rows. On a CPU the loop over several runs copies
+    the state of each in and out.
+
+    Args:
+      config: sizes.
+      run: state of one run, or its shapes.
+      runs_per_device: runs that share a device.
+    """
+    state = devices.tree_bytes(run)
+    rollout = 0
+    if config.algorithm == "mbpo":
+        rows = config.rollout.rollouts_per_step * config.steps_per_fit
+        row_bytes = devices.tree_bytes(run.replay.data) // replay.capacity(run.replay)
+        widest = max(*config.ensemble.hidden_sizes, *config.sac.hidden_sizes)
+        rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest
+    if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
+        return (state + rollout) * runs_per_device
+    copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
+    return state * copies + rollout
+
+
 def check_fits(config: Config) -> Plan:
     """Plan the memory of all runs, and check the environment's name and that they fit.
 
@@ -45,8 +72,14 @@ def check_fits(config: Config) -> Plan:
     runs = make_runs(config)
     state = state_shapes(make_program(make_env(config.env)), runs)
     one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
-    needed = devices.estimate_bytes(config, one_run, config.num_seeds // runs.mesh.size)
-    devices.check_memory(config, needed, runs.mesh.size)
+    needed = estimate_bytes(config, one_run, config.num_seeds // runs.mesh.size)
+    available = devices.available_bytes(runs.mesh.size)
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"each device needs about {needed / devices.GIB:.1f} GiB, but has "
+            f"{available / devices.GIB:.1f} GiB: "
+            f"lower num_seeds ({config.num_seeds}), {MEMORY_FIELDS}"
+        )
     return Plan(state, needed, runs.mesh.size)
 
 

@@ -62,6 +62,24 @@ def test_soft_clamp_equals_numpy_and_stays_within_its_bounds():
     np.testing.assert_allclose(y[np.abs(x + 5.0) < 1.0], x[np.abs(x + 5.0) < 1.0], atol=0.02)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-10.0, 0.5), (-1.0, 1.0), (-30.0, 30.0)])
+def test_soft_clamp_has_the_slopes_of_two_softplus(low, high):
+    def nested(x, low, high):
+        x = high - jax.nn.softplus(high - x)
+        return low + jax.nn.softplus(x - low)
+
+    def slopes(fn):
+        return jax.vmap(jax.grad(fn, argnums=(0, 1, 2)), in_axes=(0, None, None))
+
+    x = jnp.linspace(low - 20.0, high + 20.0, 97)
+    arguments = x, jnp.float32(low), jnp.float32(high)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        slopes(soft_clamp)(*arguments),
+        slopes(nested)(*arguments),
+    )
+
+
 def test_gaussian_nll_is_twice_the_negative_log_likelihood_without_its_constant():
     rng = np.random.default_rng(0)
     mean, log_variance, target = rng.normal(size=(3, 100))

@@ -230,6 +230,31 @@ def test_elites_share_the_rows_equally_and_rows_change_elites(key):
     assert np.sum((counts - 100) ** 2 / 100) < 54.1
 
 
+@pytest.mark.parametrize("num_rows", [1, 4, 5, 7, 12])
+def test_blocks_hold_every_row_once_in_order_and_have_keys_of_their_own(monkeypatch, key, num_rows):
+    monkeypatch.setattr(rollout, "BLOCK_ROWS", 12)
+
+    def fn(key, rows):
+        assert rows.shape[0] == 3
+        assert rows.shape[1] <= 4
+        return rows, jax.random.uniform(key, rows.shape[:2])
+
+    rows = jnp.arange(3.0 * num_rows * 2).reshape(3, num_rows, 2)
+    same, noise = rollout.map_blocks(fn, key, rows)
+    np.testing.assert_array_equal(same, rows)
+    assert noise.shape == (3, num_rows)
+    assert len(np.unique(noise)) == 3 * num_rows
+
+
+def test_elites_share_the_rows_of_many_blocks_equally(monkeypatch, key):
+    monkeypatch.setattr(rollout, "BLOCK_ROWS", 50)
+    model = linear_model([[0.0, 0.0], [0.0, 0.0]], [[m, m] for m in range(4)], 0.0, [0, 1, 3])
+    rows, _ = branch(key, model, [[0.0]], length=1, num_rollouts=300)
+    met, counts = np.unique(rows.reward, return_counts=True)
+    np.testing.assert_array_equal(met, [0, 1, 3])
+    np.testing.assert_array_equal(counts, 100)
+
+
 @pytest.mark.parametrize("logit", [-1.0, 0.0, 2.0])
 def test_a_learned_head_terminates_with_its_probability(key, logit):
     outcome = Outcome(jnp.zeros((2, 4000, 2)), jnp.ones((2, 4000, 2)), jnp.full((2, 4000), logit))

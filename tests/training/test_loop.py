@@ -5,6 +5,7 @@ import functools
 
 import chex
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -152,6 +153,27 @@ def test_a_batch_of_runs_has_the_numbers_of_a_loop_over_runs(starts, histories, 
             assert_close((run_of(state, i), run_of(metrics, i)), history[chunk])
 
 
+def loops(jaxpr, depth=0):
+    """Yield every `while` of a program with the number of such loops around it."""
+    for equation in jaxpr.eqns:
+        is_loop = equation.primitive.name == "while"
+        if is_loop:
+            yield depth, equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from loops(inner, depth + is_loop)
+
+
+def test_the_gradient_steps_of_a_batch_of_runs_are_counted_once_for_all(starts):
+    """A count for each run would have `vmap` copy all parameters at each step to hold some back."""
+    with jax.debug_key_reuse(False):
+        step = jax.vmap(PROGRAM.step, in_axes=(0, None, 0))
+        jaxpr = jax.make_jaxpr(step)(configs(), env_steps(0), stack(starts))
+    nested = [loop for depth, loop in loops(jaxpr.jaxpr) if depth > 0]
+    assert len(nested) == 2  # gradient steps, blocks of the hold-out
+    for equation in nested:
+        assert equation.params["cond_jaxpr"].out_avals[0].shape == ()
+
+
 @pytest.mark.slow
 def test_runs_mapped_one_after_the_other_have_the_numbers_of_a_loop(starts, histories):
     mapped = runs.map_runs(
@@ -264,7 +286,7 @@ def test_a_run_that_diverges_is_frozen_for_good_and_its_neighbours_go_on(starts,
             assert_equal(run_of(bad.agent, i), starts[i].agent)
             assert_equal(run_of(bad.experience.model, i), starts[i].experience.model)
         assert_equal(run_of(bad, 0), run_of(good, 0))
-        assert bool(loop.all_finite(loop.parameters(bad)))
+        assert bool(loop.all_finite(loop.trained(bad)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
