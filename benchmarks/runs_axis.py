@@ -1,7 +1,7 @@
 """Time ways to map the runs axis: `python -m benchmarks.runs_axis`, one JSON line each.
 
 The work is SAC updates at Hopper's sizes for several runs; `vmap`, `lax.map`, and one host device
-per core with `lax.map` inside (what `training.runs` chooses on a CPU) take turns.
+per core with `lax.map` inside (what `training.runs_axis` chooses on a CPU) take turns.
 """
 
 import argparse
@@ -13,20 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.workloads import sac_update
-from mbpo_jax.training import devices, runs
+from mbpo_jax.training import devices, runs_axis
 
 
 def make_mappings(num_runs: int) -> dict:
     """Return compiled functions by name, and the state of all runs to call them with."""
     workload = sac_update()
     states = jax.tree.map(lambda x: jnp.stack([x] * num_runs), workload.carry)
-    mesh = runs.run_mesh(num_runs)
-    sharded = jax.device_put(states, runs.run_sharding(mesh))
+    mesh = runs_axis.run_mesh(num_runs)
+    sharded = jax.device_put(states, runs_axis.run_sharding(mesh))
     mappings = {
         "vmap": (jax.vmap(workload.fn), states),
         "lax.map": (lambda states: jax.lax.map(workload.fn, states), states),
         f"{mesh.size} host devices": (
-            lambda states: runs.map_runs(lambda _, s: workload.fn(s), mesh)(None, states),
+            lambda states: runs_axis.map_runs(lambda _, s: workload.fn(s), mesh)(None, states),
             sharded,
         ),
     }

@@ -18,6 +18,7 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
 from mbpo_jax.envs.termination import termination_fn
 from mbpo_jax.models import fit, rollout
+from mbpo_jax.models.dataset import make_dataset
 from mbpo_jax.models.ensemble import make_ensemble
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.training.devices import compiler_options
@@ -124,7 +125,7 @@ def ensemble_step() -> Workload:
     optimizer = optax.adam(CONFIG.fit.learning_rate)
     ensemble = make_ensemble(SPEC, CONFIG.ensemble, optimizer, learned_termination=False)
     state = ensemble.init(jax.random.key(0))
-    dataset, *_ = fit.make_dataset(
+    dataset, *_ = make_dataset(
         jax.random.key(1),
         ensemble,
         filled_buffer(),

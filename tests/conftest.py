@@ -26,11 +26,6 @@ def pytest_runtest_protocol(item):
         return (yield)
 
 
-def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
-        pytest.skip(f"needs a GPU; JAX runs on the {jax.default_backend()}")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _scratch_session(tmp_path_factory):
     """Keep shared fixtures, which are set up before `_scratch`, out of the repository too."""

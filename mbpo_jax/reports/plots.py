@@ -33,11 +33,12 @@ _ROLLOUT_LENGTH = "rollout/length_mean"
 
 
 class Summary(NamedTuple):
-    """Mean and spread over environment steps, each `[S]` float64."""
+    """Mean and a band around it over environment steps, each `[S]` float64."""
 
     env_steps: np.ndarray
     mean: np.ndarray
-    spread: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 class Curves(NamedTuple):
@@ -54,16 +55,17 @@ class Curves(NamedTuple):
     diverged: np.ndarray
 
     def summary(self) -> Summary:
-        """Return mean and standard deviation over runs, at the steps where every run has a value.
+        """Return mean, least and greatest of the runs, at the steps where every run has a value.
 
         Steps that some run lacks are left out, so that the mean is over the same runs everywhere.
+        The range, unlike a standard deviation of few and skewed values, holds only what was seen.
         """
         if not self.values.size:
-            return Summary(*np.empty((3, 0)))
+            return Summary(*np.empty((4, 0)))
         complete = np.isfinite(self.values).all(axis=0)
         values = self.values[:, complete]
-        spread = values.std(axis=0, ddof=1 if len(values) > 1 else 0)
-        return Summary(self.env_steps[complete], values.mean(axis=0), spread)
+        steps = self.env_steps[complete]
+        return Summary(steps, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
 
 
 def collect(rows: Sequence[Row], name: str) -> Curves:
@@ -138,7 +140,7 @@ def comparison_curves(
 def comparison_figure(
     panels: Mapping[str, Mapping[str, Sequence[Row]]], title: str | None = None
 ) -> Figure:
-    """Draw mean return and its standard deviation over seeds, one panel per environment.
+    """Draw mean return and its range over seeds, one panel per environment.
 
     Args:
       panels: evaluation rows by environment and label, such as `{"hopper": {"MBPO": rows}}`. A
@@ -156,7 +158,7 @@ def comparison_figure(
                 _draw_mean(panel, collect(rows, "return_mean").summary(), *styles[label], label)
             _format_steps(panel, most_ticks=3)
             panel.yaxis.set_major_formatter(_THOUSANDS)
-        axes[0].set_ylabel("Evaluation return\n(mean ± std. dev. over seeds)")
+        axes[0].set_ylabel("Evaluation return\n(mean and range over seeds)")
         _label_lines(axes[-1], {label: color for label, (color, _) in styles.items()})
         if title is not None:
             figure.suptitle(title, x=0.01, horizontalalignment="left")
@@ -194,12 +196,12 @@ def _draw_returns(panel: Axes, evals: Sequence[Row], solved_at: float | None) ->
     returns = collect(evals, "return_mean")
     summary = returns.summary()
     if len(returns.values) == 1:
-        episodes = collect(evals, "return_std").values[0]
-        summary = summary._replace(spread=episodes[np.isfinite(returns.values[0])])
+        spread = collect(evals, "return_std").values[0][np.isfinite(returns.values[0])]
+        summary = summary._replace(low=summary.mean - spread, high=summary.mean + spread)
         label = "one run: mean ± std. dev. over its episodes"
     else:
         _draw_single_runs(panel, returns)
-        label = f"mean ± std. dev. over {len(returns.values)} runs"
+        label = f"mean and range of {len(returns.values)} runs"
     _draw_mean(panel, summary, BLUE, "-", label)
     _mark_diverged(panel, returns)
     if solved_at is not None:
@@ -210,9 +212,9 @@ def _draw_returns(panel: Axes, evals: Sequence[Row], solved_at: float | None) ->
 
 
 def _draw_mean(panel: Axes, summary: Summary, color: str, linestyle: str, label: str) -> Line2D:
-    steps, mean, spread = summary
+    steps, mean, low, high = summary
     (line,) = panel.plot(steps, mean, color=color, linestyle=linestyle, label=label)
-    panel.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0)
+    panel.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
     if len(steps) <= _MOST_MARKERS:
         line.set_marker("o")
     return line

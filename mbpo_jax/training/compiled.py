@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from mbpo_jax.config import Config
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import Program, TrainState
-from mbpo_jax.training.runs import map_runs, run_mesh, run_sharding
+from mbpo_jax.training.runs_axis import map_runs, run_mesh, run_sharding
 from mbpo_jax.types import Metrics, PyTree
 
 

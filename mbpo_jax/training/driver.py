@@ -12,7 +12,7 @@ import numpy as np
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import UserError
-from mbpo_jax.files import Row, read_rows, write_json_atomic
+from mbpo_jax.files import Row, read_rows
 from mbpo_jax.reports.plots import learning_curve
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory
 from mbpo_jax.training.compiled import compile_program, make_runs, seeds, state_shapes
@@ -288,7 +288,7 @@ def train(config: Config, run_dir: Path, command: Sequence[str] = ()) -> int:
             print(f"{run_dir} is finished; choose another --run-dir to train again")
             return EXIT_DONE
         info = logs.environment_info(command, devices.describe_devices())
-        write_json_atomic(run_dir / "environment.json", info)
+        run_directory.write_environment(run_dir, info)
         print(f"memory: {memory}")
         with Interruption() as interruption, Progress(config.total_env_steps) as progress:
             return Training(config, run_dir, log, progress).run(interruption)

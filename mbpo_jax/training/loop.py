@@ -2,7 +2,7 @@
 
     fit the model -> branch rollouts -> F x {one environment step, G updates} -> diagnose
 
-Each function here is pure and written for one run; `training.runs` maps it over runs.
+Each function here is pure and written for one run; `training.runs_axis` maps it over runs.
 """
 
 from collections.abc import Callable

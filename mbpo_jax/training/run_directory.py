@@ -14,6 +14,7 @@ from mbpo_jax.files import replacing, write_json_atomic
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 STATUS = "status.json"
+ENVIRONMENT = "environment.json"
 
 
 @contextlib.contextmanager
@@ -71,6 +72,16 @@ def load_config(run_dir: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
     return config_io.load_yaml_config(path)
+
+
+def write_environment(run_dir: Path, info: dict[str, Any]) -> None:
+    """Say in `environment.json` where the run goes on; under `earlier`, where it was before."""
+    try:
+        before = json.loads((run_dir / ENVIRONMENT).read_text())
+        earlier = [*before.pop("earlier"), before]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        earlier = []
+    write_json_atomic(run_dir / ENVIRONMENT, {**info, "earlier": earlier})
 
 
 def read_state(run_dir: Path) -> str | None:

@@ -1,6 +1,5 @@
 """The fit against plain re-derivations of the reference, and on a system whose truth is known."""
 
-import functools
 import math
 
 import jax
@@ -9,81 +8,22 @@ import numpy as np
 import optax
 import pytest
 
-import mbpo_jax.algorithms  # noqa: F401  (registers the config classes with JAX)
-from mbpo_jax import replay
-from mbpo_jax.config import EnsembleConfig, FitConfig
 from mbpo_jax.models import fit as fitting
-from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState, make_ensemble
+from mbpo_jax.models.dataset import Dataset
+from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState
 from mbpo_jax.nets import networks
-from mbpo_jax.nets.normalizer import Scaler
-from mbpo_jax.types import EnvSpec, Transition
-
-SPEC = EnvSpec("test", 2, 1, episode_length=10, action_repeat=1, dt=0.1)
-NUM_MEMBERS = 3
-
-# next_observation = observation + observation @ A + action @ B + noise; the reward is linear, too.
-A = np.asarray([[-0.1, 0.5, 0.3], [1.0, -0.2, 0.4]])
-B = np.asarray([[0.7, -1.0, 0.2]])
-NOISE_STD = np.asarray([0.3, 0.2, 0.4])
-
-
-def linear_system(rng: np.random.Generator, num_rows: int) -> tuple[Transition, np.ndarray]:
-    """Draw transitions of a linear-Gaussian system, and the true means of their targets."""
-    observation, action = rng.normal(size=(num_rows, 2)), rng.uniform(-1.0, 1.0, (num_rows, 1))
-    mean = observation @ A + action @ B
-    target = mean + NOISE_STD * rng.normal(size=mean.shape)
-    discount = (rng.random(num_rows) > 0.2).astype(float)
-    fields = (observation, action, target[:, 0], discount, observation + target[:, 1:])
-    return Transition(*(np.float32(field) for field in fields)), mean
-
-
-def filled(
-    num_rows: int, capacity: int, max_size: int | None = None, seed: int = 0
-) -> replay.ReplayState:
-    """Return a buffer after that many transitions of the linear system, the t-th in row t."""
-    transitions, _ = linear_system(np.random.default_rng(seed), num_rows)
-    row, size = np.arange(num_rows), min(num_rows, max_size or capacity, capacity)
-    # The last to write a row wins.
-    newest = row[-capacity:]
-    data = jax.tree.map(np.array, replay.init(capacity, 2, 1).data)
-    for field, new in zip(data, transitions, strict=True):
-        field[newest % capacity] = new[newest]
-    return replay.ReplayState(
-        jax.tree.map(jnp.asarray, data), jnp.int32(num_rows % capacity), jnp.int32(size)
-    )
-
-
-def make(
-    optimizer: optax.GradientTransformation,
-    hidden_sizes: tuple[int, ...] = (),
-    learned_termination: bool = False,
-    **options,
-) -> Ensemble:
-    options = {"num_members": NUM_MEMBERS, "num_elites": 2} | options
-    config = EnsembleConfig(hidden_sizes=hidden_sizes, **options)
-    return make_ensemble(SPEC, config, optimizer, learned_termination=learned_termination)
-
-
-def initial(key: jax.Array, ensemble: Ensemble) -> EnsembleState:
-    return jax.jit(ensemble.init)(key)
-
-
-def fit_config(num_layers: int = 1, **options) -> FitConfig:
-    return FitConfig(**{"weight_decays": (1e-4,) * num_layers, "batch_size": 16} | options)
-
-
-def dataset_of(
-    key: jax.Array, state: replay.ReplayState, config: FitConfig, normalize_targets: bool = False
-) -> tuple[fitting.Dataset, Scaler, Scaler]:
-    make_dataset = functools.partial(
-        fitting.make_dataset,
-        ensemble=make(optax.adam(1e-3)),
-        config=config,
-        num_members=NUM_MEMBERS,
-        normalize_targets=normalize_targets,
-    )
-    return jax.jit(lambda key, state: make_dataset(key, state=state))(key, state)
-
+from tests.linear_system import (
+    NOISE_STD,
+    NUM_MEMBERS,
+    A,
+    B,
+    dataset_of,
+    filled,
+    fit_config,
+    initial,
+    linear_system,
+    make,
+)
 
 # Early stopping
 
@@ -269,98 +209,6 @@ def test_warm_start_keeps_adam_and_fixed_bounds_stay(key, bounds):
             assert np.all(moved == (bounds == "learned"))
 
 
-# The split
-
-
-def draw_split(key: jax.Array, state: replay.ReplayState, config: FitConfig) -> fitting.Split:
-    return jax.jit(lambda key, state: fitting.split_rows(key, state, config))(key, state)
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "window", "max_holdout", "num_holdout"),
-    [
-        (2, 40, 99, 1),
-        (9, 40, 99, 1),
-        (34, 40, 99, 6),
-        (40, 40, 99, 8),
-        (70, 40, 99, 8),
-        (70, 13, 99, 2),
-        (40, 40, 5, 5),
-    ],
-)
-def test_holdout_and_training_rows_share_the_valid_rows(
-    key, num_rows, window, max_holdout, num_holdout
-):
-    state, config = filled(num_rows, 40, max_size=window), fit_config(max_holdout=max_holdout)
-    split_key, *member_keys = jax.random.split(key, 3)
-    split = draw_split(split_key, state, config)
-    valid = [t % 40 for t in range(num_rows)][-window:]
-    order, num_valid = np.asarray(split.order), len(valid)
-    assert int(split.num_holdout) == num_holdout
-    assert int(split.num_train) == num_valid - num_holdout
-    assert sorted(order[:num_valid]) == sorted(valid), "hold-out and training rows are disjoint"
-    train = order[num_holdout:num_valid]
-    for bootstrap, member_key in zip((True, False), member_keys, strict=True):
-        rows = fitting.draw_member_rows(member_key, split, NUM_MEMBERS, bootstrap=bootstrap)
-        for member in np.asarray(rows[:, : num_valid - num_holdout]):
-            assert set(member) <= set(train)
-            assert bootstrap or sorted(member) == sorted(train)
-        # Even where all train on the same rows, no two meet them in the same order.
-        assert (
-            len(train) < 5
-            or len({tuple(member) for member in np.asarray(rows[:, : len(train)])}) == 3
-        )
-
-
-def test_every_valid_row_is_held_out_equally_often(key):
-    state, config, num_fits = filled(20, 24), fit_config(), 400
-    split = jax.jit(jax.vmap(lambda key: fitting.split_rows(key, state, config)))(
-        jax.random.split(key, num_fits)
-    )
-    counts = np.bincount(np.ravel(split.order[:, :4]), minlength=20)
-    assert counts.size == 20
-    # 19 degrees of freedom; without replacement the counts vary by a factor 16/20 less.
-    assert np.sum((counts - 80.0) ** 2 / (80.0 * 0.8)) * 19 / 20 < 60.0
-
-
-def test_members_train_on_different_resamples(key):
-    num_train = 800
-    split = fitting.Split(jnp.arange(1000), jnp.int32(200), jnp.int32(num_train))
-    rows = np.asarray(fitting.draw_member_rows(key, split, NUM_MEMBERS, bootstrap=True))
-    rows = rows[:, :num_train]
-    assert rows.min() >= 200
-    distinct = np.asarray([len(np.unique(member)) for member in rows])
-    # 1 - 1/e of the rows are drawn at least once; the share's standard deviation is 0.011.
-    np.testing.assert_allclose(distinct / num_train, 1.0 - np.exp(-1.0), atol=0.05)
-    for i in range(NUM_MEMBERS):
-        assert np.mean(rows[i] == rows[i - 1]) < 0.02
-
-
-@pytest.mark.parametrize("normalize_targets", [False, True])
-def test_scalers_see_the_training_rows_only(key, normalize_targets):
-    state = filled(60, 50, max_size=45)
-    dataset, input_scaler, target_scaler = dataset_of(key, state, fit_config(), normalize_targets)
-    valid = [t % 50 for t in range(60)][-45:]
-    holdout = np.asarray(dataset.holdout_rows[: int(dataset.num_holdout)])
-    train = sorted(set(valid) - set(holdout))
-    assert len(holdout) == 9
-    assert len(train) == int(dataset.num_train) == 36
-    data = state.data
-    inputs = np.concatenate([data.observation, data.action], axis=-1).astype(float)
-    change = np.asarray(data.next_observation) - np.asarray(data.observation)
-    targets = np.concatenate([data.reward[:, None], change], axis=-1).astype(float)
-    identity = Scaler(np.zeros(3), np.ones(3))
-    for scaler, x, scaled, fitted in (
-        (input_scaler, inputs, dataset.inputs, True),
-        (target_scaler, targets, dataset.targets, normalize_targets),
-    ):
-        expected = Scaler(x[train].mean(0), x[train].std(0)) if fitted else identity
-        np.testing.assert_allclose(scaler.mean, expected.mean, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(scaler.std, expected.std, rtol=1e-5)
-        np.testing.assert_allclose(scaled, (x - expected.mean) / expected.std, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(dataset.terminated, 1.0 - data.discount)
-
-
 # The loss and one epoch
 
 
@@ -419,7 +267,7 @@ def test_loss_equals_numpy(key, learned_termination):
     np.testing.assert_allclose(loss(params, rows, weight, dataset), expected, rtol=1e-5)
 
 
-def epoch_of_counts(key, dataset: fitting.Dataset, batch_size: int, max_steps: int = 1000):
+def epoch_of_counts(key, dataset: Dataset, batch_size: int, max_steps: int = 1000):
     """Run an epoch whose parameters count how often, with its weight, each row is visited."""
 
     def step_loss(counts, rows, weight):

@@ -89,24 +89,25 @@ class TestCollect:
         np.testing.assert_array_equal(curves.diverged, [[False] * 3, [False, True, True]])
 
     def test_summary_is_over_the_same_runs_everywhere(self):
-        steps, mean, spread = plots.collect(
+        steps, mean, low, high = plots.collect(
             _evals([[1, None, 3], [5, 5, 9]]), "return_mean"
         ).summary()
         np.testing.assert_array_equal(steps, [250, 750])
         np.testing.assert_allclose(mean, [3, 6])
-        np.testing.assert_allclose(spread, [np.sqrt(8), np.sqrt(18)])
+        np.testing.assert_array_equal(low, [1, 3])
+        np.testing.assert_array_equal(high, [5, 9])
 
 
 class TestLearningCurve:
-    def test_several_runs_show_each_run_their_mean_and_spread(self):
+    def test_several_runs_show_each_run_their_mean_and_range(self):
         returns = [[0.0, 10.0, 20.0], [2.0, 14.0, 26.0]]
         (panel,) = plots.learning_curve_figure(_evals(returns), [], "title").axes
-        mean = _line(panel, "mean ± std. dev. over 2 runs")
+        mean = _line(panel, "mean and range of 2 runs")
         np.testing.assert_allclose(_points(mean), [[250, 1], [500, 12], [750, 23]])
         thin = [_points(line)[:, 1] for line in panel.lines if line is not mean]
         np.testing.assert_allclose(thin, returns)
         lower, upper = _band(panel)
-        np.testing.assert_allclose((upper - lower) / 2, np.std(returns, axis=0, ddof=1))
+        np.testing.assert_allclose([lower, upper], returns)
 
     def test_one_run_shows_the_spread_over_episodes_and_says_so(self):
         (panel,) = plots.learning_curve_figure(_evals([[1, None, 3]]), [], "title").axes

@@ -100,12 +100,8 @@ def test_run_directory_holds_everything(capsys):
         assert (run_dir / name).stat().st_size > 0
     assert list(run_dir.glob("tensorboard/run_*/events*"))
     assert status(run_dir)["state"] == "finished"
-    assert [p.name for p in (run_dir / "checkpoints").iterdir()] == [
-        "0000000050",
-        "0000000060",
-    ] or (
-        sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["0000000050", "0000000060"]
-    )
+    checkpoints = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert checkpoints == ["0000000050", "0000000060"]
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("memory: about ")
     assert "done: return" in last
@@ -141,6 +137,9 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     assert "the same command resumes" in capsys.readouterr().out
     assert train(config, Path("run")) == 0
     assert results(Path("run")) == results(Path("straight"))
+    environment = json.loads(Path("run/environment.json").read_text())
+    (earlier,) = environment.pop("earlier")
+    assert set(earlier) == set(environment) > {"time", "devices", "versions"}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mbpo_jax import replay
 from mbpo_jax.envs.termination import RULES
-from mbpo_jax.training import loop, runs
+from mbpo_jax.training import loop, runs_axis
 from tests.probe_environments import (
     CONTROL,
     COST,
@@ -176,8 +176,9 @@ def test_the_gradient_steps_of_a_batch_of_runs_are_counted_once_for_all(starts):
 
 @pytest.mark.slow
 def test_runs_mapped_one_after_the_other_have_the_numbers_of_a_loop(starts, histories):
-    mapped = runs.map_runs(
-        lambda steps, config, state: PROGRAM.step(config, steps, state), runs.run_mesh(NUM_RUNS)
+    mapped = runs_axis.map_runs(
+        lambda steps, config, state: PROGRAM.step(config, steps, state),
+        runs_axis.run_mesh(NUM_RUNS),
     )
     state = stack(starts)
     state, metrics = jax.jit(mapped)(env_steps(0), configs(), state)

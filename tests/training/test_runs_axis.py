@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.training import runs
+from mbpo_jax.training import runs_axis
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from mbpo_jax.training import runs
     ],
 )
 def test_num_run_devices(num_runs, num_devices, expected):
-    assert runs.num_run_devices(num_runs, num_devices) == expected
+    assert runs_axis.num_run_devices(num_runs, num_devices) == expected
 
 
 def walk(shared, scale, key):
@@ -50,10 +50,10 @@ def test_mapping_on_one_device_equals_a_loop(monkeypatch, key, backend, num_runs
     """What is asked for its name alone is the backend: the mapping for a GPU runs anywhere."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     keys, scales = jax.random.split(key, num_runs), jnp.linspace(0.1, 0.9, num_runs)
-    mesh = runs.run_mesh(num_runs)
+    mesh = runs_axis.run_mesh(num_runs)
     assert mesh.size == 1
     with jax.debug_key_reuse(False):
-        mapped = jax.jit(runs.map_runs(walk, mesh))(SHARED, scales, keys)
+        mapped = jax.jit(runs_axis.map_runs(walk, mesh))(SHARED, scales, keys)
         alone = [jax.jit(walk)(SHARED, scales[i], keys[i]) for i in range(num_runs)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), mapped, stacked)
@@ -65,7 +65,7 @@ def test_a_cpu_loops_over_runs_and_an_accelerator_batches_them(
     monkeypatch, backend, traced_once_with
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    mapped = runs.map_runs(lambda shared, x: jnp.sin(x) * shared, runs.run_mesh(3))
+    mapped = runs_axis.map_runs(lambda shared, x: jnp.sin(x) * shared, runs_axis.run_mesh(3))
     jaxpr = jax.make_jaxpr(mapped)(2.0, jnp.ones((3, 2)))
     names = [equation.primitive.name for equation in jaxpr.eqns]
     assert ("scan" in names) == (traced_once_with == "scan")
@@ -78,15 +78,15 @@ ON_SEVERAL_DEVICES = """
 
     import numpy as np
 
-    from mbpo_jax.training import runs
-    from tests.training.test_runs import SHARED, walk
+    from mbpo_jax.training import runs_axis
+    from tests.training.test_runs_axis import SHARED, walk
 
     keys, scales = jax.random.split(jax.random.key(0), 6), jax.numpy.linspace(0.1, 0.9, 6)
-    mesh = runs.run_mesh(6)
+    mesh = runs_axis.run_mesh(6)
     assert mesh.size == 3, mesh
-    sharding = runs.run_sharding(mesh)
+    sharding = runs_axis.run_sharding(mesh)
     placed = jax.device_put((scales, keys), sharding)
-    mapped = jax.jit(runs.map_runs(walk, mesh))(SHARED, *placed)
+    mapped = jax.jit(runs_axis.map_runs(walk, mesh))(SHARED, *placed)
     assert mapped["end"].sharding.is_equivalent_to(sharding, 2), mapped["end"].sharding
     assert len(mapped["end"].sharding.device_set) == 3
     for i in range(6):

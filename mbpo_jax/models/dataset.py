@@ -1,0 +1,122 @@
+"""What a fit of the ensemble reads: hold-out, a bootstrap for each member, scaled rows.
+
+As in MBPO (Janner et al. 2019, arXiv:1906.08253, appendix and published code). Everything stays in
+the order of the replay buffer; what is chosen are rows.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax import replay
+from mbpo_jax.config import FitConfig
+from mbpo_jax.models.ensemble import Ensemble
+from mbpo_jax.nets.normalizer import Scaler, fit_scaler, identity_scaler, scale
+from mbpo_jax.replay import ReplayState
+
+HOLDOUT_BLOCK = 256
+"""Rows of the hold-out that are predicted at once; a memory bound without effect on the result."""
+
+
+class Split(NamedTuple):
+    """Which rows of the buffer are trained on and which are held out.
+
+    Attributes:
+      order: `[capacity]` int32, all rows in random order, valid ones first; the first
+        `num_holdout` of them are held out, the next `num_train` are trained on.
+      num_holdout: int32.
+      num_train: int32.
+    """
+
+    order: jax.Array
+    num_holdout: jax.Array
+    num_train: jax.Array
+
+
+class Dataset(NamedTuple):
+    """What a fit reads; it stays outside of the loops' carries.
+
+    Attributes:
+      inputs: `[capacity, O + A]`, scaled.
+      targets: `[capacity, D]`, scaled.
+      terminated: `[capacity]` float32, 0 or 1.
+      holdout_rows: `[max_holdout]` int32 rows of the buffer.
+      member_rows: `[E, capacity]` int32: the rows that member e trains on, the first `num_train` of
+        each line.
+      num_holdout: int32.
+      num_train: int32.
+    """
+
+    inputs: jax.Array
+    targets: jax.Array
+    terminated: jax.Array
+    holdout_rows: jax.Array
+    member_rows: jax.Array
+    num_holdout: jax.Array
+    num_train: jax.Array
+
+
+def split_rows(key: jax.Array, state: ReplayState, config: FitConfig) -> Split:
+    """Split the valid rows at random into hold-out and training rows."""
+    rows = replay.capacity(state)
+    age = (state.position - 1 - jnp.arange(rows)) % rows
+    order = jnp.argsort(jnp.where(age < state.size, jax.random.uniform(key, (rows,)), jnp.inf))
+    wanted = jnp.floor(state.size * config.holdout_ratio).astype(jnp.int32)
+    num_holdout = jnp.clip(wanted, 1, min(config.max_holdout, rows))
+    return Split(order, num_holdout, state.size - num_holdout)
+
+
+def draw_member_rows(
+    key: jax.Array, split: Split, num_members: int, *, bootstrap: bool
+) -> jax.Array:
+    """Choose the rows each member trains on, `[E, capacity]` int32; the first `num_train` count.
+
+    They are in random order: drawn with replacement, or all training rows, shuffled per member.
+    """
+    shape = (num_members, split.order.shape[0])
+    if bootstrap:
+        slots = jax.random.randint(key, shape, 0, split.num_train)
+    else:
+        place = jax.random.uniform(key, shape)
+        slots = jnp.argsort(jnp.where(jnp.arange(shape[1]) < split.num_train, place, jnp.inf))
+    return split.order[(split.num_holdout + slots) % shape[1]]
+
+
+def make_dataset(
+    key: jax.Array,
+    ensemble: Ensemble,
+    state: ReplayState,
+    config: FitConfig,
+    *,
+    num_members: int,
+    normalize_targets: bool,
+) -> tuple[Dataset, Scaler, Scaler]:
+    """Split the buffer and scale it with the statistics of the training rows.
+
+    Returns:
+      The dataset, the input scaler `[O + A]` and the target scaler `[D]`.
+    """
+    split_key, bootstrap_key = jax.random.split(key)
+    split = split_rows(split_key, state, config)
+    inputs = ensemble.inputs(state.data.observation, state.data.action)
+    targets = ensemble.targets(state.data)
+    place = jnp.arange(replay.capacity(state))
+    trained = (place >= split.num_holdout) & (place < split.num_holdout + split.num_train)
+    weight = jnp.zeros(place.shape).at[split.order].set(trained.astype(jnp.float32))
+    input_scaler = fit_scaler(inputs, weight)
+    target_scaler = (
+        fit_scaler(targets, weight) if normalize_targets else identity_scaler(targets.shape[1])
+    )
+    # The hold-out is read in whole blocks; rows beyond `num_holdout` carry no weight.
+    blocks = -(-min(config.max_holdout, place.shape[0]) // HOLDOUT_BLOCK)
+    dataset = Dataset(
+        inputs=scale(input_scaler, inputs),
+        targets=scale(target_scaler, targets),
+        terminated=1.0 - state.data.discount,
+        holdout_rows=jnp.resize(split.order, (blocks * HOLDOUT_BLOCK,)),
+        member_rows=draw_member_rows(bootstrap_key, split, num_members, bootstrap=config.bootstrap),
+        num_holdout=split.num_holdout,
+        num_train=split.num_train,
+    )
+    return dataset, input_scaler, target_scaler
