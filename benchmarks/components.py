@@ -53,6 +53,7 @@ def compile_seconds(name: str) -> tuple[float, float]:
         jax.clear_caches()
         warm = Timer(WORKLOADS[name]()).compile_seconds
     jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     return cold, warm
 
 
