@@ -56,7 +56,6 @@ class Train:
         from mbpo_jax.training import driver, plan
 
         if self.dry_run:
-            print(config_io.dump_yaml(config))
             plan.dry_run(config, run_dir)
             return 0
         return driver.train(config, run_dir, [PROGRAM, *argv])

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from mbpo_jax.errors import UserError
 
@@ -23,12 +23,13 @@ STRUCTURAL = "structural"
 """Marks a float that decides loop bounds and therefore cannot differ between runs."""
 
 MEMORY_FIELDS = (
-    "replay_capacity, rollout.retain_epochs, rollout.max_length or rollout.rollouts_per_step"
+    "replay_capacity or, for mbpo, rollout.retain_epochs, rollout.max_length or "
+    "rollout.rollouts_per_step"
 )
 """What makes a run smaller, besides fewer seeds; for messages."""
 
-Positive = Annotated[int, Ge(1)]
-NonNegative = Annotated[int, Ge(0)]
+Positive = Annotated[int, Ge(1), Le(2**31 - 1)]
+NonNegative = Annotated[int, Ge(0), Le(2**31 - 1)]
 Rate = Annotated[float, Gt(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 LogVariance = Annotated[float, Ge(-30), Le(30)]
@@ -67,7 +68,7 @@ def is_data(annotation: Any) -> bool:
     return (
         base is float
         or dataclasses.is_dataclass(base)
-        or (bool(arguments) and arguments[0] is float)
+        or (bool(arguments) and is_data(arguments[0]))
     )
 
 
@@ -92,6 +93,8 @@ def field_error(name: str, value: Any, annotation: Any) -> str | None:
             return f"{name}: {value} is too small; use a value >= {limit.ge}"
         if isinstance(limit, Gt) and not value > typing.cast(float, limit.gt):
             return f"{name}: {value} is too small; use a value > {limit.gt}"
+        if isinstance(limit, Lt) and not value < typing.cast(float, limit.lt):
+            return f"{name}: {value} is too large; use a value < {limit.lt}"
         if isinstance(limit, Le) and not value <= typing.cast(float, limit.le):
             return f"{name}: {value} is too large; use a value <= {limit.le}"
     return None
@@ -200,7 +203,7 @@ class FitConfig(_Checked):
     """Adam step size."""
     batch_size: Positive = 256
     """Transitions per member and gradient step."""
-    weight_decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    weight_decays: tuple[Annotated[float, Ge(0)], ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     """Weight of half the squared norm of each layer's kernel, first to last."""
     holdout_ratio: Annotated[float, Gt(0), Le(0.9), STRUCTURAL] = 0.2
     """Share of the data that is held out of training, redrawn at each fit."""
@@ -212,7 +215,7 @@ class FitConfig(_Checked):
     """Stop when no member improves any more, or after `num_steps` gradient steps."""
     patience: NonNegative = 5
     """Stop once more than this many epochs in a row brought no member an improvement."""
-    min_improvement: Annotated[float, Ge(0)] = 0.01
+    min_improvement: Annotated[float, Ge(0), Lt(1)] = 0.01
     """Relative fall of a member's hold-out error that counts as an improvement."""
     max_epochs: Positive | None = None
     """Most epochs in a fit with early stopping; no limit if unset."""

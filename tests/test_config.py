@@ -28,6 +28,9 @@ from mbpo_jax.config import (
         (FitConfig, "holdout_ratio", 0.95, "<= 0.9"),
         (Config, "seed", -1, ">= 0"),
         (EnvConfig, "episode_length", 0, ">= 1"),
+        (FitConfig, "min_improvement", 1.0, "< 1"),
+        (EnsembleConfig, "min_log_variance", -31.0, ">= -30"),
+        (Config, "total_env_steps", 2**31, "<= 2147483647"),
     ],
 )
 def test_a_number_out_of_range_is_named_with_the_range(cls, field, value, accepted):

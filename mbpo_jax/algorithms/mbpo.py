@@ -50,7 +50,8 @@ def mixed_batch(
     real_key, model_key = jax.random.split(key)
     # The factor, two units in the last place, undoes the rounding of, for example, 0.29 * 100.
     num_real = jnp.floor(real_ratio * shape[-1] * (1.0 + 2.4e-7))
-    is_real = jnp.arange(shape[-1]) < num_real
+    # Without a finite prediction yet, there are no model transitions to draw.
+    is_real = (jnp.arange(shape[-1]) < num_real) | (model.size == 0)
     batches = replay.sample(real_key, real, shape), replay.sample(model_key, model, shape)
 
     def mix(a: jax.Array, b: jax.Array) -> jax.Array:

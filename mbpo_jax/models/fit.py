@@ -268,6 +268,8 @@ def output_names(target_size: int) -> list[str]:
 def holdout_metrics(error: jax.Array, target_scaler: Scaler, dataset: Dataset) -> Metrics:
     """Report error and R2 on the hold-out, averaged over elites, in total and per output.
 
+    Where a target is constant there is no R2; its error, subtracted from 1, stands in its place.
+
     Args:
       error: `[num_elites, D]` mean squared error, scaled.
       target_scaler: `[D]`, to return to the environment's units.

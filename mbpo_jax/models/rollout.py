@@ -126,7 +126,7 @@ def map_blocks(
     """Apply `fn` to one block of `rows [E, N, ...]` after the other, cut along `N`.
 
     Args:
-      fn: `(key, rows [E, n, ...]) -> arrays [E, n, ...]`, where `E n` is at most `BLOCK_ROWS`.
+      fn: `(key, rows [E, n, ...]) -> arrays [E, n, ...]`, `E n` being `BLOCK_ROWS` at most.
       key: a key, used up; each block gets its own.
       rows: as above; the last block is filled up with zeros.
 

@@ -180,7 +180,8 @@ class Training:
         self._log.write_evals(host.evaluation)
         means = [row["return_mean"] for row in host.evaluation]
         target = config.stop_at_return
-        host.solved = host.solved + 1 if target is not None and min(means) >= target else 0
+        solved = target is not None and all(mean >= target for mean in means)
+        host.solved = host.solved + 1 if solved else 0
         for run in set(host.diverged()) - known:
             self._progress.print(
                 f"warning: run {run} (seed {seeds(config)[run]}) became non-finite before "

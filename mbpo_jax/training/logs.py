@@ -19,6 +19,7 @@ from mbpo_jax.files import LogError, append_rows, to_plain
 
 EVALS = "evals.jsonl"
 METRICS = "metrics.jsonl"
+ROW_FILES = (EVALS, METRICS)
 BEGINNING: Mapping[str, int] = {EVALS: 0, METRICS: 0, "env_steps": -1}
 """Position of a log that holds nothing."""
 
@@ -38,7 +39,7 @@ class RunLog:
         self._writers: dict[int, SummaryWriter] = {}
         self._purge_step: int | None = None
         self._env_steps = BEGINNING["env_steps"]
-        for name in (EVALS, METRICS):
+        for name in ROW_FILES:
             append_rows(directory / name, [])
 
     def write_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -51,7 +52,7 @@ class RunLog:
 
     def position(self) -> dict[str, int]:
         """Return where the log stands: file sizes in bytes, and the newest step in it."""
-        sizes = {name: (self._directory / name).stat().st_size for name in (EVALS, METRICS)}
+        sizes = {name: (self._directory / name).stat().st_size for name in ROW_FILES}
         return {**sizes, "env_steps": self._env_steps}
 
     def rewind(self, position: Mapping[str, int]) -> None:
@@ -62,10 +63,10 @@ class RunLog:
         Raises:
           LogError: a file is shorter than it was at that position. Nothing is changed then.
         """
-        for name in (EVALS, METRICS):
+        for name in ROW_FILES:
             self._check_reaches(self._directory / name, position[name])
         self.close()
-        for name in (EVALS, METRICS):
+        for name in ROW_FILES:
             os.truncate(self._directory / name, position[name])
         self._env_steps = position["env_steps"]
         self._purge_step = self._env_steps + 1

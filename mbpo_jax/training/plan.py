@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from mbpo_jax import replay
+from mbpo_jax import config_io, replay
 from mbpo_jax.config import MEMORY_FIELDS, Config, ConfigError
 from mbpo_jax.envs import make_env
 from mbpo_jax.models.rollout import BLOCK_ROWS
@@ -41,7 +41,8 @@ def updates_per_chunk(config: Config) -> int:
 def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:
     """Estimate the memory that one device needs.
 
-    Besides the state of its runs, a device holds what a model rollout needs: some copies of all its
+    Besides the state of its runs, a device holds what a fit needs: scaled copies of the replay
+    buffer and the rows of each member; and what a model rollout needs: some copies of all its
     transitions, and the activations of a block of rows. On a CPU the loop over several runs copies
     the state of each in and out.
 
@@ -51,16 +52,18 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
       runs_per_device: runs that share a device.
     """
     state = devices.tree_bytes(run)
-    rollout = 0
+    fit = rollout = 0
     if config.algorithm == "mbpo":
         rows = config.rollout.rollouts_per_step * config.steps_per_fit
-        row_bytes = devices.tree_bytes(run.replay.data) // replay.capacity(run.replay)
-        widest = max(*config.ensemble.hidden_sizes, *config.sac.hidden_sizes)
+        capacity = replay.capacity(run.replay)
+        row_bytes = devices.tree_bytes(run.replay.data) // capacity
+        fit = capacity * 2 * (row_bytes + 4 * config.ensemble.num_members)
+        widest = max(1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes)
         rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest
     if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
-        return (state + rollout) * runs_per_device
+        return (state + fit + rollout) * runs_per_device
     copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
-    return state * copies + rollout
+    return state * copies + fit + rollout
 
 
 def check_fits(config: Config) -> Plan:
@@ -91,7 +94,7 @@ def describe_memory(plan: Plan) -> str:
 
 
 def dry_run(config: Config, run_dir: Path) -> None:
-    """Print what `train` would do: sizes, memory and number of runs; train nothing.
+    """Print what `train` would do: settings, sizes, memory and number of runs; train nothing.
 
     Raises:
       ConfigError: as `train`.
@@ -99,6 +102,7 @@ def dry_run(config: Config, run_dir: Path) -> None:
     devices.use_host_devices(config.num_seeds)
     plan = check_fits(config)
     spec = make_env(config.env).spec
+    print(config_io.dump_yaml(config))
     updates = num_chunks(config) * updates_per_chunk(config)
     rows = {
         "run directory": run_dir,

@@ -10,11 +10,13 @@ from typing import Any
 from mbpo_jax import config_io
 from mbpo_jax.config import Config, ConfigError
 from mbpo_jax.files import replacing, write_json_atomic
+from mbpo_jax.training import logs
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 STATUS = "status.json"
 ENVIRONMENT = "environment.json"
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -27,7 +29,8 @@ def opened(run_dir: Path, config: Config) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(run_dir / ".lock", "w")  # noqa: SIM115 - held until the block ends
+        _refuse_foreign(run_dir)
+        lock = open(run_dir / LOCK, "w")  # noqa: SIM115 - held until the block ends
     except OSError as error:
         raise ConfigError(
             f"cannot write to the run directory {run_dir}: {error.strerror}; "
@@ -45,6 +48,18 @@ def opened(run_dir: Path, config: Config) -> Iterator[None]:
         yield
 
 
+def _refuse_foreign(run_dir: Path) -> None:
+    """Raise an error where files of another origin have the names that a run would write."""
+    if any((run_dir / name).exists() for name in (LOCK, STATUS, ENVIRONMENT)):
+        return
+    foreign = [name for name in (CONFIG, *logs.ROW_FILES) if (run_dir / name).exists()]
+    if foreign:
+        raise ConfigError(
+            f"{run_dir} is no run directory, and training there would overwrite "
+            f"{' and '.join(foreign)}; choose another --run-dir"
+        )
+
+
 def _claim(run_dir: Path, config: Config) -> None:
     path = run_dir / CONFIG
     # A run without a checkpoint that has not ended has nothing to lose.
@@ -52,6 +67,7 @@ def _claim(run_dir: Path, config: Config) -> None:
     if not path.exists() or not (ended or any((run_dir / CHECKPOINTS).glob("*"))):
         with replacing(path) as file:
             file.write(config_io.dump_yaml(config).encode())
+        (run_dir / ENVIRONMENT).unlink(missing_ok=True)  # nothing is resumed
         return
     differences = config_io.diff_configs(load_config(run_dir), config)
     if differences:
@@ -78,7 +94,7 @@ def write_environment(run_dir: Path, info: dict[str, Any]) -> None:
     """Say in `environment.json` where the run goes on; under `earlier`, where it was before."""
     try:
         before = json.loads((run_dir / ENVIRONMENT).read_text())
-        earlier = [*before.pop("earlier"), before]
+        earlier = [*before.pop("earlier", []), before]
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         earlier = []
     write_json_atomic(run_dir / ENVIRONMENT, {**info, "earlier": earlier})

@@ -1,7 +1,7 @@
 """How the runs axis is mapped: a property of the device, chosen in one place.
 
-On an accelerator `vmap` fills the card. On a CPU `vmap` of small matrix products is slower than a
-loop over runs, and one host device per core, each looping over its share, is fastest
+On an accelerator `vmap` fills the card. On a CPU `vmap` of small matrix products is no faster than
+a loop over runs, and one host device per core, each looping over its share, is fastest
 (`benchmarks/results/runs_axis.jsonl`).
 """
 

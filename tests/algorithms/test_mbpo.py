@@ -65,6 +65,14 @@ def test_large_batches_are_not_off_by_the_rounding_of_single_precision(
     assert np.sum(np.asarray(batch.reward) == REAL) == num_real
 
 
+def test_while_there_are_no_model_transitions_all_are_real(key):
+    column = jnp.ones((4, 1))
+    ones = Transition(column, column, jnp.ones(4), jnp.ones(4), column)
+    real, none = replay.add(replay.init(4, 1, 1), ones), replay.init(4, 1, 1)
+    for leaf in mbpo.mixed_batch(key, real, none, (20,), 0.05):
+        np.testing.assert_array_equal(leaf, 1.0)
+
+
 def test_rows_of_a_batch_are_drawn_from_all_of_either_source(key):
     rows = jnp.arange(4.0)
     column = rows[:, None]

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from mbpo_jax import config_io
 from mbpo_jax.config import Config, ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
-from mbpo_jax.training import devices, driver, loop, plan, playback
+from mbpo_jax.training import compiled, devices, driver, loop, plan, playback
 from tests.probe_environments import linear_gaussian
 
 SMALL = {
@@ -190,6 +191,15 @@ def test_directory_that_cannot_be_written_is_an_error():
         train(small_config(), Path("file/run"))
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "evals.jsonl"])
+def test_files_that_are_not_ours_are_not_overwritten(name):
+    Path(name).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"would overwrite {name}; choose another --run-dir"):
+        train(small_config(), Path())
+    assert [path.name for path in Path().iterdir()] == [name]
+    assert Path(name).read_text() == "mine"
+
+
 def test_directory_in_use_is_an_error(monkeypatch):
     messages = []
 
@@ -208,6 +218,25 @@ def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
     with pytest.raises(ConfigError, match=r"GiB, but has .* lower num_seeds"):
         train(small_config())
     assert not Path("run").exists()
+
+
+def test_the_memory_estimate_holds_what_the_step_holds():
+    """XLA tells what its program needs, arguments and temporaries; a little more is its own."""
+    config = small_config(
+        num_seeds=1, replay_capacity=200_000, total_env_steps=200_000, eval_every=100_000
+    )
+    rollout = dataclasses.replace(config.rollout, rollouts_per_step=2000)
+    config = dataclasses.replace(config, rollout=rollout)
+    runs = compiled.make_runs(config)
+    program = loop.make_program(driver.make_env(config.env))
+    shapes = compiled.state_shapes(program, runs)
+    step = jax.jit(lambda config, state: program.step(config, config.random_steps, state))
+    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes)
+    numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), runs.config)
+    needed = step.lower(numbers, one_run).compile().memory_analysis()
+    total = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+    estimate = plan.check_fits(config).bytes_per_device
+    assert 0.9 * total < estimate < 3.0 * total
 
 
 def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
@@ -260,9 +289,11 @@ def test_evaluating_a_run_directory_prints_every_run(capsys):
     ]
 
 
-def test_dry_run_prints_sizes_and_leaves_nothing(capsys):
+def test_dry_run_prints_settings_and_sizes_and_leaves_nothing(capsys):
     plan.dry_run(small_config(), Path("run"))
     printed = capsys.readouterr().out
+    Path("settings.yaml").write_text(printed.split("\n\n")[0])
+    assert config_io.load_yaml_config(Path("settings.yaml")) == small_config()
     assert "2 (seeds 0 to 1)" in printed
     assert "GiB" in printed
     assert not Path("run").exists()
