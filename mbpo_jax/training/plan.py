@@ -58,7 +58,7 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
         capacity = replay.capacity(run.replay)
         row_bytes = devices.tree_bytes(run.replay.data) // capacity
         fit = capacity * 2 * (row_bytes + 4 * config.ensemble.num_members)
-        widest = max(1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes)
+        widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest
     if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
         return (state + fit + rollout) * runs_per_device
