@@ -4,9 +4,9 @@ Compares evaluation return against environment steps of MBPO (updates per step a
 SAC with as many updates per step, and SAC with one. The claim behind it is Janner et al. 2019
 (arXiv:1906.08253, figure 2): MBPO needs several times fewer environment steps than SAC.
 
-On `inverted_double_pendulum` there is also MBPO with scaled targets. Brax takes 10 from the reward in
-the step that ends an episode. Most of the model's squared error is in that jump, so that it alone
-decides when a fit with unscaled targets stops.
+On `inverted_double_pendulum` there is also MBPO with scaled targets. Brax takes 10 from the reward
+in the step that ends an episode. Most of the model's squared error is in that jump, so that it
+alone decides when a fit with unscaled targets stops.
 
 Every combination is a run directory under `runs/small_brax/`, so the script can be stopped and
 started again. Raw rows go to `experiments/results/small_brax.jsonl`, the figure beside it.
