@@ -5,6 +5,7 @@ Nothing here imports JAX before the arguments are parsed: help and mistakes are 
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from mbpo_jax.presets import PRESETS, environment_preset, preset
 PROGRAM = "mbpo-jax"
 EXIT_BAD_INPUT = 2
 EXIT_KILLED_BY_CTRL_C = 130
+EXIT_BROKEN_PIPE = 141
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +157,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         base = layered_config(argv)
         command = _parse(argv, base)
-        return command.run(base, argv) if isinstance(command, Train) else command.run()
+        code = command.run(base, argv) if isinstance(command, Train) else command.run()
+        sys.stdout.flush()  # a reader that has gone is noticed here, and not when Python ends
+        return code
     except SystemExit as end:  # tyro has printed help, or what is wrong with the options
         return end.code if isinstance(end.code, int) else EXIT_BAD_INPUT
     except UserError as error:
         return _report(*error.args)
+    except BrokenPipeError:  # whoever read our output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except OSError as error:
         return _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:

@@ -165,6 +165,13 @@ def test_ctrl_c_before_training_ends_quietly(monkeypatch, calls, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_reader_that_leaves_early_gets_no_error_message():
+    command = f"{sys.executable} -m mbpo_jax presets hopper | true; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+    assert ended.stdout in ("0\n", f"{cli.EXIT_BROKEN_PIPE}\n")  # it may have been faster
+
+
 def test_help_shows_the_values_of_the_environment(capsys):
     assert cli.main(["train", "halfcheetah", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
