@@ -17,8 +17,8 @@ import jax
 from benchmarks.workloads import WORKLOADS, Timer
 
 
-def operations(directory: Path) -> dict[str, float]:
-    """Return microseconds by operation, longest first, of the trace in a directory."""
+def operations(directory: Path) -> collections.Counter[str]:
+    """Return microseconds by operation of the trace in a directory."""
     (path,) = directory.rglob("*.trace.json.gz")
     with gzip.open(path) as file:
         events = json.load(file)["traceEvents"]
@@ -27,7 +27,7 @@ def operations(directory: Path) -> dict[str, float]:
         # What XLA executes has the name of its module; the rest is JAX's own and Python's.
         if event.get("ph") == "X" and "hlo_op" in event.get("args", {}):
             totals[event["name"]] += event["dur"]
-    return dict(totals.most_common())
+    return totals
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
             seconds = timer(units)
         totals = operations(Path(directory))
     print(f"{seconds * 1e6:10.3f} us in all")
-    for name, microseconds in list(totals.items())[: arguments.top]:
+    for name, microseconds in totals.most_common(arguments.top):
         print(f"{microseconds / units:10.3f} us {name}")
 
 

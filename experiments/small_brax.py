@@ -60,12 +60,9 @@ def variants(environment: str, budget: Budget) -> Iterator[tuple[str, Config]]:
         fit = dataclasses.replace(base.fit, patience=50)
         yield "MBPO, longer fits", dataclasses.replace(many, fit=fit)
     yield "SAC, as many updates", dataclasses.replace(many, algorithm="sac")
-    one = dataclasses.replace(base.sac, utd_ratio=1)
-    steps = budget.steps
-    yield (
-        "SAC, 1 update",
-        dataclasses.replace(base, algorithm="sac", sac=one, total_env_steps=steps),
-    )
+    sac = dataclasses.replace(base.sac, utd_ratio=1)
+    one = dataclasses.replace(base, algorithm="sac", sac=sac, total_env_steps=budget.steps)
+    yield "SAC, 1 update", one
 
 
 def run_directory(environment: str, label: str) -> Path:

@@ -184,7 +184,6 @@ def branch(
     """
     start_key, steps_key = jax.random.split(key)
     elites = select_members(model, model.elites)
-
     num_elites = elites.elites.shape[0]
 
     def act_and_predict(key: jax.Array, observation: jax.Array) -> tuple[jax.Array, Step]:
