@@ -3,10 +3,11 @@
 Each workload is the function that training compiles, not a copy of it.
 """
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +17,22 @@ from benchmarks import worker
 from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
-from mbpo_jax.envs.termination import termination_fn
-from mbpo_jax.models import fit, rollout
+from mbpo_jax.models import fit
 from mbpo_jax.models.dataset import make_dataset
 from mbpo_jax.models.ensemble import make_ensemble
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import TrainState, update_agent
-from mbpo_jax.types import EnvSpec, EnvState, Transition
+from mbpo_jax.types import Env, EnvSpec, EnvState, Transition
 
 SPEC = EnvSpec("hopper", worker.OBSERVATION_SIZE, worker.ACTION_SIZE, 1000, 1, 0.008)
+
+
+def _unused(*_: object) -> NoReturn:
+    raise NotImplementedError("no workload steps the environment")
+
+
+ENV = Env(SPEC, _unused, _unused)
 CONFIG = Config(
     algorithm="sac",
     env=EnvConfig(name="hopper"),
@@ -39,6 +46,13 @@ CONFIG = Config(
     ),
     fit=FitConfig(batch_size=worker.BATCH_SIZE, holdout_ratio=worker.HOLDOUT_RATIO),
     rollout=RolloutConfig(),
+)
+# One fit starts all rollouts, and the model transitions of an epoch are kept.
+BRANCHED_CONFIG = dataclasses.replace(
+    CONFIG,
+    algorithm="mbpo",
+    steps_per_fit=worker.NUM_ROLLOUTS // CONFIG.rollout.rollouts_per_step,
+    epoch_length=worker.ROLLOUT_BUFFER_SIZE // CONFIG.rollout.rollouts_per_step,
 )
 
 
@@ -101,21 +115,23 @@ def sac_flops() -> float:
 
 def sac_update() -> Workload:
     """Return the 20 updates that follow an environment step, their batches' sampling included."""
-    algorithm = make_algorithm(SPEC, CONFIG)
+    algorithm = make_algorithm(ENV, CONFIG)
     observation = jnp.zeros(SPEC.observation_size)
     state = TrainState(
         key=jax.random.key(0),
         env=EnvState((), observation, jnp.int32(0), jnp.bool_(False)),
         replay=filled_buffer(),
+        model=(),
         experience=(),
         agent=algorithm.agent.init(jax.random.key(1)),
+        memory=(),
         episode_return=jnp.float32(0),
         healthy=jnp.bool_(True),
     )
 
     def fn(state: TrainState) -> TrainState:
         key, update_key = jax.random.split(state.key)
-        return update_agent(algorithm, CONFIG, update_key, state._replace(key=key))[0]
+        return update_agent(algorithm, update_key, state._replace(key=key), ())[0]
 
     return Workload(fn, state, CONFIG.sac.utd_ratio, sac_flops())
 
@@ -164,31 +180,27 @@ def ensemble_step() -> Workload:
 
 def model_rollout() -> Workload:
     """Return 100,000 branched rollouts of length 1 and the storing of their transitions."""
-    optimizer = optax.adam(CONFIG.fit.learning_rate)
-    ensemble = make_ensemble(SPEC, CONFIG.ensemble, optimizer, learned_termination=False)
-    model = ensemble.init(jax.random.key(0))
-    agent = make_algorithm(SPEC, CONFIG).agent
-    agent_state = agent.init(jax.random.key(1))
-    buffer = replay.init(worker.ROLLOUT_BUFFER_SIZE, SPEC.observation_size, SPEC.action_size)
+    agent, experience, model, _ = make_algorithm(ENV, BRANCHED_CONFIG)
+    assert model is not None
+    assert agent.policy is not None
+    make_policy = agent.policy
 
     def fn(carry):
-        key, agent_state, model, real, buffer = carry
-        key, rollout_key = jax.random.split(key)
-        buffer, _ = rollout.branch(
-            rollout_key,
-            ensemble,
-            model,
-            termination_fn("hopper", "known", "generalized"),
-            lambda key, observation: agent.sample_action(key, agent_state, observation),
-            real,
-            buffer,
-            num_rollouts=worker.NUM_ROLLOUTS,
-            length=1,
-            max_size=worker.ROLLOUT_BUFFER_SIZE,
-        )
-        return key, agent_state, model, real, buffer
+        key, agent_state, model_state, real, buffer, env_steps = carry
+        key, refresh_key = jax.random.split(key)
+        view, policy = model.ready(model_state), make_policy(agent_state)
+        buffer, _ = experience.refresh(refresh_key, buffer, view, real, policy, env_steps)
+        return key, agent_state, model_state, real, buffer, env_steps
 
-    carry = (jax.random.key(2), agent_state, model, filled_buffer(), buffer)
+    carry = (
+        jax.random.key(2),
+        agent.init(jax.random.key(1)),
+        model.init(jax.random.key(0)),
+        filled_buffer(),
+        experience.init(),
+        # Traced, as in training: the length of the rollouts follows from it.
+        jnp.int32(BRANCHED_CONFIG.random_steps),
+    )
     return Workload(fn, carry, worker.NUM_ROLLOUTS, 2.0 * (member_weights() + policy_weights()))
 
 

@@ -18,16 +18,15 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from experiments import common
 from mbpo_jax.config import Config
-from mbpo_jax.files import Row, append_rows, read_rows
+from mbpo_jax.files import Row, read_rows
 from mbpo_jax.presets import environment_preset
 
 ENVIRONMENTS = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
-RESULTS = Path(__file__).parent / "results"
-RUNS = Path("runs") / "small_brax"
+NAME = "small_brax"
 
 
 class Budget(NamedTuple):
@@ -65,45 +64,20 @@ def variants(environment: str, budget: Budget) -> Iterator[tuple[str, Config]]:
     yield "SAC, 1 update", one
 
 
-def run_directory(environment: str, label: str) -> Path:
-    """Return where a combination is trained."""
-    return RUNS / f"{environment}-{label.lower().translate(str.maketrans(' ', '-', ','))}"
-
-
-def train(environments: Sequence[str], budget: Budget) -> int:
-    """Train every combination that is not finished; return the first exit code that is not 0."""
-    from mbpo_jax.training import devices, driver
-
-    devices.use_compilation_cache(devices.default_cache_directory())
-    for environment in environments:
-        for label, config in variants(environment, budget):
-            print(f"--- {environment}: {label}", flush=True)
-            code = driver.train(config, run_directory(environment, label), sys.argv)
-            if code:
-                return code
-    return 0
-
-
-def collect(environments: Sequence[str], budget: Budget) -> list[Row]:
-    """Return the evaluations of all combinations, each row with its environment and learner."""
-    rows: list[Row] = []
-    for environment in environments:
-        for label, _ in variants(environment, budget):
-            path = run_directory(environment, label) / "evals.jsonl"
-            if path.exists():
-                head = {"environment": environment, "learner": label}
-                rows += [head | row for row in read_rows(path)]
-    return rows
+def entries(environments: Sequence[str], budget: Budget) -> list[common.Entry]:
+    """Return all combinations."""
+    return [
+        common.Entry(environment, label, config)
+        for environment in environments
+        for label, config in variants(environment, budget)
+    ]
 
 
 def draw(rows: list[Row]) -> None:
     """Draw return against environment steps, a panel for each environment."""
-    from mbpo_jax.reports.plots import comparison_curves
+    from mbpo_jax.reports.comparison import comparison_curves
 
-    panels: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        panels.setdefault(row["environment"], {}).setdefault(row["learner"], []).append(row)
-    comparison_curves(RESULTS / "small_brax.png", panels)
+    comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows))
 
 
 def main() -> int:
@@ -126,20 +100,14 @@ def main() -> int:
     arguments = parser.parse_args()
     environments: list[str] = arguments.environment or list(ENVIRONMENTS)
     budget = Budget(arguments.num_seeds, arguments.steps, arguments.many_update_steps)
-    raw = RESULTS / "small_brax.jsonl"
-    if not arguments.draw_only:
-        code = train(environments, budget)
-        if code:
-            return code
-        others = read_rows(raw) if raw.exists() else []
-        kept = [row for row in others if row["environment"] not in environments]
-        fresh = collect(environments, budget)
-        raw.unlink(missing_ok=True)
-        append_rows(
-            raw, sorted(kept + fresh, key=lambda row: ENVIRONMENTS.index(row["environment"]))
-        )
-    draw(read_rows(raw))
-    return 0
+    if arguments.draw_only:
+        draw(read_rows(common.results_file(NAME)))
+        return 0
+    chosen = entries(environments, budget)
+    code = common.train(NAME, chosen)
+    if code == 0:
+        draw(common.collect(NAME, chosen))
+    return code
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Nothing here imports JAX before the arguments are parsed: help and mistakes are 
 
 import argparse
 import dataclasses
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, ConfigError, EnvConfig
-from mbpo_jax.errors import UserError
+from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, SUMMARIES, Config, EnvConfig
+from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.presets import PRESETS, environment_preset, preset
 
 PROGRAM = "mbpo-jax"
@@ -86,7 +87,7 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Render:
-    """Draw an episode of a trained policy: rollout.html and, with OpenGL, rollout.webp."""
+    """Draw an episode of a trained policy: rollout.html and rollout.webp, or episode.png."""
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """Directory that `train` wrote."""
@@ -209,16 +210,24 @@ def layered_config(argv: Sequence[str]) -> Config:
 
 def default_run_dir(config: Config, presets: Sequence[str] = ()) -> Path:
     """Return where a run goes if the user does not say: a name for what is often varied."""
-    backend = [] if config.env.backend == EnvConfig().backend else [config.env.backend]
+    usual = (EnvConfig().backend, "analytic")
+    varied = [] if config.env.backend in usual else [config.env.backend]
+    varied += [config.algorithm, *([config.model] if config.model == "oracle" else [])]
     last = config.seed + config.num_seeds - 1
     seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
-    return Path("runs", "-".join([config.env.name, *backend, config.algorithm, *presets, seeds]))
+    return Path("runs", "-".join([config.env.name, *varied, *presets, seeds]))
+
+
+def train_help() -> str:
+    """Return the description of `train`, with a line for each algorithm."""
+    algorithms = (f"- {name}: {summary}" for name, summary in SUMMARIES.items())
+    return "\n".join([str(inspect.getdoc(Train)), "\nAlgorithms:\n", *algorithms])
 
 
 def _parse(argv: Sequence[str], base: Config) -> Any:
     train = Train(environment=tyro.MISSING, settings=base)
     verbs = (
-        Annotated[Train, subcommand("train", default=train)]
+        Annotated[Train, subcommand("train", default=train, description=train_help())]
         | Annotated[Eval, subcommand("eval")]
         | Annotated[Render, subcommand("render")]
         | Annotated[Envs, subcommand("envs")]

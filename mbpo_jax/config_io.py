@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import Config, ConfigError, suggestion
+from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.presets import ENVIRONMENT_PRESETS, unknown_environment
 
 

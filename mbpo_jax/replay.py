@@ -1,7 +1,8 @@
-"""A ring buffer of transitions on the device: init, add, sample, newest; nothing else.
+"""A ring buffer of transitions on the device: init, add, ways to draw from it; nothing else.
 
 Rows are written at `position + arange(n)` modulo the capacity, so the valid rows are always the
-newest `size` ones. Everything here costs O(rows touched), never O(capacity), also under `vmap`.
+newest `size` ones. Everything here but `sample_initial` costs O(rows touched), never O(capacity),
+also under `vmap`.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.types import Transition
+from mbpo_jax.types import PyTree, Transition
 
 
 class ReplayState(NamedTuple):
@@ -26,14 +27,45 @@ class ReplayState(NamedTuple):
     size: jax.Array
 
 
-def init(capacity: int, observation_size: int, action_size: int) -> ReplayState:
-    """Allocate an empty buffer, filled with zeros."""
+class Sequence(NamedTuple):
+    """Transitions that were made one after the other.
+
+    Attributes:
+      transitions: `[..., T]`.
+      connected: `[..., T]` bool, whether a transition goes on where the one before it led, as far
+        back as the first. A time limit and the newest row break a sequence; what follows the
+        break belongs to another episode, or to nothing at all.
+    """
+
+    transitions: Transition
+    connected: jax.Array
+
+
+def init(
+    capacity: int,
+    observation_size: int,
+    action_size: int,
+    *,
+    log_prob: bool = False,
+    simulator: PyTree = (),
+) -> ReplayState:
+    """Allocate an empty buffer, filled with zeros.
+
+    Args:
+      capacity: rows.
+      observation_size: `O`.
+      action_size: `A`.
+      log_prob: whether rows hold log-densities of their actions.
+      simulator: one simulator state, or its shapes, if rows hold them.
+    """
     data = Transition(
         observation=jnp.zeros((capacity, observation_size)),
         action=jnp.zeros((capacity, action_size)),
         reward=jnp.zeros(capacity),
         discount=jnp.zeros(capacity),
         next_observation=jnp.zeros((capacity, observation_size)),
+        log_prob=jnp.zeros(capacity) if log_prob else (),
+        simulator=jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), simulator),
     )
     return ReplayState(data, jnp.int32(0), jnp.int32(0))
 
@@ -94,6 +126,35 @@ def take(state: ReplayState, rows: jax.Array) -> Transition:
 def sample(key: jax.Array, state: ReplayState, shape: tuple[int, ...]) -> Transition:
     """Draw valid transitions, uniformly and with replacement."""
     return take(state, sample_rows(key, state, shape))
+
+
+def sample_sequences(
+    key: jax.Array, state: ReplayState, shape: tuple[int, ...], length: int
+) -> Sequence:
+    """Draw sequences `[*shape, length]` that begin at any valid row, uniformly."""
+    age = jax.random.randint(key, (*shape, 1), 0, jnp.maximum(state.size, 1))
+    ages = age - jnp.expand_dims(jnp.arange(length), tuple(range(len(shape))))
+    transitions = take(state, (state.position - 1 - jnp.maximum(ages, 0)) % capacity(state))
+    led = transitions.next_observation[..., :-1, :]
+    follows = jnp.all(led == transitions.observation[..., 1:, :], axis=-1) & (ages[..., 1:] >= 0)
+    first = jnp.ones((*shape, 1), bool)
+    broken = jnp.cumsum(~jnp.concatenate([first, follows], axis=-1), axis=-1)
+    return Sequence(transitions, broken == 0)
+
+
+def sample_initial(key: jax.Array, state: ReplayState, shape: tuple[int, ...]) -> Transition:
+    """Draw transitions with which an episode began, uniformly; O(capacity).
+
+    They are told by an observation to which the row before did not lead. The oldest row counts too,
+    though it may lie within an episode whose beginning was overwritten.
+    """
+    rows = capacity(state)
+    age = (state.position - 1 - jnp.arange(rows)) % rows
+    before = jnp.roll(state.data.next_observation, 1, axis=0)
+    led = jnp.all(before == state.data.observation, axis=-1) & (age < state.size - 1)
+    count = jnp.cumsum((age < state.size) & ~led)
+    rank = jax.random.randint(key, shape, 0, jnp.maximum(count[-1], 1))
+    return take(state, jnp.searchsorted(count, rank, side="right"))
 
 
 def newest(state: ReplayState, num_rows: int) -> tuple[Transition, jax.Array]:

@@ -24,6 +24,10 @@ class Transition(NamedTuple):
       discount: `[...]` float32, 1 - terminated. The discount factor is not in it, and a time
         limit leaves it 1.
       next_observation: `[..., O]` float32, the true successor: never an observation after a reset.
+      log_prob: `[...]` float32, log-density of the action under the policy that took it; () where
+        no algorithm asks for it.
+      simulator: state of the simulator at `observation`, from which the true system can go on; ()
+        where no algorithm asks for it.
     """
 
     observation: jax.Array
@@ -31,6 +35,8 @@ class Transition(NamedTuple):
     reward: jax.Array
     discount: jax.Array
     next_observation: jax.Array
+    log_prob: jax.Array | tuple[()] = ()
+    simulator: PyTree = ()
 
 
 class EnvSpec(NamedTuple):
@@ -43,6 +49,8 @@ class EnvSpec(NamedTuple):
       episode_length: time limit in simulator steps (an action counts `action_repeat` of them).
       action_repeat: simulator steps per action.
       dt: seconds of simulated time per action.
+      tabular: observations are one-hot, a component for each state, and the largest component of
+        an action names one of `A` moves.
     """
 
     name: str
@@ -51,6 +59,7 @@ class EnvSpec(NamedTuple):
     episode_length: int
     action_repeat: int
     dt: float
+    tabular: bool = False
 
 
 class EnvState(NamedTuple):
@@ -90,42 +99,116 @@ Policy = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, observation [..., O]) -> action [..., A]` in [-1, 1]."""
 
 
-class Experience(NamedTuple):
-    """Which transitions feed an update: the first of the three slots of an algorithm.
+class Point(NamedTuple):
+    """Where model rollouts are.
 
     Attributes:
-      init: `key -> state` of whatever the experience needs besides the replay buffer.
-      refresh: `(key, state, replay, policy, env_steps) -> (state, Metrics)`, at the start of each
-        chunk: fits models and makes their data. `env_steps` counts the transitions made so far and
-        is the same for all runs.
-      sample: `(key, state, replay, shape) -> Transition [*shape, ...]`.
-      diagnose: `(state, replay) -> Metrics`, at the end of each chunk.
+      observation: `[B, O]` float32.
+      simulator: state of the simulator `[B, ...]` for the true system; () for a learned model.
     """
 
+    observation: jax.Array
+    simulator: PyTree = ()
+
+
+class Prediction(NamedTuple):
+    """Sampled outcome of one model step.
+
+    Attributes:
+      reward: `[B]`.
+      discount: `[B]`, 0 where termination is predicted or the prediction is not finite, else 1.
+      finite: `[B]` bool.
+    """
+
+    reward: jax.Array
+    discount: jax.Array
+    finite: jax.Array
+
+
+class DynamicsModel(NamedTuple):
+    """A system that can be rolled out from any state: a learned one, or the true one.
+
+    Attributes:
+      num_members: systems between which it is uncertain; 1 for the true one.
+      needs_simulator: rollouts start from simulator states, which the replay buffer has to keep.
+      init: `key -> state`.
+      fit: `(key, state, replay, env_steps) -> (state, Metrics)`; `env_steps` counts the transitions
+        made so far and is the same for all runs.
+      ready: `state -> view`, what predictions need of a state, made once for many of them.
+      start: `(observation [B, O], simulator) -> Point`.
+      follow: `(key, view, Transition [B]) -> (Point, Transition [B])`, where rollouts go on after
+        real transitions. The true system makes the transitions again, because simulator states are
+        kept of their beginnings, not of their ends.
+      step: `(key, view, Point, action [B, A], propagation) -> (Point, Prediction)`, differentiable
+        in point and action. With propagation "trajectory" the i-th of `num_members` equal shares of
+        the rows meets the i-th member.
+      diagnose: `(state, replay) -> Metrics`, on transitions that were made after the fit.
+    """
+
+    num_members: int
+    needs_simulator: bool
     init: Callable[[jax.Array], PyTree]
-    refresh: Callable[..., tuple[PyTree, Metrics]]
-    sample: Callable[..., Transition]
+    fit: Callable[..., tuple[PyTree, Metrics]]
+    ready: Callable[[PyTree], PyTree]
+    start: Callable[[jax.Array, PyTree], Point]
+    follow: Callable[[jax.Array, PyTree, Transition], tuple[Point, Transition]]
+    step: Callable[[jax.Array, PyTree, Point, jax.Array, str], tuple[Point, Prediction]]
     diagnose: Callable[..., Metrics]
 
 
+class Experience(NamedTuple):
+    """Which transitions feed an update.
+
+    Attributes:
+      init: `() -> state` of whatever the experience needs besides the replay buffer.
+      refresh: `(key, state, view, replay, policy, env_steps) -> (state, Metrics)`, after a fit:
+        makes model data. `view` is the model's.
+      sample: `(key, state, replay, shape) -> batch [*shape, ...]`: transitions, or what else the
+        agent's update reads.
+    """
+
+    init: Callable[[], PyTree]
+    refresh: Callable[..., tuple[PyTree, Metrics]]
+    sample: Callable[..., PyTree]
+
+
 class Agent(NamedTuple):
-    """An actor-critic as pure functions.
+    """What acts and learns, as pure functions.
 
     Attributes:
       init: `key -> state`.
-      sample_action: `(key, state, observation [..., O]) -> action [..., A]`, stochastic.
-      mode_action: `(state, observation [..., O]) -> action [..., A]`, deterministic.
-      update: `(key, state, Transition [B]) -> (state, Metrics)`, one gradient update of all parts.
+      begin: `() -> memory`, what acting carries from step to step at the start of an episode: ()
+        for a policy, the plan for a planner.
+      act: `(key, state, view, memory, EnvState, explore) -> (action [A], memory)` in one
+        environment; `explore` is False, static, when evaluating.
+      update: `(key, state, view, batch) -> (state, Metrics)`, one gradient update of all parts.
+      updates_per_step: updates per environment step (G); 0 for an agent that only plans.
+      batch_size: rows of a batch (B).
+      policy: `state -> Policy`, the stochastic policy, for rollouts; None for a planner.
+      log_prob: `(state, observation [..., O], action [..., A]) -> [...]`; None if unknown.
     """
 
     init: Callable[[jax.Array], PyTree]
-    sample_action: Callable[[jax.Array, PyTree, jax.Array], jax.Array]
-    mode_action: Callable[[PyTree, jax.Array], jax.Array]
-    update: Callable[[jax.Array, PyTree, Transition], tuple[PyTree, Metrics]]
+    begin: Callable[[], PyTree]
+    act: Callable[..., tuple[jax.Array, PyTree]]
+    update: Callable[..., tuple[PyTree, Metrics]]
+    updates_per_step: int
+    batch_size: int
+    policy: Callable[[PyTree], Policy] | None = None
+    log_prob: Callable[..., jax.Array] | None = None
 
 
 class Algorithm(NamedTuple):
-    """An assembly of parts that the training loop runs."""
+    """An assembly of parts that the training loop runs.
 
-    experience: Experience
+    Attributes:
+      agent: what acts and learns.
+      experience: what feeds its updates.
+      model: what it predicts with; None for a model-free algorithm.
+      keeps_log_prob: store the behaviour's log-densities with the transitions.
+    """
+
     agent: Agent
+    experience: Experience
+    model: DynamicsModel | None = None
+    keeps_log_prob: bool = False

@@ -10,7 +10,7 @@ import optax
 import mbpo_jax.algorithms  # noqa: F401  (registers the config classes with JAX)
 from mbpo_jax import replay
 from mbpo_jax.config import EnsembleConfig, FitConfig
-from mbpo_jax.models import dataset
+from mbpo_jax.models import dataset, fit
 from mbpo_jax.models.ensemble import Ensemble, EnsembleState, make_ensemble
 from mbpo_jax.nets.normalizer import Scaler
 from mbpo_jax.types import EnvSpec, Transition
@@ -43,8 +43,11 @@ def filled(
     # The last to write a row wins.
     newest = row[-capacity:]
     data = jax.tree.map(np.array, replay.init(capacity, 2, 1).data)
-    for field, new in zip(data, transitions, strict=True):
+
+    def write(field: np.ndarray, new: np.ndarray) -> None:
         field[newest % capacity] = new[newest]
+
+    jax.tree.map(write, data, transitions)
     return replay.ReplayState(
         jax.tree.map(jnp.asarray, data), jnp.int32(num_rows % capacity), jnp.int32(size)
     )
@@ -80,3 +83,34 @@ def dataset_of(
         normalize_targets=normalize_targets,
     )
     return jax.jit(lambda key, state: make_dataset(key, state=state))(key, state)
+
+
+def counting_optimizer() -> optax.GradientTransformation:
+    """Add one to every parameter at each step, so that parameters tell the time."""
+
+    def update(gradient, state, params=None):
+        del params
+        return jax.tree.map(jnp.ones_like, gradient), state
+
+    return optax.GradientTransformation(lambda params: (), update)
+
+
+def steps_of(state: EnsembleState) -> jax.Array:
+    """Return at which gradient step each member was taken, if the optimiser counts."""
+    return state.params.members["params"]["layer_0"]["bias"][:, 0].astype(jnp.int32)
+
+
+def run_fit(key, state, buffer, ensemble, optimizer, config, bound_penalty_weight=0.01):
+    """Fit once, compiled, without normalised targets."""
+    return jax.jit(
+        lambda key, state, buffer: fit.fit(
+            key,
+            state,
+            buffer,
+            ensemble,
+            optimizer,
+            config,
+            bound_penalty_weight=bound_penalty_weight,
+            normalize_targets=False,
+        )
+    )(key, state, buffer)

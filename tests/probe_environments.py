@@ -1,24 +1,33 @@
 """Systems whose values, trajectories and errors are known, and that compile at once."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mbpo_jax.config import (
     Config,
+    DynaConfig,
     EnsembleConfig,
     EnvConfig,
+    ExpansionConfig,
     FitConfig,
+    ILQRConfig,
+    PlannerConfig,
+    PolicySearchConfig,
+    RetraceConfig,
     RolloutConfig,
     SACConfig,
+    TabularConfig,
 )
+from mbpo_jax.envs import probes
 from mbpo_jax.envs.base import random_action, step_or_reset
-from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState, Outcome
+from mbpo_jax.envs.system import make_system_env, never
+from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState, make_ensemble
+from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.nets.normalizer import identity_scaler
-from mbpo_jax.types import Env, EnvSpec, EnvState, Transition
+from mbpo_jax.types import DynamicsModel, Env, EnvSpec, EnvState, TerminationFn, Transition
 
 LINEAR_GAUSSIAN = "linear_gaussian"
 LIMIT = 1.0
@@ -51,46 +60,11 @@ def make_env(name: str, spec_sizes: tuple[int, int], episode_length: int, first,
     return Env(spec, reset, step)
 
 
-def make_probe(
-    reward: Callable[[jax.Array, jax.Array], jax.Array],
-    *,
-    first: Callable[[jax.Array], jax.Array] = lambda key: jnp.zeros(1),
-    terminal: float = 1.0,
-    drift: float = 1.0,
-) -> Env:
-    """Build a probe: the observation drifts by a constant, and the episode ends at `terminal`.
-
-    Args:
-      reward: `(observation [1], action [1]) -> reward`.
-      first: draws the first observation.
-      terminal: an episode terminates once the observation reaches it.
-      drift: change of the observation per step.
-    """
-
-    def move(key, observation, action):
-        following = observation + drift
-        return following, reward(observation, action)[0], following[0] >= terminal
-
-    return make_env("probe", (1, 1), 4, first, move)
-
-
-def one(observation, action):
-    return jnp.ones_like(observation)
-
-
-RIGHT_ACTION = 0.5
-
+RIGHT_ACTION = probes.RIGHT_ACTION
+PROBE_EPISODE = 4
 PROBES = {
-    "constant": make_probe(one),
-    "observation": make_probe(
-        lambda observation, action: observation,
-        first=lambda key: jax.random.rademacher(key, (1,), jnp.float32),
-        terminal=-2.0,
-    ),
-    "delayed": make_probe(lambda observation, action: observation, terminal=2.0),
-    "action": make_probe(lambda observation, action: -jnp.square(action - RIGHT_ACTION)),
-    # Nothing ever changes and nothing terminates: only time limits end an episode.
-    "endless": make_probe(one, drift=0.0),
+    name.removeprefix("probe_"): make_system_env(name, system, PROBE_EPISODE)
+    for name, system in probes.PROBES.items()
 }
 
 
@@ -156,50 +130,76 @@ def tiny_config() -> Config:
             real_ratio=0.5,
             diagnostic_length=2,
         ),
+        dyna=DynaConfig(model_updates=2),
+        expansion=ExpansionConfig(horizon=2),
+        retrace=RetraceConfig(length=3),
+        search=PolicySearchConfig(horizon=3, num_rollouts=4, hidden_sizes=(8,)),
+        planner=PlannerConfig(horizon=3, population=8, num_elites=3, iterations=2, num_particles=2),
+        ilqr=ILQRConfig(horizon=3, iterations=2, replan_every=2),
+        tabular=TabularConfig(planning_steps=2),
     )
 
 
-class LinearMembers(NamedTuple):
-    """Members `E` that predict `weight [E, D, O + A] input + bias [E, D]` with `std [E, D]`."""
+def linear_settings(
+    observation_size: int, num_members: int, num_elites: int
+) -> tuple[EnvSpec, Config]:
+    """Return sizes and configuration of an ensemble without hidden layers; actions are numbers."""
+    spec = EnvSpec("linear", observation_size, 1, episode_length=10, action_repeat=1, dt=0.1)
+    ensemble = EnsembleConfig(
+        num_members=num_members, num_elites=num_elites, hidden_sizes=(), target="absolute"
+    )
+    return spec, Config(ensemble=ensemble, fit=FitConfig(weight_decays=(0.0,)))
 
-    weight: jax.Array
-    bias: jax.Array
-    std: jax.Array
 
-
-def linear_model(weight, bias, std, elites=None) -> tuple[Ensemble, EnsembleState]:
-    """Make an ensemble by hand, for exact predictions.
+def linear_model(weight, bias, std, elites=None, logit=None) -> tuple[Ensemble, EnsembleState]:
+    """Set an ensemble's parameters by hand, for exact predictions `weight @ input + bias`.
 
     Args:
-      weight: `[D, O + A]`, the same for all members; the reward is the first row.
+      weight: `[D, O + 1]`, the same for all members; the reward is the first row.
       bias: `[E, D]`, what members differ in.
-      std: `[D]` or scalar, of all predictions.
+      std: `[D]` or scalar, of all predictions; 0 is exact.
       elites: members in use; all if None.
+      logit: `[E]`, of termination at any input; no learned head if None.
     """
     weight, bias = jnp.asarray(weight, jnp.float32), jnp.asarray(bias, jnp.float32)
     num_members, target_size = bias.shape
-    members = LinearMembers(
-        jnp.broadcast_to(weight, (num_members, *weight.shape)),
-        bias,
-        jnp.broadcast_to(jnp.asarray(std, jnp.float32), bias.shape),
+    elites = jnp.arange(num_members) if elites is None else jnp.asarray(elites)
+    spec, config = linear_settings(target_size - 1, num_members, elites.size)
+    ensemble = make_ensemble(
+        spec, config.ensemble, optax.identity(), learned_termination=logit is not None
     )
-
-    def predict(state, observation, action):
-        chosen = state.params.members
-        inputs = jnp.concatenate([observation, action], axis=-1)
-        mean = jnp.einsum("edi,ebi->ebd", chosen.weight, inputs)
-        mean = mean + chosen.bias[:, None]
-        return Outcome(mean, jnp.broadcast_to(chosen.std[:, None], mean.shape), None)
-
-    def unused(*_):
-        raise AssertionError("a model made by hand is neither initialised nor fitted")
-
+    # The raw log-variance is so low that its bounds, which are equal, decide.
+    outputs = [bias, jnp.full_like(bias, -1e9)]
+    if logit is not None:
+        outputs.append(jnp.asarray(logit, jnp.float32)[:, None])
+    layer_bias = jnp.concatenate(outputs, axis=1)
+    unused = layer_bias.shape[1] - target_size
+    kernel = jnp.tile(jnp.pad(weight.T, ((0, 0), (0, unused)))[None], (num_members, 1, 1))
+    # In float32, exp(-150) is 0.
+    log_std = jnp.maximum(jnp.log(jnp.asarray(std, jnp.float32)), -150.0)
+    bound = jnp.broadcast_to(2.0 * log_std, (target_size,))
+    members = {"params": {"layer_0": {"kernel": kernel, "bias": layer_bias}}}
     state = EnsembleState(
-        EnsembleParams(members, jnp.zeros(target_size), jnp.zeros(target_size)),
+        EnsembleParams(members, min_log_variance=bound, max_log_variance=bound),
         optimizer=(),
         input_scaler=identity_scaler(weight.shape[1]),
         target_scaler=identity_scaler(target_size),
-        elites=jnp.arange(num_members) if elites is None else jnp.asarray(elites),
+        elites=elites,
     )
-    functions = dict.fromkeys(Ensemble._fields, unused) | {"predict": predict}
-    return Ensemble(**functions), state
+    return ensemble, state
+
+
+def linear_dynamics(
+    state: EnsembleState, known: TerminationFn | None = never
+) -> tuple[DynamicsModel, EnsembleState]:
+    """Make the learned model of a `linear_model`, and the view that its predictions need.
+
+    Args:
+      state: of the linear model.
+      known: the termination rule; None for the learned head.
+    """
+    num_members = state.params.members["params"]["layer_0"]["bias"].shape[0]
+    observation_size = state.params.min_log_variance.size - 1
+    settings = linear_settings(observation_size, num_members, state.elites.size)
+    model = make_learned_model(*settings, known)
+    return model, model.ready(state)

@@ -6,8 +6,9 @@ import jax
 import pytest
 
 from mbpo_jax import cli
-from mbpo_jax.config import ConfigError
+from mbpo_jax.config import SUMMARIES
 from mbpo_jax.envs import ENVIRONMENTS
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 from mbpo_jax.training import devices, doctor, driver, plan, playback
 
@@ -79,6 +80,27 @@ def test_options_reach_every_kind_of_field(calls):
     assert run_dir == Path("here")
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("hopper", "hopper-mbpo-0"),
+        ("hopper --algorithm dyna", "hopper-dyna-0"),
+        ("hopper --model oracle", "hopper-mbpo-oracle-0"),
+        ("hopper --env.backend spring --algorithm mve", "hopper-spring-mve-0"),
+        ("pendulum --algorithm sac --seed 2", "pendulum-sac-2"),
+    ],
+)
+def test_a_run_directory_is_named_after_what_is_often_varied(calls, command, expected):
+    """The one backend of a system that is known in closed form goes without saying."""
+    assert cli.main(["train", *command.split()]) == 75
+    assert trained(calls)[1] == Path("runs", expected)
+
+
+def test_a_run_may_begin_without_random_steps(calls):
+    assert cli.main(["train", "hopper", "--algorithm", "sac", "--random-steps", "0"]) == 75
+    assert trained(calls)[0].random_steps == 0
+
+
 def test_train_passes_on_the_command_for_the_record(calls):
     cli.main(["train", "ant", "--seed", "1"])
     assert calls[-1][3] == ["mbpo-jax", "train", "ant", "--seed", "1"]
@@ -116,6 +138,8 @@ def test_eval_and_render_pass_their_arguments(calls):
         ("train hopper --rollout.max-length 0", ["rollout.max_length: 0"]),
         ("train hopper --eval-every 7", ["eval_every: 7 is no multiple of steps_per_fit (250)"]),
         ("train hopper --seed x", ["--seed"]),
+        ("train hopper --algorithm mbop", ["--algorithm", "mbpo"]),
+        ("train hopper --random-steps 0", ["random_steps: a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),
         ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),
         ("train hopper --config absent.yaml", ["absent.yaml: cannot be read"]),
@@ -178,6 +202,13 @@ def test_help_shows_the_values_of_the_environment(capsys):
     assert "Gradient updates per environment step (G). (default: 40)" in text
     assert "Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)." in text
     assert "--env.name" not in text  # it is the first argument
+
+
+def test_help_tells_what_every_algorithm_does(capsys):
+    assert cli.main(["train", "hopper", "--help"]) == 0
+    text = "".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, summary in SUMMARIES.items():
+        assert "".join(f"- {name}: {summary}".split()) in text
 
 
 def test_envs_lists_every_environment_with_sizes_and_backends(capsys):

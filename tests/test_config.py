@@ -1,21 +1,31 @@
+import dataclasses
 import math
+import typing
 
 import jax
 import pytest
 
 import mbpo_jax.algorithms  # noqa: F401 - registers the classes with JAX
 from mbpo_jax.config import (
+    BRANCHED,
+    CONFIG_CLASSES,
+    MODEL_BASED,
+    SUMMARIES,
     Config,
-    ConfigError,
     EnsembleConfig,
     EnvConfig,
+    ExpansionConfig,
     FitConfig,
+    PlannerConfig,
+    PolicySearchConfig,
+    RetraceConfig,
     RolloutConfig,
     SACConfig,
-    field_error,
-    field_types,
-    suggestion,
+    TabularConfig,
 )
+from mbpo_jax.config.algorithms import AlgorithmName
+from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.fields import field_error, field_types
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,12 @@ from mbpo_jax.config import (
         (FitConfig, "min_improvement", 1.0, "< 1"),
         (EnsembleConfig, "min_log_variance", -31.0, ">= -30"),
         (Config, "total_env_steps", 2**31, "<= 2147483647"),
+        (ExpansionConfig, "horizon", -1, ">= 0"),
+        (RetraceConfig, "decay", 1.5, "<= 1"),
+        (RetraceConfig, "length", 0, ">= 1"),
+        (PlannerConfig, "temperature", 0.0, "> 0"),
+        (PolicySearchConfig, "gae_decay", -0.5, ">= 0"),
+        (TabularConfig, "epsilon", 2.0, "<= 1"),
     ],
 )
 def test_a_number_out_of_range_is_named_with_the_range(cls, field, value, accepted):
@@ -72,7 +88,7 @@ def test_a_range_lets_arrays_pass_because_fields_hold_them_while_jax_traces():
         ({"eval_every": 300}, "eval_every"),
         ({"checkpoint_every": 300}, "checkpoint_every"),
         ({"fit": FitConfig(weight_decays=(0.0,))}, "fit.weight_decays"),
-        ({"ensemble": EnsembleConfig(num_elites=3)}, "rollout.rollouts_per_step"),
+        ({"steps_per_fit": 1000, "eval_every": 1000}, "rollout.retain_epochs"),
         ({"random_steps": 1}, "random_steps"),
     ],
 )
@@ -81,8 +97,40 @@ def test_rules_between_fields_name_the_field_to_change(changes, field):
         Config(**changes)
 
 
-def test_rules_of_the_model_do_not_bind_an_algorithm_without_one():
-    assert Config(algorithm="sac", random_steps=1).random_steps == 1
+@pytest.mark.parametrize("changes", [{"algorithm": "sac"}, {"model": "oracle"}], ids=str)
+def test_rules_of_the_ensemble_do_not_bind_who_fits_none(changes):
+    config = Config(random_steps=1, fit=FitConfig(weight_decays=()), **changes)
+    assert not config.learns_model
+    assert Config(algorithm="mve").learns_model
+
+
+def test_rules_of_model_buffers_do_not_bind_who_has_none():
+    config = Config(algorithm="mve", steps_per_fit=1000, eval_every=1000)
+    assert config.steps_per_fit > config.rollout.retain_epochs * config.epoch_length
+
+
+def test_elites_need_not_divide_the_rollouts():
+    config = Config(
+        ensemble=EnsembleConfig(num_elites=3), rollout=RolloutConfig(rollouts_per_step=7)
+    )
+    assert config.rollout.rollouts_per_step % config.ensemble.num_elites == 1
+
+
+def test_an_elite_of_a_planner_is_one_of_its_population():
+    with pytest.raises(ConfigError, match=r"^num_elites: 9 exceeds population \(8\)"):
+        PlannerConfig(population=8, num_elites=9)
+    assert PlannerConfig(population=8, num_elites=8).num_elites == 8
+
+
+def test_every_algorithm_has_a_summary_and_the_groups_are_of_algorithms():
+    assert tuple(SUMMARIES) == typing.get_args(AlgorithmName)
+    assert set(BRANCHED) < set(MODEL_BASED) < set(SUMMARIES)
+
+
+def test_every_section_is_registered_once_and_before_the_whole():
+    sections = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)}
+    registered = [cls for cls in sections if dataclasses.is_dataclass(cls)]
+    assert sorted(map(str, CONFIG_CLASSES)) == sorted(map(str, [*registered, Config]))
 
 
 def test_elites_are_members():
@@ -100,7 +148,21 @@ def test_data_fields_are_the_leaves_of_the_pytree_and_structure_is_static():
     leaves = jax.tree_util.tree_leaves_with_path(Config())
     paths = {jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves}
     assert {"sac.tau", "fit.learning_rate", "fit.weight_decays.0", "rollout.real_ratio"} <= paths
+    assert {"retrace.decay", "search.entropy_weight", "planner.temperature"} <= paths
     assert paths.isdisjoint({"seed", "sac.utd_ratio", "fit.holdout_ratio", "stop_at_return"})
+    assert paths.isdisjoint(
+        {"expansion.horizon", "expansion.propagation", "ensemble.spectral_norm"}
+    )
+
+
+def test_an_optional_number_is_data_once_it_is_set():
+    def paths(config):
+        leaves = jax.tree_util.tree_leaves_with_path(config)
+        return {jax.tree_util.keystr(path, simple=True) for path, _ in leaves}
+
+    assert paths(ExpansionConfig()) == set()
+    assert paths(ExpansionConfig(max_cotangent_norm=1.0)) == {"max_cotangent_norm"}
+    assert "truncation" not in paths(PolicySearchConfig(truncation=3))
 
 
 def test_a_config_of_arrays_survives_tracing():

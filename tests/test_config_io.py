@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbpo_jax.config import Config, ConfigError, SACConfig
+from mbpo_jax.config import Config, SACConfig
 from mbpo_jax.config_io import apply, diff_configs, dump_yaml, flatten, load_yaml_config, read_yaml
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 
 
@@ -108,10 +109,33 @@ def test_rules_between_fields_come_with_their_full_path():
         "rollout.max_length: 1 is below min_length (3)",
         "rollout.end_epoch: 15 is below start_epoch (99)",
     ]
+    assert problems("planner: {population: 5}") == ["planner.num_elites: 20 exceeds population (5)"]
     assert [p.split(":")[0] for p in problems("eval_every: 3\ncheckpoint_every: 7")] == [
         "eval_every",
         "checkpoint_every",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("algorithm: mbop", "algorithm: 'mbop' should be 'sac', 'mbpo', "),
+        ("search: {propagation: steps}", "search.propagation: 'steps' should be 'step', 'traj"),
+        ("search: {horizon: 0}", "search.horizon: "),
+        ("expansion: {max_cotangent_norm: -1}", "expansion.max_cotangent_norm: "),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused(text, problem):
+    (found,) = problems(text)
+    assert found.startswith(problem)
+
+
+def test_optional_numbers_can_be_set_and_unset():
+    config = load_yaml_config(
+        write("search: {horizon: 7, truncation: null}\nexpansion: {horizon: 0}")
+    )
+    assert (config.search.horizon, config.search.truncation) == (7, None)
+    assert config.expansion.horizon == 0
 
 
 def test_a_non_finite_number_is_refused():

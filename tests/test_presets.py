@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
 from mbpo_jax import presets
-from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.config import SUMMARIES, Config
 from mbpo_jax.config_io import diff_configs
-from mbpo_jax.envs import ENVIRONMENTS
+from mbpo_jax.envs import ENVIRONMENTS, analytic, make_env
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rollout import rollout_length
 from mbpo_jax.presets import ENVIRONMENT_PRESETS, PRESETS, environment_preset, preset
 
@@ -18,6 +21,23 @@ PUBLISHED = {
     "ant": (20, 250, (20, 100, 1, 25), 1, 200, -4, 5000),
     "humanoid": (20, 1000, (20, 300, 1, 25), 5, 400, -2, 5000),
 }
+
+MAZES = ("blocking_maze", "maze", "shortcut_maze")
+"""Environments of the tabular algorithms, which have no networks."""
+TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
+
+# Fields that `debug` leaves alone, because they cost nothing or because an environment needs them.
+KEPT_BY_DEBUG = {
+    "algorithm",
+    "env.name",
+    "env.backend",
+    "sac.target_entropy",
+    "sac.gamma",
+    "sac.learning_rate",
+    "sac.initial_alpha",
+    "ensemble.normalize_targets",
+}
+KEPT_SECTIONS = {"tabular", "search", "planner", "ilqr"}
 
 
 def test_every_environment_has_a_preset_of_its_own():
@@ -42,7 +62,7 @@ def test_numbers_are_the_published_ones(name):
     assert rollout.rollouts_per_step * config.steps_per_fit == 100_000
 
 
-@pytest.mark.parametrize("name", sorted(set(ENVIRONMENTS) - set(PUBLISHED)))
+@pytest.mark.parametrize("name", sorted(set(ENVIRONMENTS) - {*PUBLISHED, *MAZES}))
 def test_target_entropy_follows_the_rule_where_none_is_published(name):
     assert preset(name).sac.target_entropy == -ENVIRONMENTS[name].action_size / 2
 
@@ -51,9 +71,44 @@ def test_target_entropy_follows_the_rule_where_none_is_published(name):
 def test_debug_makes_every_environment_equally_small(name):
     config, own = preset(name, "debug"), preset(name)
     differing = {line.split(":")[0] for line in diff_configs(preset("debug"), config)}
-    assert differing <= {"env.name", "sac.target_entropy"}
+    kept = KEPT_BY_DEBUG if name in analytic.SYSTEMS else {"env.name", "sac.target_entropy"}
+    assert {field for field in differing if field.split(".")[0] not in KEPT_SECTIONS} <= kept
     assert config.sac.target_entropy == own.sac.target_entropy
     assert config.env.name == name
+
+
+@pytest.mark.parametrize("name", analytic.SYSTEMS)
+def test_an_analytic_environment_can_be_made_from_its_preset(name):
+    config = preset(name)
+    spec = make_env(config.env).spec
+    assert (config.env.backend, spec.name) == ("analytic", name)
+    assert (config.algorithm in TABULAR) == spec.tabular == (name in MAZES)
+
+
+@pytest.mark.parametrize("name", analytic.SYSTEMS)
+def test_an_analytic_preset_suits_all_algorithms_for_its_kind_of_states(name):
+    """Or making the configuration, which checks the rules between fields, would raise."""
+    for algorithm in TABULAR if name in MAZES else set(SUMMARIES) - set(TABULAR):
+        assert dataclasses.replace(preset(name), algorithm=algorithm).algorithm == algorithm
+
+
+def test_mazes_have_the_numbers_of_their_figures():
+    """Steps, time limit, planning steps, step size and discount factor."""
+    table = {
+        name: (
+            preset(name).total_env_steps,
+            preset(name).env.episode_length,
+            preset(name).tabular.planning_steps,
+            preset(name).tabular.step_size,
+            preset(name).tabular.gamma,
+        )
+        for name in MAZES
+    }
+    assert table == {
+        "blocking_maze": (3000, 3000, 10, 1.0, 0.95),
+        "maze": (3000, 5000, 5, 0.1, 0.95),
+        "shortcut_maze": (6000, 6000, 50, 1.0, 0.95),
+    }
 
 
 def test_debug_evaluates_twice_and_lets_rollouts_grow_from_one_step_to_two():

@@ -127,7 +127,14 @@ def test_vmap_equals_a_loop(key):
 
     def add_and_sample(key, *arguments):
         state = replay.add(*arguments)
-        return state, replay.sample(key, state, (7,)), replay.newest(state, 4)
+        keys = jax.random.split(key, 3)
+        drawn = replay.sample(keys[0], state, (7,)), replay.sample_initial(keys[1], state, (7,))
+        return (
+            state,
+            drawn,
+            replay.sample_sequences(keys[2], state, (7,), 3),
+            replay.newest(state, 4),
+        )
 
     together = jax.jit(jax.vmap(add_and_sample))(
         jax.random.clone(keys), states, batches, valid, limits
@@ -146,3 +153,154 @@ def test_a_donated_buffer_is_updated_in_place():
     assert all(x.is_deleted() for x in jax.tree.leaves(state.data))
     assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(after.data)] == before
     assert list(numbers_in(newest(after, CAPACITY)[0])) == [2, 3, 4, 5, 6]
+
+
+# Rows that hold more
+
+
+def test_log_densities_and_simulator_states_stay_with_their_rows(key):
+    def rich(numbers) -> Transition:
+        number = np.asarray(numbers, np.float32)
+        simulator = {"x": np.stack([number, -number], axis=-1), "n": number.astype(np.int32)}
+        return payload(numbers)._replace(log_prob=-2.0 * number, simulator=simulator)
+
+    shapes = {"x": jax.ShapeDtypeStruct((2,), jnp.float32), "n": jnp.int32(3)}
+    state = replay.init(CAPACITY, 2, 1, log_prob=True, simulator=shapes)
+    assert state.data.simulator["n"].dtype == jnp.int32
+    for first in (1, 4, 7):
+        state = add(state, rich([first, first + 1, first + 2]), jnp.array([True, False, True]))
+    # Of 1, 3, 4, 6, 7 and 9, the oldest was overwritten.
+    rows = newest(state, CAPACITY)[0]
+    jax.tree.map(np.testing.assert_array_equal, rows, rich([3, 4, 6, 7, 9]))
+    initial_key, sequence_key, sample_key = jax.random.split(key, 3)
+    for drawn in (
+        replay.sample(sample_key, state, (20,)),
+        replay.sample_initial(initial_key, state, (20,)),
+        replay.sample_sequences(sequence_key, state, (20,), 2).transitions,
+    ):
+        jax.tree.map(np.testing.assert_array_equal, drawn, rich(drawn.reward))
+
+
+# Episodes. Their lengths, and whether they end by a termination; the last one still goes on.
+
+EPISODES = [(3, False), (2, True), (4, False), (1, True), (1, False), (2, False)]
+EPISODE_OF = np.repeat(np.arange(len(EPISODES)), [length for length, _ in EPISODES])
+STEP_OF = np.concatenate([np.arange(length) for length, _ in EPISODES])
+DISCOUNT = np.concatenate([[1.0] * (n - 1) + [1.0 - ends] for n, ends in EPISODES])
+NUM_PLAYED = len(EPISODE_OF)
+
+
+def played(numbers) -> Transition:
+    """Return the transitions with these numbers, from 0 on; the reward tells the number."""
+    number = np.asarray(numbers).astype(int)
+    episode, step = np.float32(EPISODE_OF[number]), np.float32(STEP_OF[number])
+    return Transition(
+        observation=np.stack([episode, step], axis=-1),
+        action=np.float32(number)[..., None],
+        reward=np.float32(number),
+        discount=np.float32(DISCOUNT[number]),
+        next_observation=np.stack([episode, step + 1], axis=-1),
+    )
+
+
+def after_playing(capacity: int, num_rows: int, max_size: int | None = None) -> replay.ReplayState:
+    """Return a buffer to which the first transitions were added one by one."""
+    state = replay.init(capacity, 2, 1)
+    for number in range(num_rows):
+        state = add(state, played([number]), None, capacity if max_size is None else max_size)
+    return state
+
+
+@pytest.mark.parametrize("length", [1, 2, 6])
+@pytest.mark.parametrize(
+    ("capacity", "num_rows", "max_size"),
+    [(20, 13, None), (13, 13, None), (8, 13, None), (8, 12, None), (8, 6, None), (8, 13, 5)],
+    ids=str,
+)
+def test_sequences_follow_an_episode_up_to_its_end(key, capacity, num_rows, max_size, length):
+    """Time limits, terminations and the newest row break them; the ring's end does not."""
+    state = after_playing(capacity, num_rows, max_size)
+    size = min(num_rows, capacity, max_size or capacity)
+    sequences = jax.jit(replay.sample_sequences, static_argnums=(2, 3))(
+        key, state, (3, 100 * size), length
+    )
+    assert sequences.connected.shape == (3, 100 * size, length)
+    transitions, connected = jax.tree.map(
+        lambda x: np.asarray(x).reshape(300 * size, *x.shape[2:]), sequences
+    )
+    jax.tree.map(np.testing.assert_array_equal, transitions, played(transitions.reward))
+    starts = transitions.reward[:, 0].astype(int)
+    number = starts[:, None] + np.arange(length)
+    within = np.minimum(number, num_rows - 1)
+    expected = (number < num_rows) & (EPISODE_OF[within] == EPISODE_OF[starts][:, None])
+    np.testing.assert_array_equal(connected, expected)
+    np.testing.assert_array_equal(transitions.reward[connected], number[connected])
+    # What follows a transition with discount 0 is never connected to it.
+    ended = (transitions.discount == 0.0) & connected
+    assert not np.any(ended[:, :-1] & connected[:, 1:])
+    valid, counts = np.unique(starts, return_counts=True)
+    np.testing.assert_array_equal(valid, np.arange(num_rows - size, num_rows))
+    # At most 12 degrees of freedom: chi-square exceeds 50 once in a million.
+    assert np.sum((counts - 300.0) ** 2 / 300.0) < 50.0
+
+
+def test_a_broken_sequence_stays_broken():
+    """The second transition does not follow the first one, but the third follows the second."""
+    states = [0.0, 7.0, 1.0, 2.0]
+    rows = played([0, 0, 0, 0])._replace(
+        observation=np.float32([[x, 0.0] for x in states]),
+        next_observation=np.float32([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]),
+    )
+    state = add(replay.init(4, 2, 1), rows)
+    sequences = replay.sample_sequences(jax.random.key(0), state, (50,), 4)
+    from_oldest = np.asarray(sequences.transitions.observation[:, 0, 0]) == 0.0
+    assert np.any(from_oldest)
+    connected = np.asarray(sequences.connected)[from_oldest]
+    np.testing.assert_array_equal(connected, [[True, False, False, False]] * from_oldest.sum())
+
+
+def test_the_newest_row_breaks_a_sequence_of_a_system_that_stands_still(key):
+    still = played([0, 0, 0])._replace(next_observation=played([0, 0, 0]).observation)
+    sequences = replay.sample_sequences(key, add(replay.init(5, 2, 1), still), (50,), 4)
+    lengths = np.sum(sequences.connected, axis=1)
+    assert list(np.unique(lengths)) == [1, 2, 3]
+    np.testing.assert_array_equal(sequences.connected, np.arange(4) < lengths[:, None])
+
+
+def test_a_sequence_of_one_is_a_sampled_transition(key):
+    state = after_playing(8, 13)
+    one = replay.sample_sequences(key, state, (4, 5), 1)
+    same = replay.sample(jax.random.clone(key), state, (4, 5))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:, :, 0], b), one.transitions, same)
+    np.testing.assert_array_equal(one.connected, True)
+
+
+@pytest.mark.parametrize("capacity", [20, 13, 8, 5])
+def test_initial_transitions_are_those_that_begin_an_episode(key, capacity):
+    """The oldest one in the buffer counts, too, even if its episode began earlier."""
+    sample = jax.jit(replay.sample_initial, static_argnums=2)
+    for num_rows, one_key in enumerate(jax.random.split(key, NUM_PLAYED), start=1):
+        drawn = sample(one_key, after_playing(capacity, num_rows), (2, 600))
+        jax.tree.map(np.testing.assert_array_equal, drawn, played(drawn.reward))
+        oldest = max(num_rows - capacity, 0)
+        expected = [n for n in range(oldest, num_rows) if n == oldest or STEP_OF[n] == 0]
+        met, counts = np.unique(drawn.reward, return_counts=True)
+        np.testing.assert_array_equal(met, expected)
+        # At most 5 degrees of freedom: chi-square exceeds 35 once in a million.
+        mean = 1200 / len(expected)
+        assert np.sum((counts - mean) ** 2 / mean) < 35.0
+
+
+def test_initial_transitions_lie_within_the_window(key):
+    drawn = replay.sample_initial(key, after_playing(20, NUM_PLAYED, max_size=6), (600,))
+    # Of 7 to 12: the oldest, then where the last three episodes begin.
+    np.testing.assert_array_equal(np.unique(drawn.reward), [7, 9, 10, 11])
+
+
+def test_an_empty_buffer_gives_zeros(key):
+    state = replay.init(CAPACITY, 2, 1)
+    initial_key, sequence_key = jax.random.split(key)
+    sequences = replay.sample_sequences(sequence_key, state, (3,), 2)
+    for drawn in (replay.sample_initial(initial_key, state, (3,)), sequences.transitions):
+        assert all(np.all(x == 0.0) for x in jax.tree.leaves(drawn))
+    np.testing.assert_array_equal(sequences.connected, [[True, False]] * 3)

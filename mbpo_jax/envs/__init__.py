@@ -1,11 +1,34 @@
 """Environments and their termination rules; Brax is imported when one is made, not before."""
 
-from mbpo_jax.config import ConfigError, EnvConfig, suggestion
-from mbpo_jax.envs.brax import ENVIRONMENTS, make_brax_env
+from typing import NamedTuple
+
+from mbpo_jax.config import EnvConfig
+from mbpo_jax.envs import analytic, brax
 from mbpo_jax.envs.termination import termination_fn
+from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.types import Env
 
-__all__ = ["ENVIRONMENTS", "environment_names", "make_env", "termination_fn"]
+__all__ = ["ENVIRONMENTS", "EnvInfo", "environment_names", "make_env", "termination_fn"]
+
+
+class EnvInfo(NamedTuple):
+    """What is known of an environment without making it.
+
+    Attributes:
+      backends: it runs on.
+      observation_size: `O`.
+      action_size: `A`.
+    """
+
+    backends: tuple[str, ...]
+    observation_size: int
+    action_size: int
+
+
+ENVIRONMENTS = {name: EnvInfo(*info) for name, info in brax.ENVIRONMENTS.items()} | {
+    name: EnvInfo(analytic.BACKENDS, system.observation_size, system.action_size)
+    for name, system in analytic.SYSTEMS.items()
+}
 
 
 def environment_names() -> tuple[str, ...]:
@@ -30,4 +53,7 @@ def make_env(config: EnvConfig) -> Env:
             f"env.backend: {config.name} does not run on {config.backend!r}; "
             f"use one of: {', '.join(backends)}"
         )
-    return make_brax_env(config.name, config.backend, config.episode_length, config.action_repeat)
+    limits = config.episode_length, config.action_repeat
+    if config.backend in analytic.BACKENDS:
+        return analytic.make_analytic_env(config.name, *limits)
+    return brax.make_brax_env(config.name, config.backend, *limits)

@@ -1,9 +1,11 @@
 """What every environment adapter shares: stepping with automatic resets."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.types import Env, EnvSpec, EnvState, Policy, Transition
+from mbpo_jax.types import Env, EnvSpec, EnvState, PyTree, Transition
 
 
 def step_or_reset(
@@ -44,13 +46,18 @@ def episode_limit(spec: EnvSpec) -> int:
 
 
 def play_episodes(
-    env: Env, policy: Policy, key: jax.Array, num_episodes: int
+    env: Env,
+    begin: Callable[[], PyTree],
+    act: Callable[[jax.Array, PyTree, EnvState], tuple[jax.Array, PyTree]],
+    key: jax.Array,
+    num_episodes: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Play episodes side by side and return their undiscounted returns and lengths in actions.
 
     Args:
       env: the environment.
-      policy: `(key, observation [B, O]) -> action [B, A]`.
+      begin: `() -> memory` of one episode.
+      act: `(key, memory, EnvState) -> (action [A], memory)` in one episode.
       key: a key, used up.
       num_episodes: B.
 
@@ -59,18 +66,24 @@ def play_episodes(
     """
     reset_key, steps_key = jax.random.split(key)
 
+    def play_step(key, memory, state):
+        act_key, env_key = jax.random.split(key)
+        action, memory = act(act_key, memory, state)
+        state, transition = env.step(env_key, state, action)
+        return memory, state, transition.reward
+
     def step(carry, key):
-        state, total, length, alive = carry
-        policy_key, step_key = jax.random.split(key)
-        step_keys = jax.random.split(step_key, num_episodes)
-        action = policy(policy_key, state.observation)
-        state, transition = jax.vmap(env.step)(step_keys, state, action)
-        total = total + jnp.where(alive, transition.reward, 0.0)
-        return (state, total, length + alive, alive & ~state.done), None
+        memory, state, total, length, alive = carry
+        memory, state, reward = jax.vmap(play_step)(
+            jax.random.split(key, num_episodes), memory, state
+        )
+        total = total + jnp.where(alive, reward, 0.0)
+        return (memory, state, total, length + alive, alive & ~state.done), None
 
     start = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+    memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), begin())
     zeros = jnp.zeros(num_episodes)
-    carry = (start, zeros, zeros, jnp.ones(num_episodes, bool))
+    carry = (memory, start, zeros, zeros, jnp.ones(num_episodes, bool))
     keys = jax.random.split(steps_key, episode_limit(env.spec))
-    (_, total, length, _), _ = jax.lax.scan(step, carry, keys)
+    (_, _, total, length, _), _ = jax.lax.scan(step, carry, keys)
     return total, length

@@ -3,11 +3,12 @@
 The rules are those of the simulator, with its strict and non-strict comparisons. They are meant for
 finite observations: whoever predicts observations has to treat non-finite ones separately.
 
-They are exact where the observation shows what the simulator judges, which it does but for three
-cases. Brax also ends a Hopper episode at a speed of 100, but clips observed speeds at 10. It clips
-those of `inverted_double_pendulum`, too, from which the rule on mjx computes an earlier pose. And
-on the spring and positional backends the joints of that pendulum give way, so that its tip is up
-to a centimetre away from where the joint angles put it.
+Those of the analytic systems are a part of their equations. Those of Brax are exact where the
+observation shows what the simulator judges, which it does but for three cases. Brax also ends a
+Hopper episode at a speed of 100, but clips observed speeds at 10. It clips those of
+`inverted_double_pendulum`, too, from which the rule on mjx computes an earlier pose. And on the
+spring and positional backends the joints of that pendulum give way, so that its tip is up to a
+centimetre away from where the joint angles put it.
 """
 
 import functools
@@ -17,7 +18,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.config import ConfigError
+from mbpo_jax.envs.analytic import SYSTEMS
+from mbpo_jax.envs.system import never
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import TerminationFn
 
 DOUBLE_PENDULUM_LINK = 0.6
@@ -26,11 +29,6 @@ DOUBLE_PENDULUM_LINK = 0.6
 MJX_POSE_LAG = {"ant": 0.01, "humanoid": 0.003, "inverted_double_pendulum": 0.01}
 """Seconds, one physics step: on the mjx backend the poses of links, which decide termination there,
 are older than the joint positions and velocities, which are observed."""
-
-
-def never(observation: jax.Array) -> jax.Array:
-    """Return False for every observation `[..., O]`, as `[...]` bool."""
-    return jnp.zeros(observation.shape[:-1], bool)
 
 
 def _outside(value: jax.Array, low: float, high: float) -> jax.Array:
@@ -88,6 +86,7 @@ RULES: dict[str, Callable[..., jax.Array]] = {
     "reacher": never,
     "swimmer": never,
     "walker2d": _walker2d,
+    **{name: system.terminated for name, system in SYSTEMS.items()},
 }
 
 
@@ -100,7 +99,7 @@ def termination_fn(
       name: the environment.
       mode: "known" for the environment's own rule, "none" for episodes that never terminate,
         "learned" for none but what a model learns.
-      backend: the physics backend; on mjx some rules look one physics step back.
+      backend: the backend; on mjx some rules look one physics step back.
 
     Returns:
       `next_observation [..., O] -> terminated [...]` bool; None if it is to be learned.

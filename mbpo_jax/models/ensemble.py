@@ -151,6 +151,7 @@ def make_ensemble(
             activation=jax.nn.swish,
             kernel_init=networks.truncated_normal_fan_in,
             layer_norm=config.layer_norm,
+            spectral_norm=config.spectral_norm,
         ),
         config.num_members,
         shared_input=False,

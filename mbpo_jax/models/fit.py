@@ -212,7 +212,8 @@ def fit(
         if config.stopping == "fixed":
             return loop.steps < config.num_steps
         within = True if config.max_epochs is None else loop.epoch < config.max_epochs
-        return (loop.stopping.idle_epochs <= config.patience) & within
+        patient = loop.stopping.idle_epochs <= config.patience
+        return (patient | (loop.steps < config.min_steps)) & within
 
     def epoch(loop: FitLoop) -> FitLoop:
         fixed = config.stopping == "fixed"

@@ -8,6 +8,10 @@ MAX_LOG_STD = 2.0
 """Bounds of the log standard deviation before the tanh, as in the SAC authors' implementation."""
 
 
+MAX_ACTION = 1.0 - 1e-6
+"""Largest action component whose inverse tanh is told with some precision in float32."""
+
+
 def split_mean_log_std(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Split a network's output `[..., 2 A]` into mean and clipped log standard deviation."""
     mean, log_std = jnp.split(output, 2, axis=-1)
@@ -35,3 +39,14 @@ def tanh_normal(
     pre_tanh = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * jnp.log(2.0 * jnp.pi)
     return jnp.tanh(pre_tanh), jnp.sum(log_normal - tanh_log_det(pre_tanh), axis=-1)
+
+
+def tanh_normal_log_prob(mean: jax.Array, log_std: jax.Array, action: jax.Array) -> jax.Array:
+    """Return the log-density `[...]` of an action `[..., A]` in [-1, 1], in nats.
+
+    An action that float32 rounded to the edge is moved inside, so that its density is finite.
+    """
+    pre_tanh = jnp.arctanh(jnp.clip(action, -MAX_ACTION, MAX_ACTION))
+    noise = (pre_tanh - mean) * jnp.exp(-log_std)
+    log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * jnp.log(2.0 * jnp.pi)
+    return jnp.sum(log_normal - tanh_log_det(pre_tanh), axis=-1)

@@ -1,32 +1,31 @@
-"""Figures of training: the learning curves of a run directory, and comparisons of algorithms.
+"""Learning curves of a run directory, and how rows of its logs become curves.
 
 Each figure is built by one function and saved by another, so that its content can be examined.
-None touches the global state of pyplot. Colours (Okabe and Ito 2008) and line styles together keep
-curves apart for colour-blind readers and in grey print.
 """
 
-import contextlib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mbpo_jax.files import Row, replacing
+from mbpo_jax.files import Row
+from mbpo_jax.reports.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    SKY,
+    THOUSANDS,
+    VERMILLION,
+    figure_style,
+    save_png,
+)
 
-BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
-ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
-GREY = "#595959"
-
-_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-_CURVE_STYLES = tuple(zip(_COLORS, ("-", "--", "-.", ":", "-", "--"), strict=True))
-_THOUSANDS = "{x:,.10g}"
 _MOST_MARKERS = 30
 _ERROR = "model/k_step_error_"
 _ROLLOUT_LENGTH = "rollout/length_mean"
@@ -91,6 +90,14 @@ def collect(rows: Sequence[Row], name: str) -> Curves:
     return Curves(np.array(steps), values, diverged)
 
 
+def error_curves(metrics: Sequence[Row]) -> dict[int, Curves]:
+    """Return the errors of open-loop predictions by their number of steps, ascending."""
+    known = {name for row in metrics for name, value in row.items() if value is not None}
+    counts = (name.removeprefix(_ERROR) for name in known if name.startswith(_ERROR))
+    numbers = sorted(int(count) for count in counts if count.isdecimal())
+    return {number: collect(metrics, f"{_ERROR}{number}") for number in numbers}
+
+
 def learning_curve(
     path: Path,
     evals: Sequence[Row],
@@ -113,11 +120,12 @@ def learning_curve_figure(
       title: heading.
       solved_at: return that counts as solved, drawn as a line.
     """
-    errors = _error_curves(metrics)
+    errors = error_curves(metrics)
+    errors = {number: errors[number] for number in errors if number in (1, max(errors))}
     lengths = collect(metrics, _ROLLOUT_LENGTH)
     has_model = bool(errors) or bool(np.isfinite(lengths.values).any())
     ratios = (3, 2) if has_model else (3,)
-    with _style():
+    with figure_style():
         figure = Figure(figsize=(6.0, 0.8 + 0.9 * sum(ratios)), layout="constrained")
         panels = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[
             :, 0
@@ -126,70 +134,8 @@ def learning_curve_figure(
         _draw_returns(panels[0], evals, solved_at)
         if has_model:
             _draw_model(panels[1], errors, lengths)
-        _format_steps(panels[-1], most_ticks=6)
+        format_steps(panels[-1], most_ticks=6)
     return figure
-
-
-def comparison_curves(
-    path: Path, panels: Mapping[str, Mapping[str, Sequence[Row]]], title: str | None = None
-) -> None:
-    """Save `comparison_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, comparison_figure(panels, title))
-
-
-def comparison_figure(
-    panels: Mapping[str, Mapping[str, Sequence[Row]]], title: str | None = None
-) -> Figure:
-    """Draw mean return and its range over seeds, one panel per environment.
-
-    Args:
-      panels: evaluation rows by environment and label, such as `{"hopper": {"MBPO": rows}}`. A
-        label has the same colour and line style in every panel and is written beside the last one.
-      title: heading above all panels.
-    """
-    labels = dict.fromkeys(itertools.chain.from_iterable(panels.values()))
-    styles = dict(zip(labels, itertools.cycle(_CURVE_STYLES), strict=False))
-    with _style():
-        figure = Figure(figsize=(0.9 + 2.5 * len(panels), 2.7), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for panel, (environment, curves) in zip(axes, panels.items(), strict=True):
-            panel.set_title(environment)
-            for label, rows in curves.items():
-                _draw_mean(panel, collect(rows, "return_mean").summary(), *styles[label], label)
-            _format_steps(panel, most_ticks=3)
-            panel.yaxis.set_major_formatter(_THOUSANDS)
-        axes[0].set_ylabel("Evaluation return\n(mean and range over seeds)")
-        _label_lines(axes[-1], {label: color for label, (color, _) in styles.items()})
-        if title is not None:
-            figure.suptitle(title, x=0.01, horizontalalignment="left")
-    return figure
-
-
-def save_png(path: Path, figure: Figure) -> None:
-    """Render a figure to a PNG file that appears as a whole or not at all."""
-    with _style(), replacing(path) as file:
-        figure.savefig(file, format="png")
-
-
-def _style() -> contextlib.AbstractContextManager[None]:
-    return matplotlib.rc_context(
-        {
-            "font.size": 9,
-            "axes.titlesize": 10,
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": "#E5E5E5",
-            "grid.linewidth": 0.6,
-            "lines.linewidth": 1.6,
-            "lines.markersize": 3,
-            "legend.frameon": False,
-            "legend.fontsize": 8,
-            "savefig.dpi": 200,
-        }
-    )
 
 
 def _draw_returns(panel: Axes, evals: Sequence[Row], solved_at: float | None) -> None:
@@ -202,16 +148,17 @@ def _draw_returns(panel: Axes, evals: Sequence[Row], solved_at: float | None) ->
     else:
         _draw_single_runs(panel, returns)
         label = f"mean and range of {len(returns.values)} runs"
-    _draw_mean(panel, summary, BLUE, "-", label)
+    draw_mean(panel, summary, BLUE, "-", label)
     _mark_diverged(panel, returns)
     if solved_at is not None:
         panel.axhline(solved_at, color=GREY, linestyle=":", label=f"solved ({solved_at:,g})")
     panel.set_ylabel("Evaluation return")
-    panel.yaxis.set_major_formatter(_THOUSANDS)
+    panel.yaxis.set_major_formatter(THOUSANDS)
     panel.legend()
 
 
-def _draw_mean(panel: Axes, summary: Summary, color: str, linestyle: str, label: str) -> Line2D:
+def draw_mean(panel: Axes, summary: Summary, color: str, linestyle: str, label: str) -> Line2D:
+    """Draw a mean with a band from the least to the greatest run."""
     steps, mean, low, high = summary
     (line,) = panel.plot(steps, mean, color=color, linestyle=linestyle, label=label)
     panel.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
@@ -242,26 +189,17 @@ def _mark_diverged(panel: Axes, curves: Curves) -> None:
         )
 
 
-def _error_curves(metrics: Sequence[Row]) -> dict[int, Curves]:
-    """Return the errors of model predictions over one step and over most steps, by their number."""
-    known = {name for row in metrics for name, value in row.items() if value is not None}
-    counts = (name.removeprefix(_ERROR) for name in known if name.startswith(_ERROR))
-    numbers = {int(count) for count in counts if count.isdecimal()}
-    chosen = sorted({1, max(numbers, default=1)} & numbers)
-    return {number: collect(metrics, f"{_ERROR}{number}") for number in chosen}
-
-
 def _draw_model(panel: Axes, errors: Mapping[int, Curves], lengths: Curves) -> None:
     lines = []
     styles = ((GREEN, "-"), (VERMILLION, "--"))
     for (number, curves), style in zip(errors.items(), styles, strict=False):
-        lines.append(_draw_mean(panel, curves.summary(), *style, f"{number}-step error"))
+        lines.append(draw_mean(panel, curves.summary(), *style, f"{number}-step error"))
     panel.set_yscale("log")
     panel.set_ylabel("Model error\n(RMSE / std. dev. of data)")
     panel.yaxis.set_visible(bool(errors))
     if np.isfinite(lengths.values).any():
         right = panel.twinx()
-        lines.append(_draw_mean(right, lengths.summary(), PURPLE, "-.", "realised rollout length"))
+        lines.append(draw_mean(right, lengths.summary(), PURPLE, "-.", "realised rollout length"))
         right.set_ylim(bottom=0)
         right.set_ylabel("Rollout length (steps)")
         right.grid(visible=False)
@@ -270,30 +208,9 @@ def _draw_model(panel: Axes, errors: Mapping[int, Curves], lengths: Curves) -> N
     panel.legend(handles=lines, ncols=len(lines), **above)
 
 
-def _format_steps(panel: Axes, most_ticks: int) -> None:
+def format_steps(panel: Axes, most_ticks: int) -> None:
+    """Label the axis of environment steps, which begins at 0."""
     panel.set_xlabel("Environment steps")
     panel.set_xlim(left=0)
     panel.xaxis.set_major_locator(MaxNLocator(most_ticks, steps=[1, 2, 5, 10], integer=True))
-    panel.xaxis.set_major_formatter(_THOUSANDS)
-
-
-def _label_lines(panel: Axes, colors: Mapping[str, str]) -> None:
-    """Write each label beside the panel, at the height where its line ends, clear of the others."""
-    bottom, top = panel.get_ylim()
-    lines = (line for line in panel.lines if np.size(line.get_ydata()))
-    ends = {line.get_label(): np.asarray(line.get_ydata())[-1] for line in lines}
-    heights = [(ends.get(label, bottom) - bottom) / (top - bottom) for label in colors]
-    for (label, color), height in zip(colors.items(), _spread(heights, gap=0.09), strict=True):
-        panel.text(1.03, height, label, color=color, transform=panel.transAxes, va="center")
-
-
-def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Move heights in [0, 1] as far apart as `gap`, keeping their order."""
-    order = np.argsort(heights, kind="stable")
-    placed = np.clip(np.asarray(heights)[order], 0, 1)
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    placed[-1:] = np.minimum(placed[-1:], 1)
-    for i in reversed(range(len(placed) - 1)):
-        placed[i] = min(placed[i], placed[i + 1] - gap)
-    return placed[np.argsort(order)]
+    panel.xaxis.set_major_formatter(THOUSANDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.config import ConfigError
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import PyTree
 
 GIB = 2**30

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mbpo_jax.config import ConfigError
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.training import devices
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "orbax-checkpoint")

@@ -13,7 +13,8 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import UserError
 from mbpo_jax.files import Row, read_rows
-from mbpo_jax.reports.plots import learning_curve
+from mbpo_jax.reports.model_error import model_error
+from mbpo_jax.reports.plots import error_curves, learning_curve
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory
 from mbpo_jax.training.compiled import compile_program, make_runs, seeds, state_shapes
 from mbpo_jax.training.logs import RunLog
@@ -128,7 +129,9 @@ class Training:
     def __init__(self, config: Config, run_dir: Path, log: RunLog, progress: Progress) -> None:
         self._config, self._run_dir, self._log, self._progress = config, run_dir, log, progress
         self._began = time.monotonic()
-        program, runs = make_program(make_env(config.env)), make_runs(config)
+        env = make_env(config.env)
+        program, runs = make_program(env), make_runs(config)
+        self._updates_per_chunk = plan.updates_per_chunk(config, env)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = checkpoint.restore_newest(
             run_dir / run_directory.CHECKPOINTS, state_shapes(program, runs), set_aside=True
@@ -161,7 +164,7 @@ class Training:
         host.env_steps += config.steps_per_fit
         rows = metric_rows(config, host.env_steps, metrics)
         model_steps = float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows]))
-        host.gradient_steps += plan.updates_per_chunk(config) + model_steps
+        host.gradient_steps += self._updates_per_chunk + model_steps
         host.wall_seconds = self._seconds_before + time.monotonic() - self._began
         self._log.write_metrics(rows)
         due = is_due(config, host, config.eval_every) or host.env_steps >= config.total_env_steps
@@ -199,21 +202,9 @@ class Training:
         )
         self._write_status("running")
         try:
-            self._draw_curve()
-        except (UserError, OSError) as problem:
-            self._progress.print(f"warning: no curve.png: {problem}")
-
-    def _draw_curve(self) -> None:
-        evals = read_rows(self._run_dir / logs.EVALS)
-        if evals:
-            config = self._config
-            learning_curve(
-                self._run_dir / "curve.png",
-                evals,
-                read_rows(self._run_dir / logs.METRICS),
-                f"{config.algorithm.upper()} on {config.env.name} ({config.env.backend})",
-                config.stop_at_return,
-            )
+            draw_figures(self._config, self._run_dir)
+        except Exception as problem:  # whatever it is, it must not end hours of training
+            self._progress.print(f"warning: the figures are not up to date: {problem}")
 
     def _interrupted(self) -> int:
         # Before the first call of the compiled step there is nothing that is worth keeping.
@@ -235,12 +226,13 @@ class Training:
             )
             return EXIT_DIVERGED
         self._write_status("finished")
-        self._progress.phase("playing an episode for rollout.html")
+        picture = playback.picture_name(self._config)
+        self._progress.phase(f"playing an episode for {picture}")
         try:
             for line in playback.render(self._config, self._run_dir, self._state, run=0):
                 self._progress.print(line)
         except (UserError, OSError) as problem:
-            self._progress.print(f"warning: no rollout.html: {problem}")
+            self._progress.print(f"warning: no {picture}: {problem}")
         self._progress.print(closing_line(self._config, self._run_dir, self.host))
         return EXIT_DONE
 
@@ -252,6 +244,16 @@ class Training:
             compile_seconds=self._compiled.seconds,
             diverged=self.host.diverged(),
         )
+
+
+def draw_figures(config: Config, run_dir: Path) -> None:
+    """Draw the learning curve and, where a model was diagnosed, how its error grows."""
+    evals, metrics = (read_rows(run_dir / name) for name in logs.ROW_FILES)
+    title = f"{config.algorithm.upper()} on {config.env.name} ({config.env.backend})"
+    if evals:
+        learning_curve(run_dir / "curve.png", evals, metrics, title, config.stop_at_return)
+    if error_curves(metrics):
+        model_error(run_dir / "model_error.png", metrics, title)
 
 
 def closing_line(config: Config, run_dir: Path, host: HostState) -> str:

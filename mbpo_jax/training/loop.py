@@ -1,6 +1,6 @@
 """The compiled step: everything that happens between two looks by the host.
 
-    fit the model -> branch rollouts -> F x {one environment step, G updates} -> diagnose
+    fit the model -> make model data -> F x {one environment step, G updates} -> diagnose
 
 Each function here is pure and written for one run; `training.runs_axis` maps it over runs.
 """
@@ -26,8 +26,10 @@ class TrainState(NamedTuple):
       key: the run's only key.
       env: the environment.
       replay: real transitions.
-      experience: model and model transitions, if the algorithm has any.
-      agent: parameters and optimizers.
+      model: the dynamics model's state, () without one.
+      experience: model transitions, () without any.
+      agent: parameters and optimizers, tables.
+      memory: what the agent carries through an episode.
       episode_return: float32, return of the unfinished episode.
       healthy: bool; False once any parameter became non-finite. The run is then frozen.
     """
@@ -35,8 +37,10 @@ class TrainState(NamedTuple):
     key: jax.Array
     env: EnvState
     replay: ReplayState
+    model: PyTree
     experience: PyTree
     agent: PyTree
+    memory: PyTree
     episode_return: jax.Array
     healthy: jax.Array
 
@@ -66,7 +70,7 @@ def replay_capacity(config: Config) -> int:
 def all_finite(tree: PyTree) -> jax.Array:
     """Return whether every number in the tree is finite."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+    return jnp.all(jnp.stack([jnp.bool_(True), *(jnp.all(jnp.isfinite(x)) for x in leaves)]))
 
 
 def mean_metrics(metrics: Metrics) -> Metrics:
@@ -74,13 +78,26 @@ def mean_metrics(metrics: Metrics) -> Metrics:
     return {name: jnp.mean(value) for name, value in metrics.items()}
 
 
-def interact(env: Env, key: jax.Array, state: TrainState, action: jax.Array):
+def interact(
+    env: Env, algorithm: Algorithm, key: jax.Array, state: TrainState, action: jax.Array, log_prob
+):
     """Take one environment step and store it.
+
+    Args:
+      env: the environment.
+      algorithm: says what is stored.
+      key: a key, used up.
+      state: of the run.
+      action: `[A]`.
+      log_prob: the action's log-density, or () if the algorithm does not keep it.
 
     Returns:
       The new state and the return of the episode if it ended with this step, else NaN.
     """
+    needs_simulator = algorithm.model is not None and algorithm.model.needs_simulator
+    simulator = state.env.simulator if needs_simulator else ()
     env_state, transition = step_or_reset(env, key, state.env, action)
+    transition = transition._replace(log_prob=log_prob, simulator=simulator)
     total = state.episode_return + transition.reward
     state = state._replace(
         env=env_state,
@@ -90,21 +107,62 @@ def interact(env: Env, key: jax.Array, state: TrainState, action: jax.Array):
     return state, jnp.where(env_state.done, total, jnp.nan)
 
 
+def act(algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree):
+    """Let the agent choose an action, and begin anew what it carries if an episode ended.
+
+    Returns:
+      The new state, the action, and its log-density, or () if the algorithm does not keep it.
+    """
+    agent = algorithm.agent
+    memory = jax.tree.map(
+        lambda fresh, old: jnp.where(state.env.done, fresh, old), agent.begin(), state.memory
+    )
+    action, memory = agent.act(key, state.agent, view, memory, state.env, True)
+    log_prob = ()
+    if algorithm.keeps_log_prob:
+        assert agent.log_prob is not None
+        log_prob = agent.log_prob(state.agent, state.env.observation, action)
+    return state._replace(memory=memory), action, log_prob
+
+
 def update_agent(
-    algorithm: Algorithm, config: Config, key: jax.Array, state: TrainState
+    algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree
 ) -> tuple[TrainState, Metrics]:
     """Make the G updates that follow one environment step."""
+    agent = algorithm.agent
+    if agent.updates_per_step == 0:
+        return state, {}
     batch_key, update_key = jax.random.split(key)
-    num_updates = config.sac.utd_ratio
-    shape = (num_updates, config.sac.batch_size)
+    shape = (agent.updates_per_step, agent.batch_size)
     batches = algorithm.experience.sample(batch_key, state.experience, state.replay, shape)
 
-    def update(agent, inputs):
-        return algorithm.agent.update(inputs[0], agent, inputs[1])
+    def update(agent_state, inputs):
+        return agent.update(inputs[0], agent_state, view, inputs[1])
 
-    keys = jax.random.split(update_key, num_updates)
-    agent, metrics = jax.lax.scan(update, state.agent, (keys, batches))
-    return state._replace(agent=agent), mean_metrics(metrics)
+    keys = jax.random.split(update_key, agent.updates_per_step)
+    agent_state, metrics = jax.lax.scan(update, state.agent, (keys, batches))
+    return state._replace(agent=agent_state), mean_metrics(metrics)
+
+
+def refresh(
+    algorithm: Algorithm, key: jax.Array, state: TrainState, env_steps: jax.Array
+) -> tuple[TrainState, PyTree, Metrics]:
+    """Fit the model and make its data.
+
+    Returns:
+      The new state, the model's view, and metrics.
+    """
+    fit_key, data_key = jax.random.split(key)
+    model, view, metrics = state.model, (), {}
+    if algorithm.model is not None:
+        model, metrics = algorithm.model.fit(fit_key, state.model, state.replay, env_steps)
+        view = algorithm.model.ready(model)
+    policy = algorithm.agent.policy(state.agent) if algorithm.agent.policy else None
+    experience, data_metrics = algorithm.experience.refresh(
+        data_key, state.experience, view, state.replay, policy, env_steps
+    )
+    state = state._replace(model=model, experience=experience)
+    return state, view, metrics | data_metrics
 
 
 def make_program(env: Env) -> Program:
@@ -114,68 +172,87 @@ def make_program(env: Env) -> Program:
     """
 
     def init(config: Config, key: jax.Array) -> TrainState:
-        algorithm = make_algorithm(env.spec, config)
-        key, env_key, experience_key, agent_key = jax.random.split(key, 4)
-        sizes = env.spec.observation_size, env.spec.action_size
+        algorithm = make_algorithm(env, config)
+        model = algorithm.model
+        key, env_key, model_key, agent_key = jax.random.split(key, 4)
+        env_state = env.reset(env_key)
         return TrainState(
             key=key,
-            env=env.reset(env_key),
-            replay=replay.init(replay_capacity(config), *sizes),
-            experience=algorithm.experience.init(experience_key),
+            env=env_state,
+            replay=replay.init(
+                replay_capacity(config),
+                env.spec.observation_size,
+                env.spec.action_size,
+                log_prob=algorithm.keeps_log_prob,
+                simulator=env_state.simulator if model and model.needs_simulator else (),
+            ),
+            model=model.init(model_key) if model else (),
+            experience=algorithm.experience.init(),
             agent=algorithm.agent.init(agent_key),
+            memory=algorithm.agent.begin(),
             episode_return=jnp.float32(0),
             healthy=jnp.bool_(True),
         )
 
     def collect(config: Config, state: TrainState) -> TrainState:
+        algorithm = make_algorithm(env, config)
+        # The density of a uniform action in [-1, 1].
+        density = jnp.float32(-env.spec.action_size * jnp.log(2.0))
+        log_prob = density if algorithm.keeps_log_prob else ()
+
         def step(state, key):
             action_key, env_key = jax.random.split(key)
             action = random_action(action_key, env.spec.action_size)
-            return interact(env, env_key, state, action)[0], None
+            return interact(env, algorithm, env_key, state, action, log_prob)[0], None
 
         key, steps_key = jax.random.split(state.key)
         keys = jax.random.split(steps_key, config.random_steps)
         return jax.lax.scan(step, state._replace(key=key), keys)[0]
 
     def step(config: Config, env_steps: jax.Array, state: TrainState):
-        algorithm = make_algorithm(env.spec, config)
-        agent = algorithm.agent
+        algorithm = make_algorithm(env, config)
         key, refresh_key, steps_key = jax.random.split(state.key, 3)
-        experience, refresh_metrics = algorithm.experience.refresh(
-            refresh_key,
-            state.experience,
-            state.replay,
-            lambda key, observation: agent.sample_action(key, state.agent, observation),
-            env_steps,
-        )
+        start, view, refresh_metrics = refresh(algorithm, refresh_key, state, env_steps)
 
         def env_step(state, key):
             action_key, env_key, update_key = jax.random.split(key, 3)
-            action = agent.sample_action(action_key, state.agent, state.env.observation)
-            state, finished_return = interact(env, env_key, state, action)
-            state, metrics = update_agent(algorithm, config, update_key, state)
-            return state, (metrics, finished_return)
+            state, action, log_prob = act(algorithm, action_key, state, view)
+            state, finished = interact(env, algorithm, env_key, state, action, log_prob)
+            state, metrics = update_agent(algorithm, update_key, state, view)
+            return state, (metrics, finished)
 
         keys = jax.random.split(steps_key, config.steps_per_fit)
-        start = state._replace(key=key, experience=experience)
-        end, (update_metrics, finished) = jax.lax.scan(env_step, start, keys)
+        end, (update_metrics, finished) = jax.lax.scan(env_step, start._replace(key=key), keys)
         metrics = {
             **refresh_metrics,
             **mean_metrics(update_metrics),
-            **algorithm.experience.diagnose(end.experience, end.replay),
+            **(algorithm.model.diagnose(end.model, end.replay) if algorithm.model else {}),
             "train/episode_return": jnp.nanmean(finished),
         }
         return freeze_if_diverged(state, end, metrics)
 
     def evaluate(config: Config, key: jax.Array, state: TrainState):
-        agent = make_algorithm(env.spec, config).agent
-
-        def policy(_, observation):
-            return agent.mode_action(state.agent, observation)
-
-        return play_episodes(env, policy, key, config.eval_episodes)
+        play = acting(make_algorithm(env, config), state.model, state.agent)
+        return play_episodes(env, *play, key, config.eval_episodes)
 
     return Program(init, collect, step, evaluate)
+
+
+def acting(algorithm: Algorithm, model: PyTree, agent_state: PyTree) -> tuple[Callable, Callable]:
+    """Return how an agent acts without exploring: `begin` and `act`, as `play_episodes` takes them.
+
+    Args:
+      algorithm: the assembly.
+      model: state of its model.
+      agent_state: state of its agent.
+    """
+    agent = algorithm.agent
+    view = algorithm.model.ready(model) if algorithm.model else ()
+
+    def act(key: jax.Array, memory: PyTree, env_state: EnvState) -> tuple[jax.Array, PyTree]:
+        return agent.act(key, agent_state, view, memory, env_state, False)
+
+    return agent.begin, act
 
 
 def freeze_if_diverged(
@@ -190,11 +267,12 @@ def freeze_if_diverged(
     def keep(old: PyTree, new: PyTree) -> PyTree:
         return new if is_buffer(new) else jnp.where(healthy, new, old)
 
-    agent, experience = jax.tree.map(
-        keep, (before.agent, before.experience), (after.agent, after.experience), is_leaf=is_buffer
-    )
-    metrics = {**metrics, "train/healthy": healthy.astype(jnp.float32)}
-    return after._replace(agent=agent, experience=experience, healthy=healthy), metrics
+    def kept(state: TrainState) -> tuple[PyTree, PyTree, PyTree]:
+        return state.agent, state.model, state.experience
+
+    agent, model, experience = jax.tree.map(keep, kept(before), kept(after), is_leaf=is_buffer)
+    after = after._replace(agent=agent, model=model, experience=experience, healthy=healthy)
+    return after, {**metrics, "train/healthy": healthy.astype(jnp.float32)}
 
 
 def is_buffer(node: PyTree) -> bool:
@@ -203,7 +281,5 @@ def is_buffer(node: PyTree) -> bool:
 
 
 def trained(state: TrainState) -> PyTree:
-    """Return all that is trained: agent and experience, with None in the place of buffers."""
-    return jax.tree.map(
-        lambda x: None if is_buffer(x) else x, (state.agent, state.experience), is_leaf=is_buffer
-    )
+    """Return all that is trained: the agent and the model."""
+    return state.agent, state.model

@@ -6,12 +6,15 @@ from typing import NamedTuple
 import jax
 
 from mbpo_jax import config_io, replay
-from mbpo_jax.config import MEMORY_FIELDS, Config, ConfigError
+from mbpo_jax.algorithms import make_algorithm
+from mbpo_jax.config import BRANCHED, MEMORY_FIELDS, Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.models.rollout import BLOCK_ROWS
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.models.learned import BLOCK_ROWS
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
 from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.types import Env
 
 
 class Plan(NamedTuple):
@@ -33,9 +36,9 @@ def num_chunks(config: Config) -> int:
     return max(-(-(config.total_env_steps - config.random_steps) // config.steps_per_fit), 0)
 
 
-def updates_per_chunk(config: Config) -> int:
+def updates_per_chunk(config: Config, env: Env) -> int:
     """Return the agent's gradient updates in one call of the compiled step."""
-    return config.steps_per_fit * config.sac.utd_ratio
+    return config.steps_per_fit * make_algorithm(env, config).agent.updates_per_step
 
 
 def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:
@@ -53,11 +56,12 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     """
     state = devices.tree_bytes(run)
     fit = rollout = 0
-    if config.algorithm == "mbpo":
-        rows = config.rollout.rollouts_per_step * config.steps_per_fit
-        capacity = replay.capacity(run.replay)
-        row_bytes = devices.tree_bytes(run.replay.data) // capacity
+    capacity = replay.capacity(run.replay)
+    row_bytes = devices.tree_bytes(run.replay.data) // capacity
+    if config.learns_model:
         fit = capacity * 2 * (row_bytes + 4 * config.ensemble.num_members)
+    if config.algorithm in BRANCHED:
+        rows = config.rollout.rollouts_per_step * config.steps_per_fit
         widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest
     if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
@@ -101,9 +105,10 @@ def dry_run(config: Config, run_dir: Path) -> None:
     """
     devices.use_host_devices(config.num_seeds)
     plan = check_fits(config)
-    spec = make_env(config.env).spec
+    env = make_env(config.env)
+    spec = env.spec
     print(config_io.dump_yaml(config))
-    updates = num_chunks(config) * updates_per_chunk(config)
+    updates = num_chunks(config) * updates_per_chunk(config, env)
     rows = {
         "run directory": run_dir,
         "devices": ", ".join(devices.describe_devices()),

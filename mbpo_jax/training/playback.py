@@ -8,25 +8,40 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.config import Config, ConfigError
-from mbpo_jax.envs import brax_rendering, make_env
+from mbpo_jax.config import Config
+from mbpo_jax.envs import analytic, brax_rendering, make_env
 from mbpo_jax.envs.base import episode_limit, play_episodes
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.reports import animation, viewer
+from mbpo_jax.reports.episode import episode_curves
 from mbpo_jax.training import checkpoint, devices, run_directory
 from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
-from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.training.loop import TrainState, acting, make_program
 from mbpo_jax.types import PyTree
+
+
+class Learned(NamedTuple):
+    """What a run has learned.
+
+    Attributes:
+      model: state of its model.
+      agent: state of its agent.
+    """
+
+    model: PyTree
+    agent: PyTree
 
 
 class Episode(NamedTuple):
     """An episode as it was played.
 
     Attributes:
-      states: the simulator's pipeline states, stacked, `[T, ...]`.
+      steps: what its picture is made of, stacked, `[T, ...]`: transitions on the analytic backend,
+        Brax's pipeline states on the others.
       total_reward: its undiscounted return.
     """
 
-    states: PyTree
+    steps: PyTree
     total_reward: float
 
 
@@ -49,9 +64,11 @@ def load_state(run_dir: Path, config: Config) -> tuple[TrainState, int]:
     return restored.state, restored.env_steps
 
 
-def run_agent(state: TrainState, run: int) -> PyTree:
-    """Take the agent of one run out of the state of all, off the mesh."""
-    return jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[run]), state.agent)
+def run_learned(state: TrainState, run: int) -> Learned:
+    """Take model and agent of one run out of the state of all, off the mesh."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(jax.device_get(x)[run]), Learned(state.model, state.agent)
+    )
 
 
 def evaluate(
@@ -63,47 +80,63 @@ def evaluate(
       Returns and lengths of the episodes, each `[episodes]`.
     """
     env = make_env(config.env)
-    agent = make_algorithm(env.spec, config).agent
+    algorithm = make_algorithm(env, config)
 
     @jax.jit
-    def play(agent_state: PyTree, key: jax.Array):
-        def policy(_, observation):
-            return agent.mode_action(agent_state, observation)
+    def play(learned: Learned, key: jax.Array):
+        return play_episodes(env, *acting(algorithm, *learned), key, episodes)
 
-        return play_episodes(env, policy, key, episodes)
-
-    return jax.device_get(play(run_agent(state, run), jax.random.key(seed)))
+    return jax.device_get(play(run_learned(state, run), jax.random.key(seed)))
 
 
-def play_episode(config: Config, agent_state: PyTree, key: jax.Array) -> Episode:
-    """Play one episode with the deterministic policy and keep what the simulator went through.
+def play_episode(config: Config, learned: Learned, key: jax.Array) -> Episode:
+    """Play one episode without exploring and keep what its picture is made of.
 
     Args:
       config: of the run.
-      agent_state: of one run.
+      learned: by one run.
       key: of the episode.
     """
     env = make_env(config.env)
-    agent = make_algorithm(env.spec, config).agent
+    algorithm = make_algorithm(env, config)
+    keeps_poses = has_viewer(config)
 
     @jax.jit
-    def play(agent_state: PyTree, key: jax.Array):
-        def step(state, key):
-            action = agent.mode_action(agent_state, state.observation)
-            state, transition = env.step(key, state, action)
-            return state, (state.simulator.pipeline_state, transition.reward, state.done)
+    def play(learned: Learned, key: jax.Array):
+        begin, act = acting(algorithm, *learned)
+
+        def step(carry, key):
+            state, memory = carry
+            act_key, env_key = jax.random.split(key)
+            action, memory = act(act_key, memory, state)
+            state, transition = env.step(env_key, state, action)
+            kept = state.simulator.pipeline_state if keeps_poses else transition
+            return (state, memory), (kept, transition.reward, state.done)
 
         reset_key, steps_key = jax.random.split(key)
         keys = jax.random.split(steps_key, episode_limit(env.spec))
-        return jax.lax.scan(step, env.reset(reset_key), keys)[1]
+        return jax.lax.scan(step, (env.reset(reset_key), begin()), keys)[1]
 
-    states, rewards, done = jax.device_get(play(agent_state, key))
+    steps, rewards, done = jax.device_get(play(learned, key))
     length = int(np.argmax(done)) + 1  # The time limit is the last step at the latest.
-    return Episode(jax.tree.map(lambda x: x[:length], states), float(np.sum(rewards[:length])))
+    return Episode(jax.tree.map(lambda x: x[:length], steps), float(np.sum(rewards[:length])))
+
+
+def has_viewer(config: Config) -> bool:
+    """Return whether Brax's viewer shows the environment."""
+    return config.env.backend not in analytic.BACKENDS
+
+
+def picture_name(config: Config) -> str:
+    """Return the name of the file that shows an episode."""
+    return "rollout.html" if has_viewer(config) else "episode.png"
 
 
 def render(config: Config, run_dir: Path, state: TrainState, run: int, seed: int = 0) -> list[str]:
-    """Write `rollout.html` and, where pictures can be drawn, `rollout.webp` of one episode.
+    """Show one episode in a run directory, in the file that `picture_name` names.
+
+    On the analytic backend it holds curves, on the others Brax's viewer. Beside the viewer there is
+    `rollout.webp` where pictures can be drawn.
 
     Args:
       config: of the runs.
@@ -115,11 +148,15 @@ def render(config: Config, run_dir: Path, state: TrainState, run: int, seed: int
     Returns:
       What the user should know of it, line by line.
     """
-    episode = play_episode(config, run_agent(state, run), jax.random.key(seed))
-    env = make_env(config.env)
+    episode = play_episode(config, run_learned(state, run), jax.random.key(seed))
+    spec = make_env(config.env).spec
+    path = run_dir / picture_name(config)
     title = f"{config.algorithm.upper()} on {config.env.name}: return {episode.total_reward:,.1f}"
-    described = config.env.name, config.env.backend, episode.states, env.spec.dt
-    viewer.write_html(run_dir / "rollout.html", brax_rendering.viewer_json(*described), title)
+    if not has_viewer(config):
+        episode_curves(path, spec, episode.steps, title)
+        return []
+    described = config.env.name, config.env.backend, episode.steps, spec.dt
+    viewer.write_html(path, brax_rendering.viewer_json(*described), title)
     try:
         animation.write_animation(run_dir / "rollout.webp", *described)
     except animation.RenderingUnavailable as reason:
@@ -146,7 +183,7 @@ def evaluate_run(run_dir: Path, episodes: int, seed: int) -> int:
 
 
 def render_run(run_dir: Path, run: int) -> int:
-    """Write `rollout.html` and `rollout.webp` of a run directory's newest checkpoint.
+    """Show an episode of a run directory's newest checkpoint, and say in which file.
 
     Raises:
       ConfigError: it is no run directory, or it has no such run or no checkpoint.
@@ -158,5 +195,5 @@ def render_run(run_dir: Path, run: int) -> int:
     state, _ = load_state(run_dir, config)
     for line in render(config, run_dir, state, run):
         print(line)
-    print(f"see {run_dir / 'rollout.html'}")
+    print(f"see {run_dir / picture_name(config)}")
     return 0

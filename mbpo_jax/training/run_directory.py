@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, write_json_atomic
 from mbpo_jax.training import logs
 

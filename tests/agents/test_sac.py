@@ -10,9 +10,9 @@ import pytest
 
 import mbpo_jax.algorithms  # noqa: F401 - makes configurations arguments of compiled functions
 from mbpo_jax.agents import sac
-from mbpo_jax.agents.sac import make_sac
+from mbpo_jax.agents.sac import Regression, make_sac
 from mbpo_jax.config import SACConfig
-from mbpo_jax.types import EnvSpec, Transition
+from mbpo_jax.types import EnvSpec, EnvState, Transition
 from tests.probe_environments import PROBES, RIGHT_ACTION, probe_data
 
 SPEC = EnvSpec("any", 3, 2, episode_length=10, action_repeat=1, dt=0.1)
@@ -36,7 +36,11 @@ def one_update(config, key, batch):
     agent = make_sac(SPEC, config)
     init_key, update_key = jax.random.split(key)
     state = agent.init(init_key)
-    return state, *agent.update(update_key, state, batch)
+    return state, *agent.update(update_key, state, (), batch)
+
+
+def env_at(observation) -> EnvState:
+    return EnvState((), observation, jnp.int32(0), jnp.bool_(False))
 
 
 # The losses, one by one.
@@ -132,7 +136,7 @@ def test_an_update_is_three_separate_gradient_steps(key, num_critics):
     config = dataclasses.replace(SMALL, num_critics=num_critics, target_entropy=-1.5)
     batch = random_batch()
     update_key = jax.random.split(jax.random.clone(key))[1]
-    noise = jax.random.normal(update_key, (2, *batch.action.shape))
+    noise = [jax.random.normal(k, batch.action.shape) for k in jax.random.split(update_key)]
     before, after, metrics = one_update(config, key, batch)
     alpha = jnp.exp(before.log_alpha)
 
@@ -205,17 +209,132 @@ def test_layer_norm_in_the_critics_undoes_the_scale_of_their_input(key, layer_no
 def test_stochastic_actions_scatter_around_the_deterministic_one(key):
     """Tanh is monotone, so the median of the action is tanh of the Gaussian's mean."""
     agent = make_sac(SPEC, SMALL)
-    init_key, observation_key, noise_key = jax.random.split(key, 3)
+    init_key, observation_key, noise_key, key = jax.random.split(key, 4)
     state = agent.init(init_key)
     observation = jax.random.normal(observation_key, (3,))
     rows = jnp.broadcast_to(observation, (4000, 3))
-    actions = agent.sample_action(noise_key, state, rows)
-    mode = agent.mode_action(state, observation)
+    actions = agent.policy(state)(noise_key, rows)
+    mode, _ = agent.act(key, state, (), agent.begin(), env_at(observation), False)
     assert actions.shape == (4000, 2)
     assert jnp.all(jnp.abs(actions) <= 1.0)
     expected = jnp.tanh(jnp.split(mlp(state.policy, observation), 2)[0])
     np.testing.assert_allclose(mode, expected, rtol=1e-5)
     np.testing.assert_allclose(jnp.mean(actions < mode[None], axis=0), 0.5, atol=0.04)
+
+
+def test_to_explore_is_to_act_as_the_policy_of_model_rollouts(key):
+    agent = make_sac(SPEC, SMALL)
+    init_key, act_key = jax.random.split(key)
+    state, observation = agent.init(init_key), jnp.array([0.3, -1.0, 2.0])
+    expected = agent.policy(state)(jax.random.clone(act_key), observation)
+    action, _ = agent.act(act_key, state, (), agent.begin(), env_at(observation), True)
+    np.testing.assert_array_equal(action, expected)
+
+
+def test_log_prob_is_the_density_with_which_actions_are_drawn(key):
+    agent = make_sac(SPEC, SMALL)
+    init_key, noise_key = jax.random.split(key)
+    state, observation = agent.init(init_key), random_batch(rows=50).observation
+    noise = jax.random.normal(noise_key, (50, 2))
+    action, expected = sampled_action(state.policy, observation, noise)
+    # Nearer to the edge, float32 does not tell an action from the next one.
+    inside = jnp.all(jnp.abs(action) < 0.99, axis=-1)
+    assert jnp.sum(inside) > 20
+    log_prob = agent.log_prob(state, observation, action)
+    np.testing.assert_allclose(log_prob[inside], expected[inside], atol=1e-3)
+
+
+# The slots.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def slotted_update(slots, state, key, view, batch):
+    return make_sac(SPEC, SMALL, **dict(slots)).update(key, state, view, batch)
+
+
+def weighted(key, nets, state, view, batch) -> Regression:
+    """Regress the stored actions to the rewards, weighted by what stands in the view."""
+    return Regression(batch.observation, batch.action, batch.reward, view)
+
+
+def unweighted(key, nets, state, view, batch) -> Regression:
+    return Regression(batch.observation, batch.action, batch.reward)
+
+
+def test_a_weighted_critic_loss_is_the_mean_of_weighted_squares(q):
+    target, weight = np.arange(5, dtype=np.float32), np.array([0, 1, 2, 0.5, 3], np.float32)
+    expected = sum(0.5 * np.mean(weight * (one - target) ** 2) for one in q)
+    loss = sac.critic_loss(*map(jnp.asarray, (q, target, weight)))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_rows_of_weight_zero_teach_the_critics_nothing(key):
+    """Weights of 2 and 0 in equal shares make the mean over half of the rows."""
+    batch = random_batch()
+    state = make_sac(SPEC, SMALL).init(jax.random.clone(key))
+    odd = jnp.arange(16) % 2
+    half = jax.tree.map(lambda x: x[1::2], batch)
+    after, metrics = slotted_update(
+        (("critic_target", weighted),), state, jax.random.clone(key), 2.0 * odd, batch
+    )
+    expected, expected_metrics = slotted_update(
+        (("critic_target", unweighted),), state, key, (), half
+    )
+    np.testing.assert_allclose(
+        metrics["sac/critic_loss"], expected_metrics["sac/critic_loss"], rtol=1e-5
+    )
+    check = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(check, after.critics, expected.critics)
+    jax.tree.map(check, after.target_critics, expected.target_critics)
+
+
+def test_the_critics_regress_to_what_their_slot_says(key):
+    """Also at observations and actions, and in numbers of rows, that are not the batch's."""
+    state = make_sac(SPEC, SMALL).init(jax.random.clone(key))
+    observation, action, goal = 0.5 * jnp.ones((40, 3)), -0.2 * jnp.ones((40, 2)), 3.0
+
+    def constant(key, nets, state, view, batch) -> Regression:
+        return Regression(observation, action, jnp.full(40, goal))
+
+    slots = (("critic_target", constant),)
+    after, metrics = slotted_update(slots, state, key, (), random_batch())
+    values = [float(q[0]) for q in all_q(state.critics, observation, action)]
+    new_values = [float(q[0]) for q in all_q(after.critics, observation, action)]
+    expected = sum(0.5 * (value - goal) ** 2 for value in values)
+    np.testing.assert_allclose(metrics["sac/critic_loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(metrics["sac/q_mean"], np.mean(values), rtol=1e-4)
+    for value, new_value in zip(values, new_values, strict=True):
+        assert value < new_value < goal
+
+
+@pytest.mark.parametrize("log_prob", [-3.0, 7.0])
+def test_the_actors_slot_moves_the_policy_and_its_log_density_the_temperature(key, log_prob):
+    """A bowl around the view's number: each weight goes one step of Adam towards it."""
+
+    def bowl(key, nets, policy, state, view, batch):
+        distance = jax.tree.map(lambda x: 0.5 * jnp.sum((x - view) ** 2), policy)
+        return sum(jax.tree.leaves(distance)), jnp.full(16, log_prob)
+
+    state = make_sac(SPEC, SMALL).init(jax.random.clone(key))
+    slots = (("actor_objective", bowl),)
+    after, metrics = slotted_update(slots, state, key, jnp.float32(50.0), random_batch())
+    jax.tree.map(
+        lambda new, old: np.testing.assert_allclose(new, old + 1e-2, atol=1e-6),
+        after.policy,
+        state.policy,
+    )
+    # The target entropy is -1 and the entropy minus the log-density.
+    rise = 1e-2 * np.sign(log_prob - 1.0)
+    np.testing.assert_allclose(after.log_alpha - state.log_alpha, rise, rtol=1e-4)
+    np.testing.assert_allclose(metrics["sac/entropy"], -log_prob, rtol=1e-6)
+
+
+def test_the_defaults_of_the_slots_are_td0_and_the_critics_gradient(key):
+    state = make_sac(SPEC, SMALL).init(jax.random.clone(key))
+    batch = random_batch()
+    slots = ("critic_target", sac.td0_target(SMALL.gamma)), ("actor_objective", sac.q_objective)
+    named = slotted_update(slots, state, jax.random.clone(key), (), batch)
+    jax.tree.map(np.testing.assert_array_equal, named, slotted_update((), state, key, (), batch))
 
 
 # Environments with known values.
@@ -246,7 +365,8 @@ def train():
 
         def update(state, inputs):
             key, rows = inputs
-            return agent.update(key, state, jax.tree.map(lambda x: x[rows], data))[0], None
+            batch = jax.tree.map(lambda x: x[rows], data)
+            return agent.update(key, state, (), batch)[0], None
 
         keys = jax.random.split(updates_key, NUM_UPDATES)
         return jax.lax.scan(update, agent.init(init_key), (keys, rows))[0]
@@ -282,8 +402,9 @@ def test_a_reward_one_step_away_is_worth_gamma(key, train):
 
 def test_the_policy_finds_the_action_that_is_rewarded(key, train):
     state = train(key, "action")
-    action = make_sac(PROBE_SPEC, PROBE_CONFIG).mode_action(state, jnp.zeros((1, 1)))
-    assert float(action[0, 0]) == pytest.approx(RIGHT_ACTION, abs=0.1)
+    act = make_sac(PROBE_SPEC, PROBE_CONFIG).act
+    action, _ = act(key, state, (), (), env_at(jnp.zeros(1)), False)
+    assert float(action[0]) == pytest.approx(RIGHT_ACTION, abs=0.1)
     assert value(state, 0.0, RIGHT_ACTION) == pytest.approx(0.0, abs=0.05)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.config import EnvConfig
-from mbpo_jax.envs import ENVIRONMENTS, make_env, termination_fn
+from mbpo_jax.envs import brax, make_env, termination_fn
 from mbpo_jax.envs.base import random_action, step_or_reset
 from mbpo_jax.envs.termination import RULES, never
 
@@ -65,7 +65,7 @@ def record(name: str, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    terminating = [name for name, rule in RULES.items() if rule is not never]
+    terminating = [name for name in brax.ENVIRONMENTS if RULES[name] is not never]
     for name in sys.argv[1:] or terminating:
-        for backend in ENVIRONMENTS[name].backends:
+        for backend in brax.ENVIRONMENTS[name].backends:
             record(name, backend)

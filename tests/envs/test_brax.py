@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mbpo_jax.config import EnvConfig
-from mbpo_jax.envs import ENVIRONMENTS, make_env, termination_fn
+from mbpo_jax.envs import make_env, termination_fn
 from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
-from mbpo_jax.envs.brax import load
+from mbpo_jax.envs.brax import ENVIRONMENTS, load
 from mbpo_jax.types import EnvState, Transition
 
 pytestmark = [
@@ -158,10 +158,10 @@ def test_episodes_count_until_the_fall(falls, key):
     length = int(jnp.argmax(falls.states.done)) + 1
     env = pendulum(episode_length=NUM_STEPS)._replace(reset=lambda key: falls.start)
 
-    def push(key, observation):
-        return jnp.full((len(observation), 1), PUSH)
+    def push(key, memory, state):
+        return jnp.array([PUSH]), memory
 
-    returns, lengths = jax.jit(lambda key: play_episodes(env, push, key, 3))(key)
+    returns, lengths = jax.jit(lambda key: play_episodes(env, tuple, push, key, 3))(key)
     np.testing.assert_array_equal(returns, length)
     np.testing.assert_array_equal(lengths, length)
 

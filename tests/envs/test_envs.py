@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from mbpo_jax.config import ConfigError, EnvConfig
-from mbpo_jax.envs import ENVIRONMENTS, environment_names, make_env
+from mbpo_jax.config import EnvConfig
+from mbpo_jax.envs import ENVIRONMENTS, analytic, brax, environment_names, make_env
+from mbpo_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -34,18 +35,26 @@ def test_name_like_no_other_is_answered_with_all():
 def test_unsupported_backend_is_answered_with_the_supported():
     with pytest.raises(ConfigError, match=r"swimmer does not run on 'mjx'.*generalized"):
         make_env(EnvConfig(name="swimmer", backend="mjx"))
+    with pytest.raises(ConfigError, match=r"pendulum does not run on 'spring'; .*: analytic"):
+        make_env(EnvConfig(name="pendulum", backend="spring"))
+    with pytest.raises(ConfigError, match=r"hopper does not run on 'analytic'; .*generalized"):
+        make_env(EnvConfig(name="hopper", backend="analytic"))
     with pytest.raises(ConfigError, match=r"'mujoco'.*generalized"):
         EnvConfig(backend="mujoco")  # pyright: ignore[reportArgumentType]
 
 
-def test_brax_is_not_imported_for_names():
-    program = "import sys, mbpo_jax.envs; sys.exit('brax' in sys.modules)"
+def test_names_need_neither_brax_nor_a_device():
+    """A device is set up when it is first used, and only then is it too late to choose it."""
+    program = (
+        "import sys, mbpo_jax.envs; from jax._src import xla_bridge; "
+        "sys.exit('brax' in sys.modules or xla_bridge.backends_are_initialized())"
+    )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
 
 
 @pytest.mark.brax
-@pytest.mark.parametrize("name", environment_names())
+@pytest.mark.parametrize("name", sorted(brax.ENVIRONMENTS))
 def test_table_holds_the_simulators_sizes(name):
     """Only the humanoid is truncated, so the kept size is the simulator's for all others."""
     env = make_env(EnvConfig(name=name))
@@ -55,3 +64,14 @@ def test_table_holds_the_simulators_sizes(name):
     assert env.spec.observation_size == state.observation.shape[0] == size
     assert simulated > size if name == "humanoid" else simulated == size
     assert env.spec.action_size == ENVIRONMENTS[name].action_size
+
+
+@pytest.mark.parametrize("name", analytic.SYSTEMS)
+def test_table_holds_the_sizes_of_the_equations(name):
+    env = make_env(EnvConfig(name=name, backend="analytic", episode_length=7, action_repeat=2))
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    assert ENVIRONMENTS[name] == (("analytic",), *state.observation.shape, env.spec.action_size)
+    assert env.spec.observation_size == ENVIRONMENTS[name].observation_size
+    assert (env.spec.name, env.spec.episode_length, env.spec.action_repeat) == (name, 7, 2)
+    assert env.spec.dt == 2 * analytic.SYSTEMS[name].dt
+    assert env.spec.tabular == name.endswith("maze")

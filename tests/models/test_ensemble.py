@@ -214,6 +214,22 @@ def test_layer_norm_makes_members_blind_to_the_scale_of_a_hidden_kernel(key, lay
     assert ("norm_0" in params.members["params"]) == layer_norm
 
 
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_spectral_norm_makes_members_blind_to_the_length_of_a_kernel_above_one(key, spectral_norm):
+    config = EnsembleConfig(
+        num_members=2, num_elites=1, hidden_sizes=(16,), spectral_norm=spectral_norm
+    )
+    ensemble = make_ensemble(SPEC, config, optax.adam(1e-3), learned_termination=False)
+    params = jax.jit(ensemble.init)(key).params
+    layer = params.members["params"]["layer_0"]
+    layer["kernel"] *= 2.0 / np.linalg.norm(layer["kernel"], 2, axis=(1, 2), keepdims=True)
+    x = jnp.linspace(-1.0, 1.0, 2 * 5 * 3).reshape(2, 5, 3)
+    outputs = jax.jit(ensemble.outputs)
+    before = outputs(params, x).mean
+    layer["kernel"] *= 3.0
+    assert np.allclose(outputs(params, x).mean, before, atol=1e-4) == spectral_norm
+
+
 def test_selected_members_predict_as_they_did(key):
     ensemble = linear()
     init_key, x_key = jax.random.split(key)

@@ -11,10 +11,11 @@ import pytest
 
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
+from mbpo_jax.envs.system import never
 from mbpo_jax.models import rollout
-from mbpo_jax.models.ensemble import Outcome
+from mbpo_jax.models.learned import sanitized
 from mbpo_jax.types import Transition
-from tests.probe_environments import linear_model
+from tests.probe_environments import linear_dynamics, linear_model
 
 # The schedule of k.
 
@@ -54,48 +55,52 @@ def test_length_by_hand_for_hopper(epoch, length):
 # Rollouts. A row's reward is the first output, its next observation the others.
 
 
+def linear(*numbers, known=never):
+    """Return a linear model and its view; see `linear_model`."""
+    return linear_dynamics(linear_model(*numbers)[1], known)
+
+
+def counter(num_members=1, known=never):
+    """Make a model in which the observation grows by 1 per step and is the reward."""
+    return linear([[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0]] * num_members, 0.0, known=known)
+
+
 def real_data(observations):
-    """Return a replay buffer that holds these observations `[n, O]`."""
+    """Return transitions that start from these observations `[n, O]`."""
     observations = jnp.asarray(observations, jnp.float32)
-    rows = observations.shape[0]
-    empty = replay.init(rows, observations.shape[1], 1)
-    zeros = jnp.zeros(rows)
-    return replay.add(
-        empty, Transition(observations, jnp.zeros((rows, 1)), zeros, zeros, observations)
-    )
+    zeros = jnp.zeros(observations.shape[0])
+    return Transition(observations, zeros[:, None], zeros, zeros, observations)
 
 
 def stand_still(key, observation):
     return jnp.zeros((*observation.shape[:-1], 1))
 
 
-def never(observation):
-    return jnp.zeros(observation.shape[:-1], bool)
-
-
-def branch(key, model, observations, *, length, num_rollouts, known=never, policy=stand_still):
-    """Roll out into an empty buffer large enough for everything."""
-    ensemble, state = model
+def branch(key, model, starts, *, length, policy=stand_still, first_action=None):
+    """Roll out into an empty buffer that is large enough for everything."""
+    dynamics, view = model
+    starts = real_data(starts)
+    num_rollouts, observation_size = starts.observation.shape
+    if first_action is None:
+        first_action = jnp.zeros((num_rollouts, 1))
     capacity = num_rollouts * length
-    real = real_data(observations)
-    empty = replay.init(capacity, real.data.observation.shape[1], 1)
+    empty = replay.init(capacity, observation_size, 1)
 
     @jax.jit
-    def run(key):
+    def run(key, first_action):
         return rollout.branch(
             key,
-            ensemble,
-            state,
-            known,
+            dynamics,
+            view,
             policy,
-            real,
+            starts,
+            first_action,
             empty,
-            num_rollouts=num_rollouts,
             length=length,
             max_size=capacity,
         )
 
-    buffer, metrics = run(key)
+    buffer, metrics = run(key, first_action)
     return rows_of(buffer), {name: float(value) for name, value in metrics.items()}
 
 
@@ -105,37 +110,35 @@ def rows_of(buffer):
     return jax.tree.map(lambda x: np.asarray(x)[np.asarray(valid)], batch)
 
 
-def counter(num_members=1, std=0.0):
-    """Make a model in which the observation grows by 1 per step and is the reward."""
-    return linear_model([[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0]] * num_members, std)
-
-
 def test_with_next_to_no_noise_rollouts_follow_the_closed_loop(key):
     dynamics, control = np.array([[0.9, 0.2], [-0.1, 0.8]]), np.array([[0.5], [0.2]])
     gain, cost = np.array([[0.3, -0.4]]), np.array([[1.0, -1.0, 0.5]])
     weight = np.concatenate([cost, np.concatenate([dynamics, control], axis=1)])
-    model = linear_model(weight, [[2.0, 0.0, 0.0]] * 2, 1e-6)
+    model = linear(weight, [[2.0, 0.0, 0.0]] * 2, 1e-6)
 
     def policy(key, observation):
         return -observation @ jnp.asarray(gain.T, jnp.float32)
 
     start = np.array([0.7, -0.3])
-    rows, _ = branch(key, model, [start], length=4, num_rollouts=6, policy=policy)
+    first = jnp.tile(jnp.float32(-gain @ start), (6, 1))
+    rows, _ = branch(key, model, [start] * 6, length=4, policy=policy, first_action=first)
     closed_loop = dynamics - control @ gain
     for step in range(4):
         observation = np.linalg.matrix_power(closed_loop, step) @ start
         action = -gain @ observation
         block = jax.tree.map(lambda x, step=step: x[6 * step : 6 * step + 6], rows)
         reward = (cost @ np.concatenate([observation, action]))[0] + 2.0
-        for actual, expected in zip(
-            block, (observation, action, reward, 1.0, closed_loop @ observation), strict=True
-        ):
-            np.testing.assert_allclose(actual, np.broadcast_to(expected, actual.shape), atol=1e-4)
+        expected = Transition(observation, action, reward, 1.0, closed_loop @ observation)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), atol=1e-4),
+            block,
+            expected,
+        )
 
 
 def test_outcomes_are_gaussian_samples(key):
-    model = linear_model([[1.0, 0.0], [1.0, 0.0]], [[3.0, -1.0]] * 2, [0.5, 2.0])
-    rows, _ = branch(key, model, [[4.0]], length=1, num_rollouts=8000)
+    model = linear([[1.0, 0.0], [1.0, 0.0]], [[3.0, -1.0]] * 2, [0.5, 2.0])
+    rows, _ = branch(key, model, [[4.0]] * 8000, length=1)
     for sample, mean, std in ((rows.reward, 7.0, 0.5), (rows.next_observation[:, 0], 3.0, 2.0)):
         np.testing.assert_allclose(sample.mean(), mean, atol=5 * std / np.sqrt(8000))
         np.testing.assert_allclose(sample.std(), std, rtol=0.05)
@@ -146,40 +149,49 @@ def test_outcomes_are_gaussian_samples(key):
 
 
 def test_policy_and_model_draw_afresh_for_every_row_and_step(key):
-    model = linear_model([[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 2, 1.0)
+    model = linear([[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 2, 1.0)
 
     def policy(key, observation):
         return jax.random.normal(key, observation.shape)
 
-    rows, _ = branch(key, model, [[0.0]], length=3, num_rollouts=20, policy=policy)
-    draws = [rows.action, rows.reward, rows.next_observation]
-    assert np.unique(np.concatenate([x.ravel() for x in draws])).size == 3 * 3 * 20
+    rows, _ = branch(key, model, np.zeros((20, 1)), length=3, policy=policy)
+    assert np.unique(np.concatenate([rows.reward, rows.next_observation[:, 0]])).size == 2 * 3 * 20
+    # The policy acts from the second step on.
+    assert np.all(rows.action[:20] == 0.0)
+    assert np.unique(rows.action[20:]).size == 2 * 20
 
 
-def test_start_states_are_uniform_over_the_replay_buffer(key):
-    rows, _ = branch(key, counter(), np.arange(10.0)[:, None], length=1, num_rollouts=4000)
-    counts = np.bincount(rows.observation[:, 0].astype(int), minlength=10)
-    # Chi-square with 9 degrees of freedom: 27.9 is exceeded once in a thousand draws.
-    assert np.sum((counts - 400) ** 2 / 400) < 27.9
+@pytest.mark.parametrize("num_members", [1, 3, 8])
+def test_rows_go_on_where_they_were_in_the_order_of_the_starts(key, num_members):
+    """Seven rows meet elites that do not divide them, and still each one counts on by itself."""
+    starts = np.array([[30.0], [10.0], [70.0], [0.0], [20.0], [10.0], [50.0]])
+
+    def policy(key, observation):
+        return observation / 100.0
+
+    first = jnp.linspace(-1.0, 1.0, 7)[:, None]
+    rows, metrics = branch(
+        key, counter(num_members), starts, length=3, policy=policy, first_action=first
+    )
+    observation = np.concatenate([starts, starts + 1, starts + 2])
+    np.testing.assert_array_equal(rows.observation, observation)
+    np.testing.assert_array_equal(rows.next_observation, observation + 1)
+    np.testing.assert_array_equal(rows.reward, observation[:, 0])
+    np.testing.assert_array_equal(rows.action[:7], first)
+    np.testing.assert_allclose(rows.action[7:], observation[7:] / 100.0, rtol=1e-6)
+    assert metrics["rollout/buffer_size"] == 21
 
 
 def test_nothing_is_stored_after_a_predicted_termination(key):
-    """Counting up from 0, 2 and 4, a row terminates once it is beyond 4."""
-    starts, length = np.array([0, 2, 4]), 4
-    rows, metrics = branch(
-        key,
-        counter(2),
-        starts[:, None],
-        length=length,
-        num_rollouts=60,
-        known=lambda observation: observation[..., 0] > 4.5,
-    )
-    assert rows.observation.max() == 4.0
-    np.testing.assert_array_equal(rows.discount, rows.next_observation[:, 0] < 4.5)
+    """Counting up from 0, 2 and 4, a row terminates at 5, though the model would count on."""
+    length, first = 4, np.random.default_rng(0).choice([0.0, 2.0, 4.0], 60)
+    model = counter(2, known=lambda observation: observation[..., 0] == 5.0)
+    rows, metrics = branch(key, model, first[:, None], length=length)
     # From 0 four steps and no termination, from 2 three steps, from 4 one.
-    first = rows.observation[:60, 0]
     lengths = np.where(first == 0, 4, np.where(first == 2, 3, 1))
-    assert rows.reward.size == lengths.sum()
+    expected = np.concatenate([first[lengths > step] + step for step in range(length)])
+    np.testing.assert_array_equal(rows.observation[:, 0], expected)
+    np.testing.assert_array_equal(rows.discount, rows.next_observation[:, 0] != 5.0)
     assert metrics["rollout/length"] == length
     assert metrics["rollout/length_mean"] == pytest.approx(lengths.mean())
     assert metrics["rollout/terminated"] == pytest.approx(np.mean(first > 0))
@@ -191,76 +203,63 @@ def test_nothing_is_stored_after_a_predicted_termination(key):
     ("output", "bad"), [(0, np.nan), (1, np.inf)], ids=["reward", "observation"]
 )
 def test_non_finite_predictions_end_a_rollout_unstored_and_are_counted(key, output, bad):
-    ensemble, state = counter(2)
+    dynamics, view = counter(2)
 
-    def predict(state, observation, action):
-        outcome = ensemble.predict(state, observation, action)
-        broken = (observation > 1.5) & (jnp.arange(2)[None, None] == output)
-        return Outcome(jnp.where(broken, bad, outcome.mean), outcome.std, None)
+    def step(key, view, point, action, propagation):
+        """Count up to 2, beyond which one output is broken."""
+        x = point.observation
+        broken = (x > 1.5) & (jnp.arange(2)[None] == output)
+        sample = jnp.where(broken, bad, jnp.concatenate([x, x + 1.0], axis=1))
+        return sanitized(sample, never(x), x)
 
-    model = ensemble._replace(predict=predict), state
-    rows, metrics = branch(key, model, [[0.0], [2.0]], length=5, num_rollouts=40)
-    assert all(np.all(np.isfinite(x)) for x in rows)
-    from_zero = np.sum(rows.observation[:, 0] == 0.0)
-    # From 0 two steps reach 2; from 2 none succeeds. No episode was seen to end.
-    assert rows.reward.size == 2 * from_zero
+    first = np.random.default_rng(0).choice([0.0, 2.0], 40)
+    rows, metrics = branch(key, (dynamics._replace(step=step), view), first[:, None], length=5)
+    jax.tree.map(lambda x: np.testing.assert_equal(np.isfinite(x), True), rows)
+    from_zero = np.sum(first == 0.0)
     assert 0 < from_zero < 40
+    # From 0 two steps reach 2; from 2 none succeeds. No episode was seen to end.
+    np.testing.assert_array_equal(rows.observation[:, 0], np.repeat([0.0, 1.0], from_zero))
     np.testing.assert_array_equal(rows.discount, 1.0)
     assert metrics["rollout/nonfinite"] == 40.0
     assert metrics["rollout/terminated"] == 0.0
     assert metrics["rollout/length_mean"] == pytest.approx(2 * from_zero / 40)
 
 
-def test_elites_share_the_rows_equally_and_rows_change_elites(key):
+def test_a_row_meets_any_elite_at_any_step_and_elites_share_the_rows_equally(key):
     """The observation's decimal digits write down which member made each step."""
-    elites, num_rollouts, length = [4, 1, 6], 2700, 3
+    elites, num_keys, length, num_rows = [4, 1, 6], 2700, 3, 6
     bias = [[member, member] for member in range(7)]
-    model = linear_model([[0.0, 0.0], [10.0, 0.0]], bias, 0.0, elites)
-    rows, _ = branch(key, model, [[0.0]], length=length, num_rollouts=num_rollouts)
-    for step in range(length):
-        members = rows.reward[step * num_rollouts : (step + 1) * num_rollouts]
-        met, counts = np.unique(members, return_counts=True)
-        np.testing.assert_array_equal(met, sorted(elites))
-        np.testing.assert_array_equal(counts, num_rollouts // len(elites))
-    histories = rows.next_observation[-num_rollouts:, 0].astype(int)
+    dynamics, view = linear([[0.0, 0.0], [10.0, 0.0]], bias, 0.0, elites)
+    starts = real_data(np.zeros((num_rows, 1)))
+    empty = replay.init(num_rows * length, 1, 1)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        return rollout.branch(
+            key,
+            dynamics,
+            view,
+            stand_still,
+            starts,
+            starts.action,
+            empty,
+            length=length,
+            max_size=num_rows * length,
+        )[0].data
+
+    data = run(jax.random.split(key, num_keys))
+    members = np.asarray(data.reward).reshape(num_keys, length, num_rows)
+    np.testing.assert_array_equal(
+        np.sort(members), np.broadcast_to([1, 1, 4, 4, 6, 6], members.shape)
+    )
+    histories = np.asarray(data.next_observation)[:, -num_rows:, 0].astype(int)
     expected = [int(f"{a}{b}{c}") for a in elites for b in elites for c in elites]
-    met, counts = np.unique(histories, return_counts=True)
-    np.testing.assert_array_equal(met, sorted(expected))
-    # Chi-square with at most 26 degrees of freedom: 54.1 is exceeded once in a thousand draws.
-    assert np.sum((counts - 100) ** 2 / 100) < 54.1
-
-
-@pytest.mark.parametrize("num_rows", [1, 4, 5, 7, 12])
-def test_blocks_hold_every_row_once_in_order_and_have_keys_of_their_own(monkeypatch, key, num_rows):
-    monkeypatch.setattr(rollout, "BLOCK_ROWS", 12)
-
-    def fn(key, rows):
-        assert rows.shape[0] == 3
-        assert rows.shape[1] <= 4
-        return rows, jax.random.uniform(key, rows.shape[:2])
-
-    rows = jnp.arange(3.0 * num_rows * 2).reshape(3, num_rows, 2)
-    same, noise = rollout.map_blocks(fn, key, rows)
-    np.testing.assert_array_equal(same, rows)
-    assert noise.shape == (3, num_rows)
-    assert len(np.unique(noise)) == 3 * num_rows
-
-
-def test_elites_share_the_rows_of_many_blocks_equally(monkeypatch, key):
-    monkeypatch.setattr(rollout, "BLOCK_ROWS", 50)
-    model = linear_model([[0.0, 0.0], [0.0, 0.0]], [[m, m] for m in range(4)], 0.0, [0, 1, 3])
-    rows, _ = branch(key, model, [[0.0]], length=1, num_rollouts=300)
-    met, counts = np.unique(rows.reward, return_counts=True)
-    np.testing.assert_array_equal(met, [0, 1, 3])
-    np.testing.assert_array_equal(counts, 100)
-
-
-@pytest.mark.parametrize("logit", [-1.0, 0.0, 2.0])
-def test_a_learned_head_terminates_with_its_probability(key, logit):
-    outcome = Outcome(jnp.zeros((2, 4000, 2)), jnp.ones((2, 4000, 2)), jnp.full((2, 4000), logit))
-    stops = rollout.predict_termination(outcome, outcome.mean[..., 1:], None, key)
-    assert stops.shape == (2, 4000)
-    np.testing.assert_allclose(np.mean(stops), 1 / (1 + np.exp(-logit)), atol=0.03)
+    for history in histories.T:
+        met, counts = np.unique(history, return_counts=True)
+        np.testing.assert_array_equal(met, sorted(expected))
+        # Chi-square with 26 degrees of freedom: 54.1 is exceeded once in a thousand draws.
+        assert np.sum((counts - 100) ** 2 / 100) < 54.1
 
 
 def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
@@ -272,7 +271,7 @@ def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
     capacity = int(rollout.model_buffer_limit(config.max_length, config, epoch_length))
     assert capacity == 2 * 8 * 3
     # Observations stay what they were at the start, so a row tells the epoch that it is from.
-    ensemble, state = linear_model([[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0]] * 2, 0.0)
+    dynamics, view = linear([[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0]] * 2, 0.0)
 
     @functools.partial(jax.jit, donate_argnums=1)
     @chex.assert_max_traces(n=1)
@@ -280,13 +279,12 @@ def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
         length = rollout.rollout_length(epoch, config)
         return rollout.branch(
             key,
-            ensemble,
-            state,
-            never,
+            dynamics,
+            view,
             stand_still,
-            real_data(jnp.full((1, 1), epoch)),
+            real_data(jnp.full((rollouts, 1), epoch)),
+            jnp.zeros((rollouts, 1)),
             buffer,
-            num_rollouts=rollouts,
             length=length,
             max_size=rollout.model_buffer_limit(length, config, epoch_length),
         )

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from mbpo_jax.nets.distributions import (
+    MAX_ACTION,
     MAX_LOG_STD,
     MIN_LOG_STD,
     split_mean_log_std,
     tanh_log_det,
     tanh_normal,
+    tanh_normal_log_prob,
 )
 
 
@@ -66,6 +68,49 @@ def test_gradients_of_the_log_density_equal_the_closed_form(mean, log_std):
     slope = 2.0 * np.tanh(mean + deviation)
     np.testing.assert_allclose(gradients[0], slope, atol=1e-5)
     np.testing.assert_allclose(gradients[1], slope * deviation - 1.0, rtol=1e-5, atol=1e-4)
+
+
+def test_the_density_of_an_action_is_that_with_which_it_was_drawn():
+    rng = np.random.default_rng(0)
+    mean = rng.normal(0.0, 1.0, (7, 50, 3))
+    log_std = rng.uniform(-1.5, 1.0, mean.shape)
+    # Before the tanh no further than 3 from 0: there, float32 tells actions apart to 3e-5.
+    noise = (rng.uniform(-3.0, 3.0, mean.shape) - mean) * np.exp(-log_std)
+    parameters = [jnp.float32(x) for x in (mean, log_std)]
+    action, expected = tanh_normal(*parameters, jnp.float32(noise))
+    density = jax.jit(tanh_normal_log_prob)(*parameters, action)
+    assert density.shape == (7, 50)
+    np.testing.assert_allclose(density, expected, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("std", [0.1, 0.5, 2.0])
+def test_the_density_over_actions_integrates_to_one(std):
+    action = np.linspace(-1.0, 1.0, 200_001)[1:-1, None]
+    parameters = [jnp.full(action.shape, value) for value in (0.3, np.log(std))]
+    density = np.exp(np.float64(tanh_normal_log_prob(*parameters, jnp.float32(action))))
+    # With a std of 2, a percent of the mass lies within 1e-4 of the edges, half of it on the grid.
+    np.testing.assert_allclose(np.sum(density) * 1e-5, 1.0, atol=0.01)
+
+
+@pytest.mark.parametrize("edge", [-1.0, 1.0])
+@pytest.mark.parametrize("log_std", [MIN_LOG_STD, -3.0, 0.0, MAX_LOG_STD])
+def test_an_action_at_the_edge_has_the_finite_density_of_one_inside(edge, log_std):
+    mean = jnp.array([0.3, -20.0])
+    log_std = jnp.full(2, log_std)
+
+    def log_prob(mean, log_std, action):
+        return tanh_normal_log_prob(mean, log_std, action)
+
+    action = jnp.full(2, edge)
+    value, slopes = jax.value_and_grad(log_prob, (0, 1, 2))(mean, log_std, action)
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(x)) for x in slopes)
+    assert value == log_prob(mean, log_std, jnp.full(2, edge * MAX_ACTION))
+    # In float64, of the action inside.
+    x = np.arctanh(np.float64(np.float32(edge * MAX_ACTION)))
+    noise = (x - np.float64(mean)) * np.exp(-np.float64(log_std))
+    expected = -0.5 * noise**2 - log_std - 0.5 * np.log(2.0 * np.pi) + 2.0 * log_cosh(x)
+    np.testing.assert_allclose(value, np.sum(expected), rtol=1e-2)
 
 
 def test_output_is_split_into_mean_and_bounded_log_std():

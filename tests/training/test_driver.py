@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config, ConfigError
+from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
 from mbpo_jax.training import compiled, devices, driver, loop, plan, playback
@@ -299,9 +300,11 @@ def test_dry_run_prints_settings_and_sizes_and_leaves_nothing(capsys):
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("algorithm", ["sac"])
-def test_model_free_baseline_trains_through_the_same_driver(algorithm):
-    assert train(small_config(algorithm=algorithm)) == 0
-    _, metrics = results(Path("run"))
+@pytest.mark.parametrize("random_steps", [20, 0])
+def test_model_free_baseline_trains_through_the_same_driver(random_steps):
+    """Also from the first step on, without random ones."""
+    assert train(small_config(algorithm="sac", random_steps=random_steps)) == 0
+    evals, metrics = results(Path("run"))
+    assert [row["env_steps"] for row in evals[::2]] == list(range(random_steps + 10, 61, 10))
     assert "sac/alpha" in metrics[0]
     assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])

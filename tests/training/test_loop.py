@@ -193,6 +193,7 @@ def test_random_steps_fill_the_replay_buffer_and_train_nothing(starts):
     assert replay.capacity(before.replay) == CONFIG.total_env_steps
     assert int(starts[0].replay.size) == CONFIG.random_steps
     assert_equal(starts[0].agent, before.agent)
+    assert_equal(starts[0].model, before.model)
     assert_equal(starts[0].experience, before.experience)
     assert not np.array_equal(numbers(starts[0].key), numbers(before.key))
 
@@ -203,9 +204,9 @@ def test_the_buffers_grow_by_what_a_step_makes(histories):
         sizes = [int(state.replay.size) for state, _ in history]
         assert sizes == [18, 26, 34]
         for state, metrics in history:
-            assert float(metrics["rollout/buffer_size"]) == int(state.experience.buffer.size)
+            assert float(metrics["rollout/buffer_size"]) == int(state.experience.size)
         # 16 rollouts of one step, of which none ends before it is stored.
-        assert int(history[0][0].experience.buffer.size) == 16
+        assert int(history[0][0].experience.size) == 16
 
 
 @pytest.mark.slow
@@ -285,7 +286,7 @@ def test_a_run_that_diverges_is_frozen_for_good_and_its_neighbours_go_on(starts,
         np.testing.assert_array_equal(metrics["train/healthy"], [1.0, 0.0, 0.0])
         for i in (1, 2):
             assert_equal(run_of(bad.agent, i), starts[i].agent)
-            assert_equal(run_of(bad.experience.model, i), starts[i].experience.model)
+            assert_equal(run_of(bad.model, i), starts[i].model)
         assert_equal(run_of(bad, 0), run_of(good, 0))
         assert bool(loop.all_finite(loop.trained(bad)))
 

@@ -1,4 +1,4 @@
-"""Named configurations: what each changes of the defaults, and where its numbers come from.
+"""Presets of the Brax environments.
 
 Sources:
   [MBPO] Janner et al. 2019, arXiv:1906.08253, and the configuration files the authors published.
@@ -10,23 +10,7 @@ Numbers that agree with the defaults of `Config` (members, elites, widths, learn
 those of [MBPO] as well. Its target entropies are set by hand for each task.
 """
 
-import dataclasses
-from typing import Any, NamedTuple
-
-from mbpo_jax.config import Config, ConfigError, suggestion
-
-
-class Preset(NamedTuple):
-    """A named change of the configuration.
-
-    Attributes:
-      summary: one line for `mbpo-jax presets`.
-      changes: values by field name, nested as `Config` is.
-    """
-
-    summary: str
-    changes: dict[str, Any]
-
+from mbpo_jax.presets.base import Preset
 
 # The default of `Config` is made for pendulums; the tasks with legs share these.
 _LEGS = {
@@ -36,7 +20,7 @@ _LEGS = {
     "checkpoint_every": 5000,  # [ours]
 }
 
-ENVIRONMENT_PRESETS = {
+BRAX_PRESETS = {
     "inverted_pendulum": Preset(
         "MBPO's numbers, 5,000 steps instead of 20,000, stopped once solved",
         {
@@ -152,74 +136,3 @@ ENVIRONMENT_PRESETS = {
         },
     ),
 }
-
-# [ours] Small enough for a minute on a CPU, and yet every part runs: one member of the ensemble is
-# no elite, episodes end at the time limit, and rollouts have length 2 after the second of two fits.
-_DEBUG = Preset(
-    "any environment in about a minute: tiny networks, 2 fits, 2 evaluations",
-    {
-        "total_env_steps": 200,
-        "random_steps": 100,
-        "steps_per_fit": 50,
-        "epoch_length": 50,
-        "eval_every": 50,
-        "eval_episodes": 2,
-        "checkpoint_every": 50,
-        "stop_at_return": None,
-        "env": {"episode_length": 60},
-        "sac": {"utd_ratio": 2, "batch_size": 32, "hidden_sizes": (32, 32)},
-        "ensemble": {"num_members": 3, "num_elites": 2, "hidden_sizes": (32, 32)},
-        "fit": {"batch_size": 32, "max_epochs": 5, "weight_decays": (2.5e-5, 5e-5, 1e-4)},
-        "rollout": {
-            "rollouts_per_step": 4,
-            "min_length": 1,
-            "max_length": 2,
-            "start_epoch": 0,
-            "end_epoch": 1,
-            "retain_epochs": 1,
-            "real_ratio": 0.25,
-            "diagnostic_length": 5,
-        },
-    },
-)
-
-PRESETS = {**ENVIRONMENT_PRESETS, "debug": _DEBUG}
-
-
-def preset(*names: str) -> Config:
-    """Return the defaults changed by the named presets, a later one over an earlier one.
-
-    Raises:
-      ConfigError: a preset is unknown.
-    """
-    config = Config()
-    for name in names:
-        if name not in PRESETS:
-            raise ConfigError(f"no preset is called {name!r}; {suggestion(name, PRESETS)}")
-        config = _changed(config, PRESETS[name].changes)
-    return config
-
-
-def environment_preset(environment: str, *names: str) -> Config:
-    """Return the preset of an environment, changed by further presets.
-
-    Raises:
-      ConfigError: the environment or a preset is unknown.
-    """
-    if environment not in ENVIRONMENT_PRESETS:
-        raise ConfigError(unknown_environment(environment))
-    return preset(environment, *names)
-
-
-def unknown_environment(name: str) -> str:
-    """Return a message that names the environments nearest to an unknown one."""
-    return f"no environment is called {name!r}; {suggestion(name, ENVIRONMENT_PRESETS)}"
-
-
-def _changed(config: Any, changes: dict[str, Any]) -> Any:
-    """Return a copy of a config dataclass with nested changes."""
-    values = {
-        name: _changed(getattr(config, name), value) if isinstance(value, dict) else value
-        for name, value in changes.items()
-    }
-    return dataclasses.replace(config, **values)

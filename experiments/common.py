@@ -1,0 +1,81 @@
+"""What the experiments share: every combination is a run directory, so that they can be resumed."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mbpo_jax.config import Config
+from mbpo_jax.files import Row, append_rows, read_rows
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Entry(NamedTuple):
+    """One combination of an experiment.
+
+    Attributes:
+      environment: its panel in the figure.
+      label: what is compared.
+      config: what is trained.
+    """
+
+    environment: str
+    label: str
+    config: Config
+
+
+def run_directory(experiment: str, entry: Entry) -> Path:
+    """Return where a combination is trained."""
+    label = entry.label.lower().translate(str.maketrans(" /", "--", ",():="))
+    return Path("runs") / experiment / f"{entry.environment}-{label}"
+
+
+def results_file(experiment: str) -> Path:
+    """Return where the raw rows of an experiment are kept."""
+    return RESULTS / f"{experiment}.jsonl"
+
+
+def train(experiment: str, entries: Iterable[Entry]) -> int:
+    """Train every combination that is not finished; return the first exit code that is not 0."""
+    from mbpo_jax.training import devices, driver
+
+    devices.use_compilation_cache(devices.default_cache_directory())
+    for entry in entries:
+        print(f"--- {entry.environment}: {entry.label}", flush=True)
+        code = driver.train(entry.config, run_directory(experiment, entry), sys.argv)
+        if code == driver.EXIT_DIVERGED:
+            continue  # its rows say so, and are a result
+        if code:
+            return code
+    return 0
+
+
+def collect(experiment: str, entries: Sequence[Entry]) -> list[Row]:
+    """Put the evaluations of these combinations in the place of their old rows, and return all.
+
+    Each row names its environment and learner. Combinations that were not trained here keep the
+    rows they have.
+    """
+    raw = results_file(experiment)
+    rows = read_rows(raw) if raw.exists() else []
+    for entry in entries:
+        path = run_directory(experiment, entry) / "evals.jsonl"
+        if not path.exists():
+            continue
+        head = {"environment": entry.environment, "learner": entry.label}
+        rows = [row for row in rows if not head.items() <= row.items()]
+        rows += [head | row for row in read_rows(path)]
+    order = {entry[:2]: place for place, entry in enumerate(entries)}
+    rows.sort(key=lambda row: order.get((row["environment"], row["learner"]), len(order)))
+    raw.unlink(missing_ok=True)
+    append_rows(raw, rows)
+    return rows
+
+
+def panels(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Group rows by environment and learner, as the figures take them."""
+    grouped: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        grouped.setdefault(row["environment"], {}).setdefault(row["learner"], []).append(row)
+    return grouped

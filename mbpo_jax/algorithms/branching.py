@@ -1,0 +1,115 @@
+"""Experience of branched model rollouts: what MBPO, Dyna and MBA have in common."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax import replay
+from mbpo_jax.algorithms.parts import mixed_batch
+from mbpo_jax.config import Config
+from mbpo_jax.models import rollout
+from mbpo_jax.models.learned import map_blocks
+from mbpo_jax.replay import ReplayState
+from mbpo_jax.types import DynamicsModel, EnvSpec, Experience, Policy, PyTree, Transition
+
+Starts = Callable[[jax.Array, ReplayState, int], Transition]
+"""`(key, replay, n) -> Transition [n]`, from whose observations rollouts branch."""
+
+FirstAction = Callable[[jax.Array, Policy, Transition], jax.Array]
+"""`(key, policy, starts) -> action [n, A]`, what rollouts do first."""
+
+
+def uniform_starts(key: jax.Array, real: ReplayState, num_rows: int) -> Transition:
+    """Start anywhere in the replay buffer."""
+    return replay.sample(key, real, (num_rows,))
+
+
+def recent_starts(num_recent: int) -> Starts:
+    """Start from the newest transitions."""
+
+    def starts(key: jax.Array, real: ReplayState, num_rows: int) -> Transition:
+        newest = real._replace(size=jnp.minimum(real.size, num_recent))
+        return replay.sample(key, newest, (num_rows,))
+
+    return starts
+
+
+def in_blocks(policy: Policy) -> Policy:
+    """Let a policy act for one block of the rows `[B, O]` after the other, as the model does."""
+    return lambda key, observation: map_blocks(policy, key, observation[None])[0]
+
+
+def policy_action(key: jax.Array, policy: Policy, starts: Transition) -> jax.Array:
+    """Begin with the policy's action."""
+    return policy(key, starts.observation)
+
+
+def stored_action(key: jax.Array, policy: Policy, starts: Transition) -> jax.Array:
+    """Begin with the action that was taken there."""
+    del key, policy
+    return starts.action
+
+
+def random_action(key: jax.Array, policy: Policy, starts: Transition) -> jax.Array:
+    """Begin with a uniformly random action."""
+    del policy
+    return jax.random.uniform(key, starts.action.shape, minval=-1.0, maxval=1.0)
+
+
+def model_buffer_capacity(config: Config) -> int:
+    """Return how many model transitions are retained when rollouts are longest; one at least."""
+    limit = rollout.model_buffer_limit(
+        config.rollout.max_length, config.rollout, config.epoch_length
+    )
+    return max(int(limit), 1)
+
+
+def branched_experience(
+    spec: EnvSpec,
+    model: DynamicsModel,
+    config: Config,
+    *,
+    starts: Starts = uniform_starts,
+    first_action: FirstAction = policy_action,
+    keep_model_data: bool = True,
+) -> Experience:
+    """Feed updates from replay mixed with branched rollouts of a model.
+
+    Args:
+      spec: sizes.
+      model: what the rollouts go through.
+      config: how many rollouts, how long, and the share of real rows.
+      starts: where they start.
+      first_action: what they do first; the policy acts from then on.
+      keep_model_data: keep the transitions of earlier models, for `rollout.retain_epochs`.
+    """
+    num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit
+
+    def init() -> ReplayState:
+        return replay.init(model_buffer_capacity(config), spec.observation_size, spec.action_size)
+
+    def refresh(key, buffer: ReplayState, view: PyTree, real: ReplayState, policy, env_steps):
+        start_key, action_key, rollout_key = jax.random.split(key, 3)
+        epoch = (env_steps - config.random_steps) // config.epoch_length
+        # Without random steps the first refresh has no real transition to start from.
+        length = jnp.where(env_steps > 0, rollout.rollout_length(epoch, config.rollout), 0)
+        if not keep_model_data:
+            buffer = buffer._replace(size=jnp.zeros_like(buffer.size))
+        begin, policy = starts(start_key, real, num_rollouts), in_blocks(policy)
+        return rollout.branch(
+            rollout_key,
+            model,
+            view,
+            policy,
+            begin,
+            first_action(action_key, policy, begin),
+            buffer,
+            length=length,
+            max_size=rollout.model_buffer_limit(length, config.rollout, config.epoch_length),
+        )
+
+    def sample(key, buffer: ReplayState, real: ReplayState, shape) -> Transition:
+        return mixed_batch(key, real, buffer, shape, config.rollout.real_ratio)
+
+    return Experience(init, refresh, sample)

@@ -1,0 +1,83 @@
+"""Value expansion: model rollouts of the policy inside an update, for MVE, STEVE and SVG."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.agents.sac import ActorCritic, SACState, soft_value
+from mbpo_jax.models.rollout import imagine
+from mbpo_jax.types import DynamicsModel, Point, PyTree
+
+
+class Expansion(NamedTuple):
+    """A model rollout of the policy, valued at its end; time is the first axis.
+
+    Attributes:
+      observation: `[H + 1, B, O]`, the last one where the rollout ends.
+      action: `[H + 1, B, A]`, drawn from the policy.
+      log_prob: `[H + 1, B]`, of the actions.
+      reward: `[H, B]`.
+      discount: `[H, B]`, 0 where termination is predicted.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    log_prob: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+
+
+def expand(
+    key: jax.Array,
+    nets: ActorCritic,
+    policy: PyTree,
+    model: DynamicsModel,
+    view: PyTree,
+    start: Point,
+    horizon: int,
+    propagation: str,
+    max_cotangent_norm: jax.Array | float | None = None,
+) -> Expansion:
+    """Roll the policy out in the model for H steps, and let it act where they end."""
+    end_key, steps_key = jax.random.split(key)
+
+    def act(key: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return nets.sample(key, policy, observation)
+
+    steps, end = imagine(
+        steps_key,
+        model,
+        view,
+        start,
+        act,
+        horizon,
+        propagation,
+        max_cotangent_norm=max_cotangent_norm,
+    )
+    action, log_prob = act(end_key, end.observation)
+
+    def with_end(steps: jax.Array, last: jax.Array) -> jax.Array:
+        return jnp.concatenate([steps, last[None]])
+
+    return Expansion(
+        observation=with_end(steps.observation, end.observation),
+        action=with_end(steps.action, action),
+        log_prob=with_end(steps.aside, log_prob),
+        reward=steps.reward,
+        discount=steps.discount,
+    )
+
+
+def last_value(
+    nets: ActorCritic, critics: PyTree, state: SACState, expansion: Expansion
+) -> jax.Array:
+    """Return the soft value `[B]` of the expansion's last state, by these critics."""
+    q = nets.q_values(critics, expansion.observation[-1], expansion.action[-1])
+    return soft_value(q, expansion.log_prob[-1], jnp.exp(state.log_alpha))
+
+
+def reach(discount: jax.Array) -> jax.Array:
+    """Return whether a rollout has not terminated before each depth: `[T, B]` to `[T + 1, B]`."""
+    start = jnp.ones((1, *discount.shape[1:]))
+    return jnp.concatenate([start, jnp.cumprod(discount, axis=0)])

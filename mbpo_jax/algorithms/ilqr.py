@@ -1,0 +1,171 @@
+"""Iterative LQR through the model (Li and Todorov 2004): a plan with time-varying feedback.
+
+The planner needs a system without noise: the mean prediction of the ensemble. Its state is all
+floating-point numbers of a `Point`, so with the true system in the model's place it is the whole
+state of the simulator. That is meant for the systems known in closed form: derivatives cost as many
+model steps as there are numbers.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from mbpo_jax.algorithms.mpc import point_of
+from mbpo_jax.algorithms.parts import make_model, replay_experience
+from mbpo_jax.config import Config, ILQRConfig
+from mbpo_jax.planning.ilqr import ilqr
+from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, EnvState, Point, Prediction, PyTree
+
+NUM_DRAWS = 16
+"""Outcomes of the true system that are averaged, as it has no mean prediction. A power of 2, so
+that nothing is rounded where there is no noise."""
+
+
+class Plan(NamedTuple):
+    """What the agent carries through an episode.
+
+    Attributes:
+      states: `[T, n]`, at which the actions were planned.
+      actions: `[T, A]`.
+      gains: `[T, A, n]`, of the feedback.
+      step: int32, how many actions were carried out; 0 where a plan is due.
+    """
+
+    states: jax.Array
+    actions: jax.Array
+    gains: jax.Array
+    step: jax.Array
+
+
+class System(NamedTuple):
+    """A model as the planner sees it. A state is the numbers of a point and whether it is alive.
+
+    Attributes:
+      dynamics: `(state [n + 1], action [A]) -> next state`.
+      reward: `(state [n + 1], action [A]) -> []`.
+      start: `[n + 1]`.
+    """
+
+    dynamics: Callable[[jax.Array, jax.Array], jax.Array]
+    reward: Callable[[jax.Array, jax.Array], jax.Array]
+    start: jax.Array
+
+
+def coordinates(point: Point) -> tuple[jax.Array, Callable[[jax.Array], Point]]:
+    """Return all floating-point numbers of a point `[n]`, and how they are put back.
+
+    What else a point holds stays as it is.
+    """
+    leaves, structure = jax.tree.flatten(point)
+    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
+    x, unravel = ravel_pytree([leaf for leaf, yes in zip(leaves, is_float, strict=True) if yes])
+
+    def restore(x: jax.Array) -> Point:
+        moved = iter(unravel(x))
+        return structure.unflatten(
+            next(moved) if yes else leaf for leaf, yes in zip(leaves, is_float, strict=True)
+        )
+
+    return x, restore
+
+
+def make_system(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point) -> System:
+    """Turn a model into a system without noise, in which nothing is paid after a termination.
+
+    Each step of the plan meets the same draws of the true system. A non-finite prediction costs
+    infinitely much.
+
+    Args:
+      key: a key, used up.
+      model: its functions.
+      view: of the model's state.
+      point: where the plan starts, one row.
+    """
+    x0, restore = coordinates(point)
+    num_draws = NUM_DRAWS if model.needs_simulator else 1
+
+    def repeat(x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x, (num_draws, *x.shape[1:]))
+
+    def outcome(x: jax.Array, u: jax.Array) -> tuple[jax.Array, Prediction]:
+        rows = jax.tree.map(repeat, restore(x)), repeat(u[None])
+        after, prediction = model.step(jax.random.clone(key), view, *rows, "mean")
+        numbers = jax.vmap(lambda row: coordinates(row)[0])(after)
+        return jnp.mean(numbers, axis=0), prediction
+
+    def dynamics(state: jax.Array, u: jax.Array) -> jax.Array:
+        x, prediction = outcome(state[:-1], u)
+        return jnp.append(x, state[-1] * jnp.mean(prediction.discount))
+
+    def reward(state: jax.Array, u: jax.Array) -> jax.Array:
+        _, prediction = outcome(state[:-1], u)
+        alive, finite = state[-1], jnp.all(prediction.finite)
+        return jnp.where(finite | (alive == 0.0), alive * jnp.mean(prediction.reward), -jnp.inf)
+
+    return System(dynamics, reward, jnp.append(x0, 1.0))
+
+
+def make_ilqr_agent(env: Env, model: DynamicsModel, config: ILQRConfig) -> Agent:
+    """Build an agent that plans every few steps and corrects its plan by feedback in between.
+
+    Args:
+      env: tells the sizes.
+      model: what it plans with.
+      config: of the planner.
+    """
+    period = min(config.replan_every, config.horizon)
+    state_size = jax.eval_shape(
+        lambda key: coordinates(point_of(model, env.reset(key)))[0], jax.random.key(0)
+    ).size
+
+    def begin() -> Plan:
+        actions = jnp.zeros((config.horizon, env.spec.action_size))
+        return Plan(
+            states=jnp.zeros((config.horizon, state_size)),
+            actions=actions,
+            gains=jnp.zeros((*actions.shape, state_size)),
+            step=jnp.int32(0),
+        )
+
+    def plan(key: jax.Array, view: PyTree, old: Plan, point: Point) -> Plan:
+        system = make_system(key, model, view, point)
+        guess = jnp.concatenate([old.actions[period:], jnp.zeros_like(old.actions[:period])])
+        found = ilqr(system.dynamics, system.reward, system.start, guess, config)
+        # A plan that ends early has no say in what to do if the episode goes on.
+        return Plan(found.states[:-1, :-1], found.actions, found.gains[..., :-1], old.step)
+
+    def act(key, state, view, memory: Plan, env_state: EnvState, explore: bool):
+        del state
+        plan_key, noise_key = jax.random.split(key)
+        point = point_of(model, env_state)
+        # A key among the operands of `cond` would seem to be used twice under `vmap`.
+        words, kind = jax.random.key_data(plan_key), jax.random.key_impl(plan_key)
+
+        def fresh() -> Plan:
+            return plan(jax.random.wrap_key_data(words, impl=kind), view, memory, point)
+
+        now = jax.lax.cond(memory.step == 0, fresh, lambda: memory)
+        i, action = now.step, now.actions[now.step]
+        if config.feedback:
+            action += now.gains[i] @ (coordinates(point)[0] - now.states[i])
+        if explore:
+            action += config.exploration_std * jax.random.normal(noise_key, action.shape)
+        return jnp.clip(action, -1.0, 1.0), now._replace(step=(i + 1) % period)
+
+    return Agent(
+        init=lambda key: (),
+        begin=begin,
+        act=act,
+        update=lambda key, state, view, batch: (state, {}),
+        updates_per_step=0,
+        batch_size=1,
+    )
+
+
+def make_ilqr(env: Env, config: Config) -> Algorithm:
+    """Assemble iterative LQR: replay for the model's fit, a planner with feedback."""
+    model = make_model(env, config)
+    return Algorithm(make_ilqr_agent(env, model, config.ilqr), replay_experience(), model)

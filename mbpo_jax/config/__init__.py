@@ -1,0 +1,45 @@
+"""Configuration as frozen dataclasses, validated on construction.
+
+A `float` field is *data*: inside the compiled step it is a traced array, so it can differ between
+runs of one program. Every other field, and a float marked `STRUCTURAL`, is *structure*: it decides
+shapes and loop bounds, and a change of it compiles anew. `register_pytrees` tells JAX so.
+
+Nothing here imports JAX, because `mbpo-jax --help` has to answer at once.
+"""
+
+from mbpo_jax.config.algorithms import BRANCHED, MODEL_BASED, SUMMARIES
+from mbpo_jax.config.methods import (
+    DynaConfig,
+    ExpansionConfig,
+    ILQRConfig,
+    PlannerConfig,
+    PolicySearchConfig,
+    Propagation,
+    RetraceConfig,
+    TabularConfig,
+)
+from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.config.run import CONFIG_CLASSES, MEMORY_FIELDS, Config, register_pytrees
+
+__all__ = [
+    "BRANCHED",
+    "CONFIG_CLASSES",
+    "MEMORY_FIELDS",
+    "MODEL_BASED",
+    "SUMMARIES",
+    "Config",
+    "DynaConfig",
+    "EnsembleConfig",
+    "EnvConfig",
+    "ExpansionConfig",
+    "FitConfig",
+    "ILQRConfig",
+    "PlannerConfig",
+    "PolicySearchConfig",
+    "Propagation",
+    "RetraceConfig",
+    "RolloutConfig",
+    "SACConfig",
+    "TabularConfig",
+    "register_pytrees",
+]

@@ -1,0 +1,155 @@
+"""The settings of a training run as a whole."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from mbpo_jax.config.algorithms import BRANCHED, MODEL_BASED, AlgorithmName
+from mbpo_jax.config.methods import (
+    DynaConfig,
+    ExpansionConfig,
+    ILQRConfig,
+    PlannerConfig,
+    PolicySearchConfig,
+    RetraceConfig,
+    TabularConfig,
+)
+from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.fields import (
+    STRUCTURAL,
+    Checked,
+    NonNegative,
+    Positive,
+    field_types,
+    is_data,
+)
+
+MEMORY_FIELDS = (
+    "replay_capacity or, for mbpo and its like, rollout.retain_epochs, rollout.max_length or "
+    "rollout.rollouts_per_step"
+)
+"""What makes a run smaller, besides fewer seeds; for messages."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Checked):
+    """Everything that decides a training run."""
+
+    algorithm: AlgorithmName = "mbpo"
+    """What is trained; see the list above. Settings that it does not use are ignored."""
+    model: Literal["learned", "oracle"] = "learned"
+    """What predicts: the ensemble, or the true system in its place."""
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    """Seed of the first run; run i has seed + i, modulo 2^32."""
+    num_seeds: Positive = 1
+    """Runs in one program."""
+    total_env_steps: Positive = 5000
+    """Environment steps of a run, the random ones included."""
+    random_steps: NonNegative = 500
+    """Steps with uniformly random actions before anything is trained."""
+    steps_per_fit: Positive = 250
+    """Environment steps between two fits of the model (F); one call of the compiled step."""
+    epoch_length: Positive = 250
+    """Environment steps in an epoch, the unit of the rollout schedule."""
+    replay_capacity: Positive = 1_000_000
+    """Most environment transitions to keep; never more than `total_env_steps` are allocated."""
+    eval_every: Positive = 250
+    """Environment steps between evaluations."""
+    eval_episodes: Positive = 10
+    """Episodes in an evaluation, played with the deterministic policy."""
+    checkpoint_every: Positive = 1000
+    """Environment steps between checkpoints."""
+    stop_at_return: Annotated[float, STRUCTURAL] | None = None
+    """End early once every run reached this mean return in two evaluations in a row."""
+    env: EnvConfig = EnvConfig()
+    sac: SACConfig = SACConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    fit: FitConfig = FitConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    dyna: DynaConfig = DynaConfig()
+    expansion: ExpansionConfig = ExpansionConfig()
+    retrace: RetraceConfig = RetraceConfig()
+    search: PolicySearchConfig = PolicySearchConfig()
+    planner: PlannerConfig = PlannerConfig()
+    ilqr: ILQRConfig = ILQRConfig()
+    tabular: TabularConfig = TabularConfig()
+
+    def _rule_errors(self) -> list[str]:
+        errors = []
+        if self.total_env_steps <= self.random_steps:
+            errors.append(
+                f"total_env_steps: {self.total_env_steps} leaves nothing to train on after "
+                f"random_steps ({self.random_steps}); raise it, or lower random_steps"
+            )
+        if self.replay_capacity < self.steps_per_fit:
+            errors.append(
+                f"replay_capacity: {self.replay_capacity} is below steps_per_fit "
+                f"({self.steps_per_fit}), so transitions would be lost before they are used"
+            )
+        for name in ("eval_every", "checkpoint_every"):
+            if getattr(self, name) % self.steps_per_fit:
+                errors.append(
+                    f"{name}: {getattr(self, name)} is no multiple of steps_per_fit "
+                    f"({self.steps_per_fit}), after which the host first sees the run again"
+                )
+        if self.learns_model:
+            errors += self._model_errors()
+        if self.algorithm in BRANCHED:
+            errors += self._branching_errors()
+        return errors
+
+    @property
+    def learns_model(self) -> bool:
+        """Whether an ensemble is fitted."""
+        return self.algorithm in MODEL_BASED and self.model == "learned"
+
+    def _model_errors(self) -> list[str]:
+        errors = []
+        layers, decays = len(self.ensemble.hidden_sizes) + 1, len(self.fit.weight_decays)
+        if layers != decays:
+            errors.append(
+                f"fit.weight_decays: {decays} values for {layers} layers (hidden layers and output)"
+            )
+        if self.random_steps < 2:
+            errors.append(
+                "random_steps: a model needs at least 2 transitions, one of them held out"
+            )
+        return errors
+
+    def _branching_errors(self) -> list[str]:
+        if self.steps_per_fit > self.rollout.retain_epochs * self.epoch_length:
+            return [
+                f"rollout.retain_epochs: {self.rollout.retain_epochs} epochs of "
+                f"{self.epoch_length} steps hold less than the rollouts of one fit "
+                f"({self.steps_per_fit} steps); raise it, or epoch_length"
+            ]
+        return []
+
+
+CONFIG_CLASSES = (
+    EnvConfig,
+    SACConfig,
+    EnsembleConfig,
+    FitConfig,
+    RolloutConfig,
+    DynaConfig,
+    ExpansionConfig,
+    RetraceConfig,
+    PolicySearchConfig,
+    PlannerConfig,
+    ILQRConfig,
+    TabularConfig,
+    Config,
+)
+
+
+def register_pytrees() -> None:
+    """Register every config class with JAX: data fields are leaves, structure is static."""
+    import jax
+
+    for cls in CONFIG_CLASSES:
+        types = field_types(cls)
+        data = [name for name in types if is_data(types[name])]
+        structure = [name for name in types if not is_data(types[name])]
+        jax.tree_util.register_dataclass(cls, data, structure)

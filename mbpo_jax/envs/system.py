@@ -1,0 +1,100 @@
+"""Systems given by their equations, and how one becomes an environment."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import Env, EnvSpec, EnvState, TerminationFn, Transition
+
+
+def never(observation: jax.Array) -> jax.Array:
+    """Return False for every observation `[..., O]`, as `[...]` bool."""
+    return jnp.zeros(observation.shape[:-1], bool)
+
+
+class System(NamedTuple):
+    """A Markov decision process whose equations are known. `S` numbers make up a state.
+
+    Attributes:
+      observation_size: `O`.
+      action_size: `A`.
+      dt: seconds of simulated time per step.
+      initial: `key -> state [S]` float32.
+      dynamics: `(key, state, action [A]) -> next state [S]`; the action lies in [-1, 1].
+      reward: `(state, action, next state) -> reward []`.
+      observe: `state -> observation [O]`.
+      terminated: `observation [..., O] -> [...]` bool, read off the successor's observation.
+      resume: `state -> state`, where a continuing task goes on from a terminal state, so that no
+        episode ends there; None if termination ends an episode.
+      tabular: see `EnvSpec`.
+    """
+
+    observation_size: int
+    action_size: int
+    dt: float
+    initial: Callable[[jax.Array], jax.Array]
+    dynamics: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    observe: Callable[[jax.Array], jax.Array]
+    terminated: TerminationFn = never
+    resume: Callable[[jax.Array], jax.Array] | None = None
+    tabular: bool = False
+
+
+def make_system_env(name: str, system: System, episode_length: int, action_repeat: int = 1) -> Env:
+    """Turn a system into an environment.
+
+    `EnvState.simulator` is the state `[S]` itself, and a step is a function of it, of the key and
+    of the action that JAX can differentiate. Actions are clipped to [-1, 1], and the transition
+    holds what was carried out.
+
+    Args:
+      name: of the environment.
+      system: its equations.
+      episode_length: time limit in steps of the system; it ends the episode but leaves the
+        transition's discount at 1.
+      action_repeat: steps of the system per action. A repeat ends at a termination; rewards are
+        summed.
+    """
+    spec = EnvSpec(
+        name=name,
+        observation_size=system.observation_size,
+        action_size=system.action_size,
+        episode_length=episode_length,
+        action_repeat=action_repeat,
+        dt=system.dt * action_repeat,
+        tabular=system.tabular,
+    )
+
+    def reset(key: jax.Array) -> EnvState:
+        state = system.initial(key)
+        return EnvState(state, system.observe(state), jnp.int32(0), jnp.bool_(False))
+
+    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        action = jnp.clip(action, -1.0, 1.0)
+
+        following, reward, ended = state.simulator, jnp.zeros(()), jnp.bool_(False)
+        # Unrolled, as the equations are short and repeats are few.
+        for step_key in jax.random.split(key, action_repeat):
+            before, after = following, system.dynamics(step_key, following, action)
+            reward += jnp.where(ended, 0.0, system.reward(before, action, after))
+            following = jnp.where(ended, before, after)
+            ended |= system.terminated(system.observe(following))
+        steps = state.steps + action_repeat
+        transition = Transition(
+            observation=state.observation,
+            action=action,
+            reward=reward,
+            discount=1.0 - ended.astype(reward.dtype),
+            next_observation=system.observe(following),
+        )
+        done = steps >= episode_length
+        if system.resume is None:
+            done = ended | done
+            return EnvState(following, transition.next_observation, steps, done), transition
+        following = jnp.where(ended, system.resume(following), following)
+        return EnvState(following, system.observe(following), steps, done), transition
+
+    return Env(spec, reset, step)

@@ -1,0 +1,1 @@
+"""Planners of action sequences, by sampling and by linear-quadratic expansion."""

@@ -1,0 +1,173 @@
+"""What holds for every algorithm: types, one trace, keys, batches of runs, and probes solved."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax.algorithms import MAKERS, make_algorithm
+from mbpo_jax.config import MODEL_BASED, SUMMARIES, Config
+from mbpo_jax.envs import make_env
+from mbpo_jax.envs.base import play_episodes
+from mbpo_jax.envs.termination import RULES
+from mbpo_jax.fields import field_types
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.training import loop
+from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
+from tests.probe_environments import (
+    LINEAR_GAUSSIAN,
+    PROBES,
+    beyond_limit,
+    linear_gaussian,
+    tiny_config,
+)
+
+TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
+ACTOR_CRITIC = ("sac", "mbpo", "dyna", "mba", "mve", "steve", "svg", "retrace")
+MODELS = [(name, model) for name in MAKERS for model in ("learned", "oracle")]
+MODELS = [pair for pair in MODELS if pair[1] == "learned" or pair[0] in MODEL_BASED]
+
+
+@pytest.fixture(autouse=True)
+def rule(monkeypatch):
+    monkeypatch.setitem(RULES, LINEAR_GAUSSIAN, beyond_limit)
+
+
+@functools.cache
+def environment(algorithm: str):
+    if algorithm in TABULAR:
+        return make_env(environment_preset("maze").env)
+    return linear_gaussian(noise=0.05, episode_length=5)
+
+
+def settings(algorithm: str, model: str) -> Config:
+    return dataclasses.replace(tiny_config(), algorithm=algorithm, model=model)
+
+
+def start(program: loop.Program, config: Config, key: jax.Array) -> loop.TrainState:
+    return program.collect(config, program.init(config, key))
+
+
+def numbers(tree):
+    """Return arrays of plain numbers, typed keys included."""
+    return jax.tree.map(
+        lambda x: np.asarray(
+            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        ),
+        tree,
+    )
+
+
+def shapes(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+
+def test_every_name_has_a_maker_and_a_line_that_describes_it():
+    assert set(MAKERS) == set(SUMMARIES) == set(field_types(Config)["algorithm"].__args__)
+    assert all(MAKERS[name].__doc__ for name in MAKERS)
+
+
+@pytest.mark.parametrize(("algorithm", "model"), MODELS)
+def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algorithm, model):
+    env, config = environment(algorithm), settings(algorithm, model)
+    assembly = make_algorithm(env, config)
+    assert isinstance(assembly, Algorithm)
+    assert isinstance(assembly.agent, Agent)
+    assert isinstance(assembly.experience, Experience)
+    assert isinstance(assembly.model, DynamicsModel) == (algorithm in MODEL_BASED)
+    program = loop.make_program(env)
+    state = jax.eval_shape(lambda key: start(program, config, key), jax.random.key(0))
+    after, metrics = jax.eval_shape(
+        lambda state: program.step(config, jnp.int32(config.random_steps), state), state
+    )
+    assert isinstance(after, loop.TrainState)
+    assert shapes(after) == shapes(state)
+    for name, value in metrics.items():
+        assert value.shape == (), name
+        assert "/" in name
+    returns, lengths = jax.eval_shape(
+        lambda key, state: program.evaluate(config, key, state), jax.random.key(0), state
+    )
+    assert returns.shape == lengths.shape == (config.eval_episodes,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "model"), MODELS)
+def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_once(algorithm, model):
+    """Keys are checked for a second use while the single runs train (see `conftest`)."""
+    env, config = environment(algorithm), settings(algorithm, model)
+    program = loop.make_program(env)
+
+    @chex.assert_max_traces(n=1)
+    def traced_step(env_steps, state):
+        return program.step(config, env_steps, state)
+
+    single = jax.jit(traced_step)
+    begin = jax.jit(lambda key: start(program, config, key))
+    starts = [begin(jax.random.key(seed)) for seed in range(2)]
+    together = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    steps = [jnp.int32(config.random_steps + i * config.steps_per_fit) for i in range(2)]
+    ends = []
+    for state in starts:
+        for env_steps in steps:
+            state, metrics = single(env_steps, state)
+            assert metrics["train/healthy"] == 1.0
+        ends.append(numbers(state))
+    # Under `vmap` JAX takes the first half of a split key for the whole of it.
+    with jax.debug_key_reuse(False):
+        batched = jax.jit(jax.vmap(program.step, in_axes=(None, None, 0)))
+        for env_steps in steps:
+            together, _ = batched(config, env_steps, together)
+    together = numbers(together)
+    for run, end in enumerate(ends):
+        jax.tree.map(
+            lambda a, b, run=run: np.testing.assert_allclose(a[run], b, rtol=2e-3, atol=2e-4),
+            together,
+            end,
+        )
+
+
+@functools.cache
+def trained_on_probe(algorithm: str, probe: str):
+    """Train on a probe with its preset and return configuration, assembly and end state."""
+    config = environment_preset(f"probe_{probe}")
+    config = dataclasses.replace(config, algorithm=algorithm)
+    env = PROBES[probe]
+    program = loop.make_program(env)
+    with jax.debug_key_reuse(False):
+        state = jax.jit(lambda key: start(program, config, key))(jax.random.key(0))
+        step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state))
+        for env_steps in range(config.random_steps, config.total_env_steps, config.steps_per_fit):
+            state, _ = step(jnp.int32(env_steps), state)
+    return config, make_algorithm(env, config), state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [name for name in MAKERS if name not in TABULAR])
+def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm):
+    config, assembly, state = trained_on_probe(algorithm, "action")
+    with jax.debug_key_reuse(False):
+        play = loop.acting(assembly, state.model, state.agent)
+        returns, _ = play_episodes(PROBES["action"], *play, jax.random.key(1), 10)
+    # The best return is 0; a random action has -7/12 on average, the middle one -1/4.
+    assert np.mean(returns) > -0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
+def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorithm):
+    config, assembly, state = trained_on_probe(algorithm, "delayed")
+    policy = assembly.agent.policy(state.agent)
+    observation = jnp.asarray([[0.0], [1.0]])
+    with jax.debug_key_reuse(False):
+        action = policy(jax.random.key(1), observation)
+    from mbpo_jax.agents import sac
+
+    networks = sac.make_networks(PROBES["delayed"].spec, config.sac)
+    nets = sac.make_actor_critic(*networks)
+    q = nets.q_values(state.agent.critics, observation, action)
+    np.testing.assert_allclose(q.mean(axis=0), [config.sac.gamma, 1.0], atol=0.05)

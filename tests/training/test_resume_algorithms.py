@@ -1,0 +1,62 @@
+"""Every algorithm goes on after an interruption as if there had been none, bit for bit."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mbpo_jax.algorithms import MAKERS
+from mbpo_jax.config import Config
+from mbpo_jax.files import read_rows
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.training import driver, playback
+
+TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
+
+
+class InterruptedOnce(driver.Interruption):
+    """An interruption that is asked for while the first call of the compiled step runs."""
+
+    looks = 0
+
+    @property
+    def requested(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def settings(algorithm: str) -> Config:
+    environment = "maze" if algorithm in TABULAR else "pendulum"
+    config = environment_preset(environment, "debug")
+    planner = dataclasses.replace(config.planner, population=16, num_elites=4, horizon=5)
+    search = dataclasses.replace(config.search, horizon=10, num_rollouts=4)
+    ilqr = dataclasses.replace(config.ilqr, horizon=5, iterations=2, replan_every=3)
+    return dataclasses.replace(
+        config, algorithm=algorithm, planner=planner, search=search, ilqr=ilqr
+    )
+
+
+def evaluations(run_dir: Path) -> list[dict]:
+    rows = read_rows(run_dir / "evals.jsonl")
+    return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", MAKERS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch, capsys):
+    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    config, straight, broken = settings(algorithm), Path("straight"), Path("broken")
+    assert driver.train(config, straight) == driver.EXIT_DONE
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "Interruption", InterruptedOnce)
+        assert driver.train(config, broken) == driver.EXIT_INTERRUPTED
+    assert driver.train(config, broken) == driver.EXIT_DONE
+    assert "resuming" in capsys.readouterr().out
+    metrics = [(run_dir / "metrics.jsonl").read_bytes() for run_dir in (straight, broken)]
+    assert metrics[0] == metrics[1]
+    assert evaluations(straight) == evaluations(broken)
+    assert len(evaluations(straight)) == 2
