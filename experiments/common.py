@@ -27,8 +27,8 @@ class Entry(NamedTuple):
 
 def run_directory(experiment: str, entry: Entry) -> Path:
     """Return where a combination is trained."""
-    label = entry.label.lower().translate(str.maketrans(" /", "--", ",():="))
-    return Path("runs") / experiment / f"{entry.environment}-{label}"
+    name = f"{entry.environment}-{entry.label}".lower()
+    return Path("runs") / experiment / name.translate(str.maketrans(" ", "-", ",="))
 
 
 def results_file(experiment: str) -> Path:

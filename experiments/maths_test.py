@@ -23,7 +23,10 @@ NAME = "maths_test"
 def entries(num_seeds: int) -> list[common.Entry]:
     """Return the three ways to take the test."""
     base = dataclasses.replace(environment_preset(NAME), num_seeds=num_seeds)
-    planned = dataclasses.replace(base, algorithm="mpc", model="oracle")
+    # Plans take long, so fewer of them are made for evaluation.
+    planned = dataclasses.replace(
+        base, algorithm="mpc", model="oracle", eval_every=500, eval_episodes=10
+    )
     open_loop = dataclasses.replace(planned.planner, open_loop=True)
     configs = {
         "SAC": dataclasses.replace(base, algorithm="sac"),

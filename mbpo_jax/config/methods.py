@@ -98,7 +98,7 @@ class PlannerConfig(Checked):
 
     method: Literal["random", "cem", "icem", "mppi"] = "cem"
     """Random shooting, the cross-entropy method, CEM with coloured noise and kept elites
-    (Pinneri et al. 2020, arXiv:2008.06389), or MPPI (Williams et al. 2017, arXiv:1509.01149)."""
+    (Pinneri et al. 2020, arXiv:2008.06389), or MPPI (Williams et al. 2015, arXiv:1509.01149)."""
     horizon: Positive = 15
     """Actions in a plan."""
     population: Positive = 200
