@@ -6,6 +6,7 @@ This module does not import JAX, because `mbpo-jax --help` has to answer at once
 import dataclasses
 import functools
 import math
+import types
 import typing
 from typing import Annotated, Any, Literal
 
@@ -52,6 +53,8 @@ def field_error(name: str, value: Any, annotation: Any) -> str | None:
 
     Only text, numbers and tuples of them are looked at: while JAX traces, a field holds an array.
     """
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     if isinstance(value, str) and typing.get_origin(annotation) is Literal:
         allowed = typing.get_args(annotation)
         return None if value in allowed else f"{name}: {value!r}; {suggestion(value, allowed)}"

@@ -193,3 +193,13 @@ def test_suggestion_names_the_nearest_or_everything(name, advice):
 def test_python_values_are_checked_like_those_from_files(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [(FitConfig, "max_epochs", 0), (PolicySearchConfig, "horizon", 0)],
+)
+def test_a_field_that_may_be_unset_keeps_its_range(section, field, value):
+    assert getattr(section(**{field: None}), field) is None
+    with pytest.raises(ConfigError, match=f"{field}: {value} is too small"):
+        section(**{field: value})

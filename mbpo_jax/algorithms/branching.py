@@ -9,7 +9,7 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms.parts import mixed_batch
 from mbpo_jax.config import Config
 from mbpo_jax.models import rollout
-from mbpo_jax.models.learned import map_blocks
+from mbpo_jax.models.rows import map_blocks
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import DynamicsModel, EnvSpec, Experience, Policy, PyTree, Transition
 

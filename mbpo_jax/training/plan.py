@@ -10,7 +10,7 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import BRANCHED, MEMORY_FIELDS, Config
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.models.learned import BLOCK_ROWS
+from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
 from mbpo_jax.training.loop import TrainState, make_program

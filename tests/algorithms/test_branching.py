@@ -11,7 +11,7 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import branching, make_algorithm
 from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config, RolloutConfig
-from mbpo_jax.models import learned
+from mbpo_jax.models import rows as layout
 from mbpo_jax.types import Transition
 from tests.algorithms.clocked_system import (
     CAPACITY,
@@ -130,7 +130,7 @@ def test_rollouts_begin_as_they_are_told_and_go_on_with_the_policy(key, first_ac
 
 def test_a_policy_acts_for_one_block_of_rows_after_the_other(monkeypatch, key):
     """Each row gets its own action and each block its own noise, whatever the blocks' size."""
-    monkeypatch.setattr(learned, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", 8)
     observation, blocks = jnp.arange(40.0).reshape(20, 2), []
 
     def policy(key, rows):

@@ -11,6 +11,7 @@ import pytest
 from mbpo_jax.config import Config, EnsembleConfig, FitConfig, RolloutConfig
 from mbpo_jax.envs.system import never
 from mbpo_jax.models import diagnostics, fit, learned
+from mbpo_jax.models import rows as layout
 from mbpo_jax.models.ensemble import Outcome, make_ensemble
 from mbpo_jax.types import Point
 from tests.linear_system import SPEC, filled
@@ -79,7 +80,7 @@ def test_in_trajectories_the_ith_share_meets_the_ith_elite_throughout(key, num_r
 @pytest.mark.parametrize(("num_rows", "block_rows"), [(1, 10_000), (7, 10_000), (12, 10), (7, 3)])
 def test_every_row_is_predicted_from_itself(monkeypatch, key, propagation, num_rows, block_rows):
     """Shares and blocks are filled up and turned round, but rows keep their places."""
-    monkeypatch.setattr(learned, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", block_rows)
     _, state = linear_model([[2.0, 3.0], [10.0, -1.0]], [[0.0, 0.0]] * 3, 0.0)
     observation, action = np.random.default_rng(0).normal(size=(2, num_rows, 1))
     point, prediction = run(
@@ -104,14 +105,14 @@ def test_shares_go_to_members_counted_from_the_first(first):
         return rows["x"], jnp.broadcast_to(jnp.arange(3)[:, None], rows["y"].shape)
 
     rows = {"x": jnp.arange(14.0).reshape(7, 2), "y": jnp.zeros(7, int)}
-    same, member = learned.in_shares(fn, rows, 3, jnp.int32(first))
+    same, member = layout.in_shares(fn, rows, 3, jnp.int32(first))
     np.testing.assert_array_equal(same, rows["x"])
     np.testing.assert_array_equal(member, (np.array([0, 0, 0, 1, 1, 1, 2]) + first) % 3)
 
 
 @pytest.mark.parametrize("num_rows", [1, 4, 5, 7, 12])
 def test_blocks_hold_every_row_once_in_order_and_have_keys_of_their_own(monkeypatch, key, num_rows):
-    monkeypatch.setattr(learned, "BLOCK_ROWS", 12)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", 12)
 
     def fn(key, rows):
         assert rows.shape[0] == 3
@@ -119,14 +120,14 @@ def test_blocks_hold_every_row_once_in_order_and_have_keys_of_their_own(monkeypa
         return rows, jax.random.uniform(key, rows.shape[:2])
 
     rows = jnp.arange(3.0 * num_rows * 2).reshape(3, num_rows, 2)
-    same, noise = learned.map_blocks(fn, key, rows)
+    same, noise = layout.map_blocks(fn, key, rows)
     np.testing.assert_array_equal(same, rows)
     assert noise.shape == (3, num_rows)
     assert len(np.unique(noise)) == 3 * num_rows
 
 
 def test_elites_share_the_rows_of_many_blocks_equally(monkeypatch, key):
-    monkeypatch.setattr(learned, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", 50)
     _, prediction = run(key, telling_members(4, [0, 1, 3]), np.zeros((300, 1)), "step")
     met, counts = np.unique(prediction.reward, return_counts=True)
     np.testing.assert_array_equal(met, [0, 1, 3])
@@ -148,7 +149,7 @@ def test_outcomes_are_independent_gaussian_samples(key, propagation):
 
 @pytest.mark.parametrize("block_rows", [10, 10_000])
 def test_no_two_rows_share_their_noise(monkeypatch, key, block_rows):
-    monkeypatch.setattr(learned, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", block_rows)
     _, state = linear_model([[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 2, 1.0)
     point, prediction = run(key, state, np.zeros((50, 1)), "step")
     assert np.unique(np.concatenate([prediction.reward, point.observation[:, 0]])).size == 100
@@ -173,7 +174,7 @@ def test_the_slope_of_a_step_is_that_of_each_rows_own_prediction(
     monkeypatch, key, propagation, block_rows
 ):
     """Noise is an input like another: it does not change the slopes of a linear model."""
-    monkeypatch.setattr(learned, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(layout, "BLOCK_ROWS", block_rows)
     weight = np.array([[2.0, -1.0, 3.0], [0.5, 0.1, 0.2], [-0.3, 0.9, 0.7]])
     _, state = linear_model(weight, np.arange(9.0).reshape(3, 3), 0.4)
     rows = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)

@@ -1,0 +1,62 @@
+"""How rows of model rollouts are laid out: in equal shares for members, in blocks for caches."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import PyTree
+
+BLOCK_ROWS = 10_000
+"""Most rows that the networks see at once. It bounds the memory of their activations, which then
+also stay in a CPU's caches: on two cores, 100,000 rollouts take a quarter less time."""
+
+
+def in_shares(
+    fn: Callable[[PyTree], PyTree], rows: PyTree, num_shares: int, first: jax.Array | int
+) -> PyTree:
+    """Apply a function of members' own rows `[E, n, ...]` to rows `[B, ...]`.
+
+    Rows are cut into E equal shares, filled up with zeros; the i-th share goes to the member
+    `first + i`, modulo E. With a random `first` each row meets each member with equal probability.
+    """
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    size = -(-num_rows // num_shares)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, num_shares * size - num_rows), *[(0, 0)] * (x.ndim - 1)])
+        return jnp.roll(x, first * size, axis=0).reshape(num_shares, size, *x.shape[1:])
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.roll(x.reshape(-1, *x.shape[2:]), -first * size, axis=0)[:num_rows]
+
+    return jax.tree.map(join, fn(jax.tree.map(cut, rows)))
+
+
+def map_blocks(fn: Callable[[jax.Array, PyTree], PyTree], key: jax.Array, rows: PyTree) -> PyTree:
+    """Apply `fn` to one block of `rows [E, N, ...]` after the other, cut along `N`.
+
+    Args:
+      fn: `(key, rows [E, n, ...]) -> arrays [E, n, ...]`, `E n` being `BLOCK_ROWS` at most.
+      key: a key, used up; each block gets its own.
+      rows: as above; the last block is filled up with zeros.
+
+    Returns:
+      Arrays `[E, N, ...]`.
+    """
+    num_members, num_rows = jax.tree.leaves(rows)[0].shape[:2]
+    num_blocks = -(-num_rows // max(BLOCK_ROWS // num_members, 1))
+    if num_blocks == 1:
+        return fn(key, rows)
+    size = -(-num_rows // num_blocks)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, 0), (0, num_blocks * size - num_rows), *[(0, 0)] * (x.ndim - 2)])
+        return jnp.moveaxis(x.reshape(num_members, num_blocks, size, *x.shape[2:]), 1, 0)
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 1).reshape(num_members, -1, *x.shape[3:])[:, :num_rows]
+
+    keys = jax.random.split(key, num_blocks)
+    blocks = jax.lax.map(lambda x: fn(*x), (keys, jax.tree.map(cut, rows)))
+    return jax.tree.map(join, blocks)
