@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import CURVE_STYLES, THOUSANDS, figure_style, save_png
@@ -58,6 +59,9 @@ def comparison_figure(
         for panel, curves in zip(grid[1:].flat, panels.values(), strict=bool(clock)):
             _draw_curves(panel, curves, styles, clock=True)
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter(THOUSANDS)
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_xlabel("Wall-clock of all runs (s)")
         for axes in grid:
             axes[0].set_ylabel("Evaluation return\n(mean and range over seeds)")
@@ -134,12 +138,14 @@ def _draw_curves(
     *,
     clock: bool = False,
 ) -> None:
+    # The bands of many curves lie over each other.
+    opacity = 0.18 if len(curves) <= 4 else 0.07
     for label, rows in curves.items():
         summary = collect(rows, "return_mean").summary()
         if clock:
             seconds = {row["env_steps"]: row["wall_seconds"] for row in rows}
             summary = summary._replace(env_steps=[seconds[step] for step in summary.env_steps])
-        draw_mean(panel, summary, *styles[label], label)
+        draw_mean(panel, summary, *styles[label], label, opacity)
     panel.yaxis.set_major_formatter(THOUSANDS)
 
 

@@ -157,11 +157,13 @@ def _draw_returns(panel: Axes, evals: Sequence[Row], solved_at: float | None) ->
     panel.legend()
 
 
-def draw_mean(panel: Axes, summary: Summary, color: str, linestyle: str, label: str) -> Line2D:
-    """Draw a mean with a band from the least to the greatest run."""
+def draw_mean(
+    panel: Axes, summary: Summary, color: str, linestyle: str, label: str, opacity: float = 0.18
+) -> Line2D:
+    """Draw a mean with a band of some opacity from the least to the greatest run."""
     steps, mean, low, high = summary
     (line,) = panel.plot(steps, mean, color=color, linestyle=linestyle, label=label)
-    panel.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
+    panel.fill_between(steps, low, high, color=color, alpha=opacity, linewidth=0)
     if len(steps) <= _MOST_MARKERS:
         line.set_marker("o")
     return line

@@ -213,29 +213,31 @@ def test_turns_do_not_change_the_wrapped_angle(angle, turns):
 
 
 @pytest.mark.parametrize(
-    ("name", "upright", "hanging"),
+    ("name", "hanging", "least"),
     [
-        ("cartpole", [0.0] * 4, [0.0, 0.0, np.pi, 0.0]),
-        ("double_pendulum", [0.0] * 4, [np.pi, np.pi, 0.0, 0.0]),
+        ("cartpole", [0.0, 0.0, np.pi, 0.0], 0.0),
+        # The tip is two reaches away from its goal.
+        ("double_pendulum", [np.pi, np.pi, 0.0, 0.0], np.exp(-4)),
     ],
 )
-def test_swing_ups_reward_the_upright_by_one_and_rest_by_next_to_nothing(name, upright, hanging):
-    """Hanging, the tip is two reaches away from its goal: exp(-4)."""
+def test_swing_ups_reward_the_upright_by_one_and_rest_by_next_to_nothing(name, hanging, least):
     reward = functools.partial(SYSTEMS[name].reward, jnp.zeros(4), jnp.zeros(1))
-    assert reward(jnp.array(upright)) == 1.0
-    assert reward(jnp.array(hanging)) == pytest.approx(np.exp(-4), rel=1e-4)
+    assert reward(jnp.zeros(4)) == 1.0
+    assert reward(jnp.array(hanging)) == pytest.approx(least, rel=1e-4, abs=1e-7)
     states = 3.0 * jax.random.normal(jax.random.key(0), (200, 4))
     rewards = jax.vmap(reward)(states)
     assert float(rewards.min()) >= 0.0
     assert float(rewards.max()) < 1.0
 
 
-def test_the_cartpole_is_rewarded_above_the_centre_alone():
+@pytest.mark.parametrize(
+    ("position", "angle", "expected"),
+    [(1.0, 0.0, 0.75), (-3.0, 0.0, 0.55), (0.0, np.pi / 2, 0.5), (1.0, np.pi / 3, 0.5625)],
+)
+def test_the_cartpole_is_rewarded_for_its_height_and_most_at_the_centre(position, angle, expected):
+    """Heights are 1, 1, 1/2 and 3/4; their shares 3/4, 11/20, 1 and 3/4."""
     reward = functools.partial(SYSTEMS["cartpole"].reward, jnp.zeros(4), jnp.zeros(1))
-    assert reward(jnp.array([1.0, 0.0, 0.0, 0.0])) == pytest.approx(np.exp(-1), rel=1e-5)
-    # A tip 0.6 m to the right of a cart 0.6 m to the left is at the centre, 0.2 m too low.
-    leaning = jnp.array([-0.6, 0.0, np.arcsin(0.6), 0.0])
-    assert reward(leaning) == pytest.approx(np.exp(-(0.2**2)), rel=1e-4)
+    assert reward(jnp.array([position, 0.0, angle, 0.0])) == pytest.approx(expected, rel=1e-5)
 
 
 def pump(name, push, length=LENGTH):
