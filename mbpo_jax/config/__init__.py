@@ -7,7 +7,7 @@ shapes and loop bounds, and a change of it compiles anew. `register_pytrees` tel
 Nothing here imports JAX, because `mbpo-jax --help` has to answer at once.
 """
 
-from mbpo_jax.config.algorithms import BRANCHED, MODEL_BASED, SUMMARIES
+from mbpo_jax.config.algorithms import BRANCHED, MODEL_BASED, SUMMARIES, TABULAR
 from mbpo_jax.config.methods import (
     DynaConfig,
     ExpansionConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "MEMORY_FIELDS",
     "MODEL_BASED",
     "SUMMARIES",
+    "TABULAR",
     "Config",
     "DynaConfig",
     "EnsembleConfig",

@@ -44,3 +44,6 @@ MODEL_BASED = ("mbpo", "dyna", "mba", "mve", "steve", "svg", "pg", "bptt", "mpc"
 
 BRANCHED = ("mbpo", "dyna", "mba")
 """Algorithms that keep model transitions of branched rollouts."""
+
+TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
+"""Algorithms for environments with numbered states and moves."""

@@ -1,4 +1,4 @@
-"""What holds for every algorithm: types, one trace, keys, batches of runs, and probes solved."""
+"""What holds for every algorithm: types, one trace, keys, batches of runs."""
 
 import dataclasses
 import functools
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from mbpo_jax.algorithms import MAKERS, make_algorithm
-from mbpo_jax.config import MODEL_BASED, SUMMARIES, Config
+from mbpo_jax.config import MODEL_BASED, SUMMARIES, TABULAR, Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.envs.termination import RULES
 from mbpo_jax.fields import field_types
 from mbpo_jax.presets import environment_preset
@@ -19,14 +18,11 @@ from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
 from tests.probe_environments import (
     LINEAR_GAUSSIAN,
-    PROBES,
     beyond_limit,
     linear_gaussian,
     tiny_config,
 )
 
-TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
-ACTOR_CRITIC = ("sac", "mbpo", "dyna", "mba", "mve", "steve", "svg", "retrace")
 MODELS = [(name, model) for name in MAKERS for model in ("learned", "oracle")]
 MODELS = [pair for pair in MODELS if pair[1] == "learned" or pair[0] in MODEL_BASED]
 
@@ -138,45 +134,3 @@ def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_onc
             together,
             end,
         )
-
-
-@functools.cache
-def trained_on_probe(algorithm: str, probe: str):
-    """Train on a probe with its preset and return configuration, assembly and end state."""
-    config = environment_preset(f"probe_{probe}")
-    config = dataclasses.replace(config, algorithm=algorithm)
-    env = PROBES[probe]
-    program = loop.make_program(env)
-    with jax.debug_key_reuse(False):
-        state = jax.jit(lambda key: start(program, config, key))(jax.random.key(0))
-        step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state))
-        for env_steps in range(config.random_steps, config.total_env_steps, config.steps_per_fit):
-            state, _ = step(jnp.int32(env_steps), state)
-    return config, make_algorithm(env, config), state
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [name for name in MAKERS if name not in TABULAR])
-def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm):
-    _, assembly, state = trained_on_probe(algorithm, "action")
-    with jax.debug_key_reuse(False):
-        play = loop.acting(assembly, state.model, state.agent)
-        returns, _ = play_episodes(PROBES["action"], *play, jax.random.key(1), 10)
-    # The best return is 0; a random action has -7/12 on average, the middle one -1/4.
-    assert np.mean(returns) > -0.02
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
-def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorithm):
-    config, assembly, state = trained_on_probe(algorithm, "delayed")
-    policy = assembly.agent.policy(state.agent)
-    observation = jnp.asarray([[0.0], [1.0]])
-    with jax.debug_key_reuse(False):
-        action = policy(jax.random.key(1), observation)
-    from mbpo_jax.agents import sac
-
-    networks = sac.make_networks(PROBES["delayed"].spec, config.sac)
-    nets = sac.make_actor_critic(*networks)
-    q = nets.q_values(state.agent.critics, observation, action)
-    np.testing.assert_allclose(q.mean(axis=0), [config.sac.gamma, 1.0], atol=0.05)

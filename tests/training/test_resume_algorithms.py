@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from mbpo_jax.algorithms import MAKERS
-from mbpo_jax.config import Config
+from mbpo_jax.config import TABULAR, Config
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback
-
-TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
 
 
 class InterruptedOnce(driver.Interruption):

@@ -1,0 +1,60 @@
+"""Every algorithm solves the probe that needs what all of them promise."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax.agents import sac
+from mbpo_jax.algorithms import MAKERS, make_algorithm
+from mbpo_jax.config import TABULAR
+from mbpo_jax.envs.base import play_episodes
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.training import loop
+from tests.probe_environments import PROBES
+
+ACTOR_CRITIC = ("sac", "mbpo", "dyna", "mba", "mve", "steve", "svg", "retrace")
+
+
+@functools.cache
+def trained_on_probe(algorithm: str, probe: str):
+    """Train on a probe with its preset and return configuration, assembly and end state."""
+    config = environment_preset(f"probe_{probe}")
+    config = dataclasses.replace(config, algorithm=algorithm)
+    env = PROBES[probe]
+    program = loop.make_program(env)
+    with jax.debug_key_reuse(False):
+        start = jax.jit(lambda key: program.collect(config, program.init(config, key)))
+        state = start(jax.random.key(0))
+        step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state))
+        for env_steps in range(config.random_steps, config.total_env_steps, config.steps_per_fit):
+            state, _ = step(jnp.int32(env_steps), state)
+    return config, make_algorithm(env, config), state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [name for name in MAKERS if name not in TABULAR])
+def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm):
+    _, assembly, state = trained_on_probe(algorithm, "action")
+    with jax.debug_key_reuse(False):
+        play = loop.acting(assembly, state.model, state.agent)
+        returns, _ = play_episodes(PROBES["action"], *play, jax.random.key(1), 10)
+    # The best return is 0; a random action has -7/12 on average, the middle one -1/4.
+    assert np.mean(returns) > -0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
+def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorithm):
+    config, assembly, state = trained_on_probe(algorithm, "delayed")
+    policy = assembly.agent.policy(state.agent)
+    observation = jnp.asarray([[0.0], [1.0]])
+    with jax.debug_key_reuse(False):
+        action = policy(jax.random.key(1), observation)
+    networks = sac.make_networks(PROBES["delayed"].spec, config.sac)
+    nets = sac.make_actor_critic(*networks)
+    q = nets.q_values(state.agent.critics, observation, action)
+    np.testing.assert_allclose(q.mean(axis=0), [config.sac.gamma, 1.0], atol=0.05)
