@@ -210,7 +210,9 @@ def test_a_step_returns_the_types_of_a_reset(name, backend, key):
     assert jax.tree.structure(fresh) == jax.tree.structure(stepped)
     for old, new in zip(jax.tree.leaves(fresh), jax.tree.leaves(stepped), strict=True):
         assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
-    assert all(leaf.dtype == jnp.float32 and not leaf.weak_type for leaf in transition)
+    assert all(
+        leaf.dtype == jnp.float32 and not leaf.weak_type for leaf in jax.tree.leaves(transition)
+    )
 
 
 @pytest.mark.slow
