@@ -1,7 +1,7 @@
 """What the experiments share: every combination is a run directory, so that they can be resumed."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,3 +79,24 @@ def panels(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     for row in rows:
         grouped.setdefault(row["environment"], {}).setdefault(row["learner"], []).append(row)
     return grouped
+
+
+def run(
+    experiment: str,
+    entries: Sequence[Entry],
+    report: Callable[[list[Row]], None],
+    *,
+    draw_only: bool,
+) -> int:
+    """Train the combinations and report all rows, or only report those that are committed.
+
+    Returns:
+      The exit code.
+    """
+    if draw_only:
+        report(read_rows(results_file(experiment)))
+        return 0
+    code = train(experiment, entries)
+    if code == 0:
+        report(collect(experiment, entries))
+    return code

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from experiments import common
 from mbpo_jax.config import Config
-from mbpo_jax.files import Row, read_rows
+from mbpo_jax.files import Row
 from mbpo_jax.presets import environment_preset
 
 ENVIRONMENTS = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
@@ -100,14 +100,8 @@ def main() -> int:
     arguments = parser.parse_args()
     environments: list[str] = arguments.environment or list(ENVIRONMENTS)
     budget = Budget(arguments.num_seeds, arguments.steps, arguments.many_update_steps)
-    if arguments.draw_only:
-        draw(read_rows(common.results_file(NAME)))
-        return 0
     chosen = entries(environments, budget)
-    code = common.train(NAME, chosen)
-    if code == 0:
-        draw(common.collect(NAME, chosen))
-    return code
+    return common.run(NAME, chosen, draw, draw_only=arguments.draw_only)
 
 
 if __name__ == "__main__":

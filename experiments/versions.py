@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from experiments import common
 from mbpo_jax.config import Config
-from mbpo_jax.files import Row, read_rows
+from mbpo_jax.files import Row
 from mbpo_jax.presets import environment_preset
 
 NAME = "versions"
@@ -97,15 +97,9 @@ def main() -> int:
     parser.add_argument("--num-seeds", type=int, default=6)
     parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
     arguments = parser.parse_args()
-    if arguments.draw_only:
-        draw(read_rows(common.results_file(NAME)))
-        return 0
     environments = arguments.environment or list(ENVIRONMENTS)
     chosen = entries(environments, arguments.learner, arguments.num_seeds)
-    code = common.train(NAME, chosen)
-    if code == 0:
-        draw(common.collect(NAME, chosen))
-    return code
+    return common.run(NAME, chosen, draw, draw_only=arguments.draw_only)
 
 
 if __name__ == "__main__":
