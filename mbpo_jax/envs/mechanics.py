@@ -82,18 +82,24 @@ POLE_MASS = 0.1
 POLE_HALF_LENGTH = 0.5
 CART_FORCE = 10.0
 """In newtons."""
+TRACK = 2.0
+"""How far the cart can go to either side, in metres, before it meets a spring."""
+BUFFER_STIFFNESS = 50.0
+"""Of these springs, in newtons per metre."""
 CARTPOLE_DT = 0.04
 
 
 def cartpole_derivative(state: jax.Array, force: jax.Array | float) -> jax.Array:
     """Return the time derivative of `(position, speed, angle, angular speed)`, without friction.
 
-    The pole is a uniform rod (Barto, Sutton and Anderson 1983, without their friction).
+    The pole is a uniform rod (Barto, Sutton and Anderson 1983, without their friction). Springs
+    stop the cart at the ends of its track.
     """
-    _, speed, angle, spin = state
+    position, speed, angle, spin = state
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     mass = CART_MASS + POLE_MASS
     moment = POLE_MASS * POLE_HALF_LENGTH
+    force = force - BUFFER_STIFFNESS * (position - jnp.clip(position, -TRACK, TRACK))
     push = (force + moment * spin**2 * sine) / mass
     inertia = POLE_HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * cosine**2 / mass)
     spin_up = (GRAVITY * sine - cosine * push) / inertia
@@ -105,9 +111,9 @@ def make_cartpole() -> System:
 
     The state is `(position, speed, angle, angular speed)` in metres and radians, the observation
     `(position, speed, cos, sin, angular speed)`. A pole of 1 m starts hanging, all numbers within
-    0.05 of rest. The reward after a step is its height, from 0 hanging to 1 upright, times
-    `(1 + c) / 2` with `c = 1 / (1 + position^2)`: all of it at the centre, and half of it far away,
-    as a reward that vanishes there would not lead back.
+    0.05 of rest. The reward after a step is the product of the tip's height, from 0 hanging to 1
+    upright, of `(1 + c) / 2` with `c = 1 / (1 + position^2)`, which is largest at the centre, and
+    of `1 / (1 + (angular speed / 5)^2)`, without which it would pay to spin.
     """
 
     def initial(key: jax.Array) -> jax.Array:
@@ -121,10 +127,11 @@ def make_cartpole() -> System:
 
     def reward(state: jax.Array, action: jax.Array, next_state: jax.Array) -> jax.Array:
         del state, action
-        position, _, angle, _ = next_state
+        position, _, angle, spin = next_state
         height = 0.5 * (1.0 + jnp.cos(angle))
-        centred = 1.0 / (1.0 + position**2)
-        return height * 0.5 * (1.0 + centred)
+        centred = 0.5 + 0.5 / (1.0 + position**2)
+        slow = 1.0 / (1.0 + (spin / 5.0) ** 2)
+        return height * centred * slow
 
     def observe(state: jax.Array) -> jax.Array:
         position, speed, angle, spin = state
