@@ -27,7 +27,7 @@ from mbpo_jax.files import Row
 from mbpo_jax.presets import environment_preset
 
 NAME = "value_expansion"
-ENVIRONMENTS = {"pendulum": 2000, "cartpole": 4000}
+ENVIRONMENTS = {"pendulum": 2000, "cartpole": 3000}
 """Environment steps of each."""
 HORIZONS = (0, 1, 3, 5, 10, 20)
 WHERE = {"critic": "mve", "actor": "svg"}

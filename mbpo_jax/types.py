@@ -85,11 +85,13 @@ class Env(NamedTuple):
       spec: sizes and limits.
       reset: `key -> EnvState`, a fresh random initial state.
       step: `(key, EnvState, action [A]) -> (EnvState, Transition)`.
+      mean_step: the same without a key, to the mean of the next state; None if a step has no noise.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], EnvState]
     step: Callable[[jax.Array, EnvState, jax.Array], tuple[EnvState, Transition]]
+    mean_step: Callable[[EnvState, jax.Array], tuple[EnvState, Transition]] | None = None
 
 
 TerminationFn = Callable[[jax.Array], jax.Array]
@@ -141,7 +143,7 @@ class DynamicsModel(NamedTuple):
         kept of their beginnings, not of their ends.
       step: `(key, view, Point, action [B, A], propagation) -> (Point, Prediction)`, differentiable
         in point and action. With propagation "trajectory" the i-th of `num_members` equal shares of
-        the rows meets the i-th member.
+        the rows meets the i-th member, with "members" its mean.
       diagnose: `(state, replay) -> Metrics`, on transitions that were made after the fit.
     """
 

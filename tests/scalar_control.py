@@ -26,11 +26,11 @@ def exact_q(observation, action):
     return C * observation + D * action + GAMMA * (SLOPE * following + OFFSET)
 
 
-def make_nets() -> ActorCritic:
-    """Critics `[C]` are errors that are added to the exact values."""
+def make_nets(noise: float = 0.0) -> ActorCritic:
+    """Critics `[C]` are errors that are added to the exact values; the policy may be noisy."""
 
     def sample(key, policy, observation):
-        action = policy * observation
+        action = policy * observation + noise * jax.random.normal(key, observation.shape)
         return action, jnp.full(observation.shape[:-1], LOG_PROB)
 
     def q_values(critics, observation, action):

@@ -139,7 +139,7 @@ def test_eval_and_render_pass_their_arguments(calls):
         ("train hopper --eval-every 7", ["eval_every: 7 is no multiple of steps_per_fit (250)"]),
         ("train hopper --seed x", ["--seed"]),
         ("train hopper --algorithm mbop", ["--algorithm", "mbpo"]),
-        ("train hopper --random-steps 0", ["random_steps: a model needs at least 2"]),
+        ("train hopper --random-steps 0", ["random_steps: 0; a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),
         ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),
         ("train hopper --config absent.yaml", ["absent.yaml: cannot be read"]),

@@ -16,6 +16,7 @@ from mbpo_jax.config import (
     EnvConfig,
     ExpansionConfig,
     FitConfig,
+    ILQRConfig,
     PlannerConfig,
     PolicySearchConfig,
     RetraceConfig,
@@ -90,6 +91,15 @@ def test_a_range_lets_arrays_pass_because_fields_hold_them_while_jax_traces():
         ({"fit": FitConfig(weight_decays=(0.0,))}, "fit.weight_decays"),
         ({"steps_per_fit": 1000, "eval_every": 1000}, "rollout.retain_epochs"),
         ({"random_steps": 1}, "random_steps"),
+        ({"algorithm": "sac", "model": "oracle"}, "model"),
+        ({"algorithm": "mpc", "planner": PlannerConfig(num_particles=7)}, "planner.num_particles"),
+        (
+            {
+                "algorithm": "prioritized_sweeping",
+                "tabular": TabularConfig(planning_steps=0),
+            },
+            "tabular.planning_steps",
+        ),
     ],
 )
 def test_rules_between_fields_name_the_field_to_change(changes, field):
@@ -114,6 +124,11 @@ def test_elites_need_not_divide_the_rollouts():
         ensemble=EnsembleConfig(num_elites=3), rollout=RolloutConfig(rollouts_per_step=7)
     )
     assert config.rollout.rollouts_per_step % config.ensemble.num_elites == 1
+
+
+def test_a_plan_is_not_longer_followed_than_made():
+    with pytest.raises(ConfigError, match=r"^replan_every: 9 exceeds horizon \(8\)"):
+        ILQRConfig(horizon=8, replan_every=9)
 
 
 def test_an_elite_of_a_planner_is_one_of_its_population():

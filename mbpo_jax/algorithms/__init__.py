@@ -16,7 +16,8 @@ from mbpo_jax.algorithms.sac import make_sac_baseline
 from mbpo_jax.algorithms.steve import make_steve
 from mbpo_jax.algorithms.svg import make_svg
 from mbpo_jax.algorithms.tabular import make_tabular
-from mbpo_jax.config import Config
+from mbpo_jax.config import DIFFERENTIATES_MODEL, Config
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Algorithm, Env
 
 _config.register_pytrees()
@@ -41,5 +42,14 @@ MAKERS: dict[str, Callable[[Env, Config], Algorithm]] = {
 
 
 def make_algorithm(env: Env, config: Config) -> Algorithm:
-    """Assemble the algorithm that the configuration names, for an environment."""
+    """Assemble the algorithm that the configuration names, for an environment.
+
+    Raises:
+      ConfigError: they do not go together.
+    """
+    if env.spec.tabular and config.algorithm in DIFFERENTIATES_MODEL:
+        raise ConfigError(
+            f"algorithm: {config.algorithm} follows a gradient through the model, but the numbered "
+            f"moves of {env.spec.name} have none; use another algorithm or environment"
+        )
     return MAKERS[config.algorithm](env, config)

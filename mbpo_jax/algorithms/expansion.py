@@ -38,12 +38,19 @@ def expand(
     horizon: int,
     propagation: str,
     max_cotangent_norm: jax.Array | float | None = None,
+    copies: int = 1,
 ) -> Expansion:
-    """Roll the policy out in the model for H steps, and let it act where they end."""
+    """Roll the policy out in the model for H steps, and let it act where they end.
+
+    If the rows are so many copies of the same ones, one after the other, the policy's noise is the
+    same in all of them.
+    """
     end_key, steps_key = jax.random.split(key)
 
     def act(key: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return nets.sample(key, policy, observation)
+        stacked = observation.reshape(copies, -1, observation.shape[-1])
+        acted = jax.vmap(lambda rows: nets.sample(key, policy, rows))(stacked)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), acted)
 
     steps, end = imagine(
         steps_key,

@@ -1,6 +1,6 @@
 """Iterative LQR through the model (Li and Todorov 2004): a plan with time-varying feedback.
 
-The planner needs a system without noise: the mean prediction of the ensemble. Its state is all
+The planner needs a system without noise: the mean prediction of the model. Its state is all
 floating-point numbers of a `Point`, so with the true system in the model's place it is the whole
 state of the simulator. That is meant for the systems known in closed form: derivatives cost as many
 model steps as there are numbers.
@@ -18,10 +18,6 @@ from mbpo_jax.algorithms.parts import make_model, replay_experience
 from mbpo_jax.config import Config, ILQRConfig
 from mbpo_jax.planning.ilqr import ilqr
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, EnvState, Point, Prediction, PyTree
-
-NUM_DRAWS = 16
-"""Outcomes of the true system that are averaged, as it has no mean prediction. A power of 2, so
-that nothing is rounded where there is no noise."""
 
 
 class Plan(NamedTuple):
@@ -75,8 +71,7 @@ def coordinates(point: Point) -> tuple[jax.Array, Callable[[jax.Array], Point]]:
 def make_system(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point) -> System:
     """Turn a model into a system without noise, in which nothing is paid after a termination.
 
-    Each step of the plan meets the same draws of the true system. A non-finite prediction costs
-    infinitely much.
+    A non-finite prediction costs infinitely much.
 
     Args:
       key: a key, used up.
@@ -85,25 +80,20 @@ def make_system(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point
       point: where the plan starts, one row.
     """
     x0, restore = coordinates(point)
-    num_draws = NUM_DRAWS if model.needs_simulator else 1
-
-    def repeat(x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(x, (num_draws, *x.shape[1:]))
 
     def outcome(x: jax.Array, u: jax.Array) -> tuple[jax.Array, Prediction]:
-        rows = jax.tree.map(repeat, restore(x)), repeat(u[None])
-        after, prediction = model.step(jax.random.clone(key), view, *rows, "mean")
-        numbers = jax.vmap(lambda row: coordinates(row)[0])(after)
-        return jnp.mean(numbers, axis=0), prediction
+        # A mean draws nothing, so the same key will do for all steps.
+        after, prediction = model.step(jax.random.clone(key), view, restore(x), u[None], "mean")
+        return coordinates(after)[0], jax.tree.map(lambda row: row[0], prediction)
 
     def dynamics(state: jax.Array, u: jax.Array) -> jax.Array:
         x, prediction = outcome(state[:-1], u)
-        return jnp.append(x, state[-1] * jnp.mean(prediction.discount))
+        return jnp.append(x, state[-1] * prediction.discount)
 
     def reward(state: jax.Array, u: jax.Array) -> jax.Array:
         _, prediction = outcome(state[:-1], u)
-        alive, finite = state[-1], jnp.all(prediction.finite)
-        return jnp.where(finite | (alive == 0.0), alive * jnp.mean(prediction.reward), -jnp.inf)
+        alive = state[-1]
+        return jnp.where(prediction.finite | (alive == 0.0), alive * prediction.reward, -jnp.inf)
 
     return System(dynamics, reward, jnp.append(x0, 1.0))
 
@@ -116,7 +106,7 @@ def make_ilqr_agent(env: Env, model: DynamicsModel, config: ILQRConfig) -> Agent
       model: what it plans with.
       config: of the planner.
     """
-    period = min(config.replan_every, config.horizon)
+    period = config.replan_every
     state_size = jax.eval_shape(
         lambda key: coordinates(point_of(model, env.reset(key)))[0], jax.random.key(0)
     ).size

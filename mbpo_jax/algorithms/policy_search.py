@@ -18,7 +18,6 @@ import optax
 from mbpo_jax.algorithms.expansion import reach
 from mbpo_jax.config import PolicySearchConfig
 from mbpo_jax.envs.base import episode_limit
-from mbpo_jax.models.oracle import where_rows
 from mbpo_jax.models.rollout import imagine
 from mbpo_jax.nets import distributions, networks
 from mbpo_jax.types import (
@@ -27,9 +26,7 @@ from mbpo_jax.types import (
     EnvSpec,
     EnvState,
     Metrics,
-    Point,
     Policy,
-    Prediction,
     PyTree,
     Transition,
 )
@@ -104,32 +101,6 @@ def moments(search: Search, policy: PyTree, observation: jax.Array) -> tuple[jax
     return distributions.split_mean_log_std(search.policy_net.apply(policy, observation))
 
 
-def holding(model: DynamicsModel) -> DynamicsModel:
-    """Make a model whose rollouts stay where they are once they have terminated.
-
-    Nothing after a termination counts. But what goes on without end may leave all bounds, and a
-    gradient of zero that is passed back through an infinite number is none.
-    """
-
-    def start(observation: jax.Array, simulator: PyTree) -> Point:
-        alive = jnp.ones(observation.shape[0], bool)
-        return Point(observation, (alive, model.start(observation, simulator).simulator))
-
-    def step(
-        key: jax.Array, view: PyTree, point: Point, action: jax.Array, propagation: str
-    ) -> tuple[Point, Prediction]:
-        alive, simulator = point.simulator
-        before = Point(point.observation, simulator)
-        after, prediction = model.step(key, view, before, action, propagation)
-        goes_on = alive & (prediction.discount > 0.0)
-        following = where_rows(goes_on, after, before)
-        discount = jnp.where(alive, prediction.discount, 0.0)
-        held = Point(following.observation, (goes_on, following.simulator))
-        return held, prediction._replace(discount=discount)
-
-    return model._replace(start=start, step=step)
-
-
 def roll_out(
     key: jax.Array,
     search: Search,
@@ -150,7 +121,6 @@ def roll_out(
         action, log_prob = distributions.tanh_normal(mean, log_std, noise)
         return action, (noise, log_prob)
 
-    model = holding(model)
     steps, _ = imagine(
         key,
         model,

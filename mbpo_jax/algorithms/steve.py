@@ -1,7 +1,8 @@
 """Stochastic ensemble value expansion (Buckman et al. 2018, arXiv:1807.01675).
 
 A target for each depth up to H, each member and each critic; depths are weighted by how well the
-members and critics agree on them.
+members and critics agree on them. Chance is no disagreement: members predict their means, as the
+paper's do, and the policy's noise is the same for all of them.
 """
 
 import jax
@@ -64,7 +65,8 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             view,
             start,
             expansion.horizon,
-            "trajectory",
+            "members",
+            copies=num_members,
         )
         q = nets.q_values(state.target_critics, made.observation, made.action)
         candidates = depth_targets(tiled, made, q, jnp.exp(state.log_alpha), config.sac.gamma)

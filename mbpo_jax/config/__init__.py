@@ -7,7 +7,13 @@ shapes and loop bounds, and a change of it compiles anew. `register_pytrees` tel
 Nothing here imports JAX, because `mbpo-jax --help` has to answer at once.
 """
 
-from mbpo_jax.config.algorithms import BRANCHED, MODEL_BASED, SUMMARIES, TABULAR
+from mbpo_jax.config.algorithms import (
+    BRANCHED,
+    DIFFERENTIATES_MODEL,
+    MODEL_BASED,
+    SUMMARIES,
+    TABULAR,
+)
 from mbpo_jax.config.methods import (
     DynaConfig,
     ExpansionConfig,
@@ -24,6 +30,7 @@ from mbpo_jax.config.run import CONFIG_CLASSES, MEMORY_FIELDS, Config, register_
 __all__ = [
     "BRANCHED",
     "CONFIG_CLASSES",
+    "DIFFERENTIATES_MODEL",
     "MEMORY_FIELDS",
     "MODEL_BASED",
     "SUMMARIES",

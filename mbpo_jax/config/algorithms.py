@@ -30,7 +30,7 @@ SUMMARIES: dict[str, str] = {
     "svg": "policy improved through H model steps (Heess et al. 2015; Amos et al. 2021)",
     "retrace": "critics on returns of replay sequences (Munos et al. 2016, arXiv:1606.02647)",
     "pg": "likelihood-ratio policy gradient on long model rollouts (Williams 1992; version 2.5)",
-    "bptt": "backpropagation through model and policy (version 2.0)",
+    "bptt": "backpropagation through model and policy (Heess et al. 2015; version 2.0)",
     "mpc": "replanning by CEM, iCEM, MPPI or random shooting (Chua et al. 2018; version 1.5)",
     "ilqr": "iterative LQR with time-varying linear feedback (Li and Todorov 2004)",
     "dyna_q": "tabular Q-learning and planning steps (Sutton and Barto 2018, section 8.2)",
@@ -44,6 +44,9 @@ MODEL_BASED = ("mbpo", "dyna", "mba", "mve", "steve", "svg", "pg", "bptt", "mpc"
 
 BRANCHED = ("mbpo", "dyna", "mba")
 """Algorithms that keep model transitions of branched rollouts."""
+
+DIFFERENTIATES_MODEL = ("svg", "bptt", "ilqr")
+"""Algorithms that take derivatives of the model."""
 
 TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
 """Algorithms for environments with numbered states and moves."""

@@ -15,7 +15,8 @@ from mbpo_jax.fields import (
 
 Propagation = Literal["step", "trajectory", "mean"]
 """How a model rollout meets the ensemble: a random elite at each step (TS1 of Chua et al. 2018),
-the same one throughout (TS-infinity), or the mean of all of them, without noise."""
+the same one throughout (TS-infinity), or the mean of all of them, without noise. The true system
+has no members, but may be asked for its mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +152,11 @@ class ILQRConfig(Checked):
     """First, and least, lower bound of the actions' curvature; it grows while rounds fail."""
     exploration_std: Annotated[float, Ge(0)] = 0.1
     """Standard deviation of what is added to actions, but not when evaluating."""
+
+    def _rule_errors(self) -> list[str]:
+        if self.replan_every > self.horizon:
+            return [f"replan_every: {self.replan_every} exceeds horizon ({self.horizon})"]
+        return []
 
 
 @dataclasses.dataclass(frozen=True)

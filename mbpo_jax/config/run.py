@@ -47,7 +47,8 @@ class Config(Checked):
     total_env_steps: Positive = 5000
     """Environment steps of a run, the random ones included."""
     random_steps: NonNegative = 500
-    """Steps with uniformly random actions before anything is trained."""
+    """Steps with uniformly random actions before anything is trained. A tabular algorithm, which
+    updates from the newest transition alone, learns nothing from them."""
     steps_per_fit: Positive = 250
     """Environment steps between two fits of the model (F); one call of the compiled step."""
     epoch_length: Positive = 250
@@ -93,6 +94,15 @@ class Config(Checked):
                     f"{name}: {getattr(self, name)} is no multiple of steps_per_fit "
                     f"({self.steps_per_fit}), after which the host first sees the run again"
                 )
+        if self.model == "oracle" and self.algorithm not in MODEL_BASED:
+            errors.append(
+                f"model: {self.algorithm} has no model, so 'oracle' changes nothing; leave it out"
+            )
+        if self.algorithm == "prioritized_sweeping" and self.tabular.planning_steps == 0:
+            errors.append(
+                "tabular.planning_steps: prioritized_sweeping learns by planning alone; use 1 or "
+                "more"
+            )
         if self.learns_model:
             errors += self._model_errors()
         if self.algorithm in BRANCHED:
@@ -113,7 +123,19 @@ class Config(Checked):
             )
         if self.random_steps < 2:
             errors.append(
-                "random_steps: a model needs at least 2 transitions, one of them held out"
+                f"random_steps: {self.random_steps}; a model needs at least 2 transitions, one of "
+                "them held out; raise it"
+            )
+        planner, num_elites = self.planner, self.ensemble.num_elites
+        if (
+            self.algorithm == "mpc"
+            and planner.propagation == "trajectory"
+            and planner.num_particles % num_elites
+        ):
+            errors.append(
+                f"planner.num_particles: {planner.num_particles} is no multiple of "
+                f"ensemble.num_elites ({num_elites}), so plans would not all meet the same "
+                "members; use a multiple, or planner.propagation=step"
             )
         return errors
 

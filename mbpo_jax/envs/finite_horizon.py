@@ -63,10 +63,13 @@ def make_lq(
     noise_root = axes * np.sqrt(np.maximum(variances, 0.0))
     start = np.append(np.asarray(x0, np.float32), np.float32(0))
 
+    def mean_dynamics(state: jax.Array, action: jax.Array) -> jax.Array:
+        x = drift @ state[:-1] + control @ (action_scale * action)
+        return jnp.append(x, state[-1] + 1.0)
+
     def dynamics(key: jax.Array, state: jax.Array, action: jax.Array) -> jax.Array:
         noise = noise_root @ jax.random.normal(key, (size,))
-        x = drift @ state[:-1] + control @ (action_scale * action) + noise
-        return jnp.append(x, state[-1] + 1.0)
+        return mean_dynamics(state, action).at[:-1].add(noise)
 
     def reward(state: jax.Array, action: jax.Array, next_state: jax.Array) -> jax.Array:
         x, u, last = state[:-1], action_scale * action, next_state[:-1]
@@ -82,6 +85,7 @@ def make_lq(
         reward=reward,
         observe=lambda state: observe_clock(state, horizon),
         terminated=at_horizon(horizon),
+        mean_dynamics=mean_dynamics,
     )
 
 
@@ -115,10 +119,13 @@ def make_chaotic_rnn() -> System:
     `-|1 - s|^2 / 2`. The state is s and the clock, and so is the observation.
     """
 
-    def dynamics(key: jax.Array, state: jax.Array, action: jax.Array) -> jax.Array:
+    def mean_dynamics(state: jax.Array, action: jax.Array) -> jax.Array:
         following = chaotic_map(state[:2], CHAOTIC_GAIN + GAIN_PER_ACTION * action[0])
+        return jnp.append(following, state[2] + 1.0)
+
+    def dynamics(key: jax.Array, state: jax.Array, action: jax.Array) -> jax.Array:
         noise = CHAOTIC_NOISE * jax.random.normal(key, (2,))
-        return jnp.append(following + noise, state[2] + 1.0)
+        return mean_dynamics(state, action).at[:2].add(noise)
 
     def reward(state: jax.Array, action: jax.Array, next_state: jax.Array) -> jax.Array:
         del state, action
@@ -134,6 +141,7 @@ def make_chaotic_rnn() -> System:
         reward=reward,
         observe=lambda state: observe_clock(state, CHAOTIC_HORIZON),
         terminated=at_horizon(CHAOTIC_HORIZON),
+        mean_dynamics=mean_dynamics,
     )
 
 

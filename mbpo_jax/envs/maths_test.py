@@ -21,19 +21,24 @@ def make_maths_test() -> System:
     A policy, which sees the question before it answers, earns 1000. A plan made in advance has to
     guess: to accept is worth -500 to it, so it is best to decline. The state and the observation
     are `(stage, question)`, with stages 0 (offered), 1 (asked) and 2 (over) and a question of 0
-    while there is none.
+    while there is none. In the mean of both questions, 0, any answer pays the mean of right and
+    wrong.
     """
 
-    def dynamics(key: jax.Array, state: jax.Array, action: jax.Array) -> jax.Array:
-        question = jax.random.rademacher(key, (), state.dtype)
+    def ask(question: jax.Array | float, state: jax.Array, action: jax.Array) -> jax.Array:
         asked = (state[0] == OFFERED) & (action[0] > 0.0)
         return jnp.where(asked, jnp.stack([ASKED, question]), jnp.array([OVER, 0.0]))
+
+    def dynamics(key: jax.Array, state: jax.Array, action: jax.Array) -> jax.Array:
+        return ask(jax.random.rademacher(key, (), state.dtype), state, action)
 
     def reward(state: jax.Array, action: jax.Array, next_state: jax.Array) -> jax.Array:
         del next_state
         stage, question = state
         right = jnp.sign(action[0]) == question
         graded = jnp.where(right, REWARD_IF_RIGHT, REWARD_IF_WRONG)
+        guessed = 0.5 * (REWARD_IF_RIGHT + REWARD_IF_WRONG)
+        graded = jnp.where(question == 0.0, guessed, graded)
         return jnp.where(stage == ASKED, graded, 0.0)
 
     return System(
@@ -45,4 +50,5 @@ def make_maths_test() -> System:
         reward=reward,
         observe=lambda state: state,
         terminated=lambda observation: observation[..., 0] > 0.5 * (ASKED + OVER),
+        mean_dynamics=lambda state, action: ask(0.0, state, action),
     )

@@ -1,6 +1,7 @@
 """Systems given by their equations, and how one becomes an environment."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class System(NamedTuple):
       terminated: `observation [..., O] -> [...]` bool, read off the successor's observation.
       resume: `state -> state`, where a continuing task goes on from a terminal state, so that no
         episode ends there; None if termination ends an episode.
+      mean_dynamics: `(state, action) -> mean of the next state [S]`; None if nothing is random.
       tabular: see `EnvSpec`.
     """
 
@@ -40,6 +42,7 @@ class System(NamedTuple):
     observe: Callable[[jax.Array], jax.Array]
     terminated: TerminationFn = never
     resume: Callable[[jax.Array], jax.Array] | None = None
+    mean_dynamics: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     tabular: bool = False
 
 
@@ -72,13 +75,16 @@ def make_system_env(name: str, system: System, episode_length: int, action_repea
         state = system.initial(key)
         return EnvState(state, system.observe(state), jnp.int32(0), jnp.bool_(False))
 
-    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+    def repeat(
+        repeats: Sequence[Callable], state: EnvState, action: jax.Array
+    ) -> tuple[EnvState, Transition]:
+        """Follow one `(state, action) -> next state` after the other."""
         action = jnp.clip(action, -1.0, 1.0)
 
         following, reward, ended = state.simulator, jnp.zeros(()), jnp.bool_(False)
         # Unrolled, as the equations are short and repeats are few.
-        for step_key in jax.random.split(key, action_repeat):
-            before, after = following, system.dynamics(step_key, following, action)
+        for dynamics in repeats:
+            before, after = following, dynamics(following, action)
             reward += jnp.where(ended, 0.0, system.reward(before, action, after))
             following = jnp.where(ended, before, after)
             ended |= system.terminated(system.observe(following))
@@ -97,4 +103,12 @@ def make_system_env(name: str, system: System, episode_length: int, action_repea
         following = jnp.where(ended, system.resume(following), following)
         return EnvState(following, system.observe(following), steps, done), transition
 
-    return Env(spec, reset, step)
+    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        keys = jax.random.split(key, action_repeat)
+        return repeat([functools.partial(system.dynamics, k) for k in keys], state, action)
+
+    def mean_step(state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        assert system.mean_dynamics is not None
+        return repeat([system.mean_dynamics] * action_repeat, state, action)
+
+    return Env(spec, reset, step, mean_step if system.mean_dynamics else None)

@@ -22,6 +22,7 @@ from mbpo_jax.models.ensemble import (
     gaussian_nll,
     weight_decay,
 )
+from mbpo_jax.models.rows import where_rows
 from mbpo_jax.nets import networks
 from mbpo_jax.nets.normalizer import Scaler, fit_scaler
 from mbpo_jax.replay import ReplayState
@@ -231,7 +232,7 @@ def fit(
         if not fixed:
             error = jnp.mean(holdout_squared_error(params, ensemble, dataset), axis=1)
             stopping, improved = update_stopping(stopping, error, config.min_improvement)
-            best = where_member(improved, params.members, loop.best_members)
+            best = where_rows(improved, params.members, loop.best_members)
         return FitLoop(params, optimizer_state, best, stopping, loop.epoch + 1, loop.steps + steps)
 
     start = FitLoop(
@@ -250,15 +251,6 @@ def fit(
     fitted = EnsembleState(params, end.optimizer, input_scaler, target_scaler, elites)
     metrics = {"model/epochs": end.epoch, "model/gradient_steps": end.steps}
     return fitted, metrics | holdout_metrics(error[elites], target_scaler, dataset)
-
-
-def where_member(chosen: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    """Take the members where `chosen [E]` is True from `new`, the others from `old`."""
-
-    def pick(a, b):
-        return jnp.where(jnp.expand_dims(chosen, tuple(range(1, a.ndim))), a, b)
-
-    return jax.tree.map(pick, new, old)
 
 
 def output_names(target_size: int) -> list[str]:

@@ -73,7 +73,10 @@ def make_learned_model(
             member = jax.random.randint(share_key, (), 0, num_elites)
 
         def predict(key: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
-            return sample_outcome(key, ensemble, elites, known_termination, *inputs)
+            outcome = ensemble.predict(elites, *inputs)
+            if propagation == "members":
+                return without_noise(outcome, known_termination)
+            return sampled(key, outcome, known_termination)
 
         def outcome(inputs: PyTree) -> tuple[jax.Array, jax.Array]:
             return map_blocks(predict, sample_key, inputs)
@@ -108,32 +111,33 @@ def make_learned_model(
     )
 
 
-def sample_outcome(
-    key: jax.Array,
-    ensemble: Ensemble,
-    members: EnsembleState,
-    known_termination: TerminationFn | None,
-    observation: jax.Array,
-    action: jax.Array,
+def sampled(
+    key: jax.Array, outcome: Outcome, known_termination: TerminationFn | None
 ) -> tuple[jax.Array, jax.Array]:
     """Sample what each member predicts for its own rows.
 
     Args:
       key: a key, used up.
-      ensemble: its functions.
-      members: the ensemble, or some of its members.
+      outcome: predictions `[E, B, ...]`.
       known_termination: the environment's rule; None for the learned head.
-      observation: `[E, B, O]`.
-      action: `[E, B, A]`.
 
     Returns:
       Reward and next observation `[E, B, 1 + O]`, and predicted terminations `[E, B]` bool.
     """
     noise_key, termination_key = jax.random.split(key)
-    outcome = ensemble.predict(members, observation, action)
     sample = outcome.mean + outcome.std * jax.random.normal(noise_key, outcome.mean.shape)
     stops = predict_termination(outcome, sample[..., 1:], known_termination, termination_key)
     return sample, stops
+
+
+def without_noise(
+    outcome: Outcome, known_termination: TerminationFn | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return what `sampled` does, but means, and the likelier of going on and terminating."""
+    if known_termination is not None:
+        return outcome.mean, known_termination(outcome.mean[..., 1:])
+    assert outcome.termination_logit is not None
+    return outcome.mean, outcome.termination_logit > 0.0
 
 
 def predict_termination(

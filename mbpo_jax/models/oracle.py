@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.types import DynamicsModel, Env, EnvState, Point, Prediction, PyTree, Transition
+from mbpo_jax.models.rows import where_rows
+from mbpo_jax.types import DynamicsModel, Env, EnvState, Point, Prediction, Transition
 
 
 def make_oracle(env: Env) -> DynamicsModel:
@@ -16,10 +17,13 @@ def make_oracle(env: Env) -> DynamicsModel:
     def step(
         key: jax.Array, view: tuple[()], point: Point, action: jax.Array, propagation: str
     ) -> tuple[Point, Prediction]:
-        del view, propagation
-        keys = jax.random.split(key, action.shape[0])
+        del view
         before = EnvState(point.simulator, point.observation, *_clock(action.shape[0]))
-        after, transition = jax.vmap(env.step)(keys, before, action)
+        if propagation == "mean" and env.mean_step is not None:
+            after, transition = jax.vmap(env.mean_step)(before, action)
+        else:
+            keys = jax.random.split(key, action.shape[0])
+            after, transition = jax.vmap(env.step)(keys, before, action)
         finite = jnp.all(jnp.isfinite(transition.next_observation), axis=-1)
         finite &= jnp.isfinite(transition.reward)
         following = Point(transition.next_observation, after.simulator)
@@ -48,15 +52,6 @@ def make_oracle(env: Env) -> DynamicsModel:
         step=step,
         diagnose=lambda state, real: {},
     )
-
-
-def where_rows(condition: jax.Array, chosen: PyTree, other: PyTree) -> PyTree:
-    """Return the rows `[B, ...]` of one tree where `condition [B]`, else those of the other."""
-
-    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(jnp.expand_dims(condition, tuple(range(1, a.ndim))), a, b)
-
-    return jax.tree.map(pick, chosen, other)
 
 
 def _clock(num_rows: int) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
+from mbpo_jax.models.rows import where_rows
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import DynamicsModel, Metrics, Point, Policy, PyTree, Transition
 
@@ -42,7 +43,7 @@ class Imagined(NamedTuple):
       action: `[T, B, A]`.
       aside: what the actor returned besides the action, `[T, B, ...]`.
       reward: `[T, B]`.
-      discount: `[T, B]`, 0 where termination is predicted.
+      discount: `[T, B]`, 0 where termination is predicted and from there on.
     """
 
     observation: jax.Array
@@ -161,8 +162,10 @@ def imagine(
 ) -> tuple[Imagined, Point]:
     """Roll an actor out in the model; differentiable with respect to what `act` closes over.
 
-    Rewards after a predicted termination are not masked: multiply by the running product of
-    discounts.
+    A rollout that has terminated stays where it is. Nothing after that counts, but what went on
+    might leave all bounds, and neither zero times infinity nor a gradient of zero that is passed
+    back through an infinite number is zero. Rewards are not masked: multiply by the running product
+    of discounts.
 
     Args:
       key: a key, used up.
@@ -179,8 +182,10 @@ def imagine(
       The steps, and where the rollouts end.
     """
 
-    def step(point: Point, inputs: tuple[jax.Array, jax.Array]) -> tuple[Point, Imagined]:
-        i, key = inputs
+    def step(
+        carry: tuple[Point, jax.Array], inputs: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Point, jax.Array], Imagined]:
+        (point, alive), (i, key) = carry, inputs
         act_key, model_key = jax.random.split(key)
         if max_cotangent_norm is not None:
             point = limit_cotangent(point, max_cotangent_norm)
@@ -188,11 +193,14 @@ def imagine(
             point = cut_gradient(point, i % truncation == 0)
         action, aside = act(act_key, point.observation)
         following, prediction = model.step(model_key, view, point, action, propagation)
-        made = Imagined(point.observation, action, aside, prediction.reward, prediction.discount)
-        return following, made
+        discount = jnp.where(alive, prediction.discount, 0.0)
+        made = Imagined(point.observation, action, aside, prediction.reward, discount)
+        goes_on = discount > 0.0
+        return (where_rows(goes_on, following, point), goes_on), made
 
     inputs = jnp.arange(horizon), jax.random.split(key, horizon)
-    end, steps = jax.lax.scan(step, start, inputs)
+    alive = jnp.ones(start.observation.shape[0], bool)
+    (end, _), steps = jax.lax.scan(step, (start, alive), inputs)
     return steps, end
 
 

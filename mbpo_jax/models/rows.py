@@ -12,6 +12,18 @@ BLOCK_ROWS = 10_000
 also stay in a CPU's caches: on two cores, 100,000 rollouts take a quarter less time."""
 
 
+def where_rows(condition: jax.Array, chosen: PyTree, other: PyTree) -> PyTree:
+    """Return the rows `[B, ...]` of one tree where `condition [B]`, else those of the other.
+
+    Or members `[E, ...]` where `condition [E]`.
+    """
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(jnp.expand_dims(condition, tuple(range(1, a.ndim))), a, b)
+
+    return jax.tree.map(pick, chosen, other)
+
+
 def in_shares(
     fn: Callable[[PyTree], PyTree], rows: PyTree, num_shares: int, first: jax.Array | int
 ) -> PyTree:

@@ -36,6 +36,7 @@ _DEBUG = Preset(
         "env": {"episode_length": 60},
         "sac": {"utd_ratio": 2, "batch_size": 32, "hidden_sizes": (32, 32)},
         "ensemble": {"num_members": 3, "num_elites": 2, "hidden_sizes": (32, 32)},
+        "planner": {"num_particles": 4},  # each plan meets both elites
         "fit": {
             "batch_size": 32,
             "min_steps": 0,

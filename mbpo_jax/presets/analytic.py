@@ -32,6 +32,8 @@ _SWING_UP_SAC = {**_SMALL_SAC, "learning_rate": 1e-3, "initial_alpha": 0.1}
 # [ours]: the host looks often, as such runs are short.
 _FREQUENT = {"steps_per_fit": 50, "epoch_length": 50, "eval_every": 100, "checkpoint_every": 500}
 
+# Where walls change, an evaluation starts before the change: look at `train/reward` instead, the
+# mean reward of a training step.
 _MAZE = {
     **_FREQUENT,
     "algorithm": "dyna_q",

@@ -92,7 +92,8 @@ def interact(
       log_prob: the action's log-density, or () if the algorithm does not keep it.
 
     Returns:
-      The new state and the return of the episode if it ended with this step, else NaN.
+      The new state, the reward, and the return of the episode if it ended with this step, else
+      NaN.
     """
     needs_simulator = algorithm.model is not None and algorithm.model.needs_simulator
     simulator = state.env.simulator if needs_simulator else ()
@@ -104,7 +105,7 @@ def interact(
         replay=replay.add(state.replay, jax.tree.map(lambda x: x[None], transition)),
         episode_return=jnp.where(env_state.done, 0.0, total),
     )
-    return state, jnp.where(env_state.done, total, jnp.nan)
+    return state, transition.reward, jnp.where(env_state.done, total, jnp.nan)
 
 
 def act(algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree):
@@ -217,16 +218,19 @@ def make_program(env: Env) -> Program:
         def env_step(state, key):
             action_key, env_key, update_key = jax.random.split(key, 3)
             state, action, log_prob = act(algorithm, action_key, state, view)
-            state, finished = interact(env, algorithm, env_key, state, action, log_prob)
+            state, reward, finished = interact(env, algorithm, env_key, state, action, log_prob)
             state, metrics = update_agent(algorithm, update_key, state, view)
-            return state, (metrics, finished)
+            return state, (metrics, reward, finished)
 
         keys = jax.random.split(steps_key, config.steps_per_fit)
-        end, (update_metrics, finished) = jax.lax.scan(env_step, start._replace(key=key), keys)
+        end, (update_metrics, rewards, finished) = jax.lax.scan(
+            env_step, start._replace(key=key), keys
+        )
         metrics = {
             **refresh_metrics,
             **mean_metrics(update_metrics),
             **(algorithm.model.diagnose(end.model, end.replay) if algorithm.model else {}),
+            "train/reward": jnp.mean(rewards),
             "train/episode_return": jnp.nanmean(finished),
         }
         return freeze_if_diverged(state, end, metrics)

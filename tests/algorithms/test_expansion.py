@@ -11,6 +11,7 @@ from mbpo_jax.agents.sac import td0_target
 from mbpo_jax.algorithms.mve import mve_target
 from mbpo_jax.algorithms.steve import steve_target
 from mbpo_jax.config import Config, ExpansionConfig, SACConfig
+from mbpo_jax.types import Point, Prediction
 from tests import scalar_control as system
 
 HORIZONS = (0, 1, 2, 5)
@@ -20,9 +21,9 @@ def settings(**changes) -> Config:
     return Config(sac=SACConfig(gamma=system.GAMMA), expansion=ExpansionConfig(**changes))
 
 
-def regress(make_target, config, state, batch, model):
+def regress(make_target, config, state, batch, model, noise=0.0):
     target = make_target(model, config)
-    return target(jax.random.key(0), system.make_nets(), state, (), batch)
+    return target(jax.random.key(0), system.make_nets(noise), state, (), batch)
 
 
 def imagined(state, horizon):
@@ -164,6 +165,28 @@ def test_steve_with_covariances_solves_for_the_weights():
         weights /= weights.sum()
         expected = weights @ candidates[:, :, row].mean(axis=1)
         np.testing.assert_allclose(got.target[row], expected, rtol=1e-3)
+
+
+def test_the_policys_noise_is_no_disagreement_of_members():
+    batch, config = system.real_batch(), settings(horizon=3)
+    state = system.make_state((0.5,))
+    one, three = (
+        regress(steve_target, config, state, batch, system.make_model(offsets), noise=0.7).target
+        for offsets in ((0.0,), (0.0, 0.0, 0.0))
+    )
+    np.testing.assert_allclose(three, one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make_target", [mve_target, steve_target])
+def test_what_has_terminated_cannot_become_infinite(make_target):
+    def step(key, view, point, action, propagation):
+        ones = jnp.ones(point.observation.shape[0])
+        return Point(1e4 * point.observation**2), Prediction(ones, 0.0 * ones, ones > 0.0)
+
+    model = system.make_model()._replace(step=step)
+    batch = system.real_batch(discount=(1.0, 1.0, 1.0, 1.0))
+    got = regress(make_target, settings(horizon=8), system.make_state((0.3,)), batch, model)
+    assert np.isfinite(got.target).all()
 
 
 def test_where_all_candidates_agree_steve_averages_the_depths():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax import replay
+from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.algorithms.tabular import make_tabular
 from mbpo_jax.config import Config, TabularConfig
 from mbpo_jax.envs import maze
@@ -259,3 +260,10 @@ def test_dyna_q_plus_finds_another_way_sooner_when_its_own_is_blocked(key):
     error = np.hypot(np.std(curious), np.std(plain)) / np.sqrt(20)
     assert np.mean(curious) > np.mean(plain) + 3 * error
     assert np.min(curious) > 0.5 * 1000 / 16
+
+
+@pytest.mark.parametrize("algorithm", ["svg", "bptt", "ilqr"])
+def test_numbered_moves_have_no_gradient_to_follow(algorithm):
+    env = make_analytic_env("maze", WITHOUT_LIMIT)
+    with pytest.raises(ConfigError, match="use another algorithm or environment"):
+        make_algorithm(env, Config(algorithm=algorithm))

@@ -326,3 +326,19 @@ def test_rollouts_go_on_where_real_transitions_led(key):
     np.testing.assert_array_equal(model.start(batch.observation, ()).observation, batch.observation)
     assert same is batch
     assert point.simulator == ()
+
+
+def test_members_predict_their_means_for_their_own_rows(key):
+    weight = np.array([[0.3, -0.2, 1.0], [0.9, 0.1, 0.5], [-0.2, 0.8, 0.4]])
+    bias = np.array([[0.1, 0.2, -0.3], [0.5, -0.2, 0.1]])
+    model, view = linear_dynamics(linear_model(weight, bias, std=0.7)[1])
+    x = np.array([[0.4, -0.6], [1.0, 0.5]])
+    action = np.array([[0.3], [-0.2]])
+    twice = [jnp.asarray(np.tile(rows, (2, 1)), jnp.float32) for rows in (x, action)]
+    point, prediction = jax.jit(
+        lambda key, x, u: model.step(key, view, Point(x), u, "members"),
+    )(key, *twice)
+    outcome = np.hstack([x, action]) @ weight.T
+    expected = np.vstack([outcome + bias[0], outcome + bias[1]])
+    np.testing.assert_allclose(prediction.reward, expected[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(point.observation, expected[:, 1:], rtol=1e-5)
