@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from mbpo_jax.algorithms.mpc import point_of
-from mbpo_jax.algorithms.parts import make_model, replay_experience
+from mbpo_jax.algorithms.parts import make_model, point_of, replay_experience
 from mbpo_jax.config import Config, ILQRConfig
+from mbpo_jax.keys import cond_with_key
 from mbpo_jax.planning.ilqr import ilqr
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, EnvState, Point, Prediction, PyTree
 
@@ -131,13 +131,11 @@ def make_ilqr_agent(env: Env, model: DynamicsModel, config: ILQRConfig) -> Agent
         del state
         plan_key, noise_key = jax.random.split(key)
         point = point_of(model, env_state)
-        # A key among the operands of `cond` would seem to be used twice under `vmap`.
-        words, kind = jax.random.key_data(plan_key), jax.random.key_impl(plan_key)
 
-        def fresh() -> Plan:
-            return plan(jax.random.wrap_key_data(words, impl=kind), view, memory, point)
+        def fresh(key: jax.Array) -> Plan:
+            return plan(key, view, memory, point)
 
-        now = jax.lax.cond(memory.step == 0, fresh, lambda: memory)
+        now = cond_with_key(memory.step == 0, plan_key, fresh, lambda: memory)
         i, action = now.step, now.actions[now.step]
         if config.feedback:
             action += now.gains[i] @ (coordinates(point)[0] - now.states[i])

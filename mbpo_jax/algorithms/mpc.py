@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.algorithms.parts import make_model, replay_experience
+from mbpo_jax.algorithms.parts import make_model, point_of, replay_experience
 from mbpo_jax.config import Config, PlannerConfig
+from mbpo_jax.keys import cond_with_key
 from mbpo_jax.planning import shooting
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, EnvState, Point, PyTree
 
@@ -26,11 +27,6 @@ class Commitment(NamedTuple):
 
     actions: jax.Array
     step: jax.Array
-
-
-def point_of(model: DynamicsModel, env: EnvState) -> Point:
-    """Return where an environment is, as one row of model rollouts."""
-    return model.start(env.observation[None], jax.tree.map(lambda x: x[None], env.simulator))
 
 
 def judge(
@@ -104,14 +100,11 @@ def make_planning_agent(model: DynamicsModel, action_size: int, config: PlannerC
 
     def carry_out(key, state, view, memory: Commitment, env: EnvState, explore: bool):
         del state, explore
-        # A key among the operands of `cond` would seem to be used twice under `vmap`.
-        words, kind = jax.random.key_data(key), jax.random.key_impl(key)
 
-        def fresh() -> jax.Array:
-            key = jax.random.wrap_key_data(words, impl=kind)
+        def fresh(key: jax.Array) -> jax.Array:
             return search(key, view, jnp.zeros(blank), env).actions
 
-        actions = jax.lax.cond(memory.step == 0, fresh, lambda: memory.actions)
+        actions = cond_with_key(memory.step == 0, key, fresh, lambda: memory.actions)
         return actions[memory.step], Commitment(actions, (memory.step + 1) % config.horizon)
 
     def begin() -> PyTree:

@@ -8,7 +8,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.termination import termination_fn
 from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.models.oracle import make_oracle
-from mbpo_jax.types import DynamicsModel, Env, Experience, Transition
+from mbpo_jax.types import DynamicsModel, Env, EnvState, Experience, Point, Transition
 
 
 def make_model(env: Env, config: Config) -> DynamicsModel:
@@ -17,6 +17,11 @@ def make_model(env: Env, config: Config) -> DynamicsModel:
         return make_oracle(env)
     known = termination_fn(env.spec.name, config.env.termination, config.env.backend)
     return make_learned_model(env.spec, config, known)
+
+
+def point_of(model: DynamicsModel, env: EnvState) -> Point:
+    """Return where an environment is, as one row of model rollouts."""
+    return model.start(env.observation[None], jax.tree.map(lambda x: x[None], env.simulator))
 
 
 def without_refresh(sample) -> Experience:

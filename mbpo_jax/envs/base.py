@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.keys import cond_with_key
 from mbpo_jax.types import Env, EnvSpec, EnvState, PyTree, Transition
 
 
@@ -24,14 +25,7 @@ def step_or_reset(
     """
     step_key, reset_key = jax.random.split(key)
     stepped, transition = env.step(step_key, state, action)
-    # Outside `vmap` a reset is computed only when it is needed; under it, `cond` is a select, also
-    # between its operands, which JAX's check for reused keys takes for a second use of a key.
-    words, kind = jax.random.key_data(reset_key), jax.random.key_impl(reset_key)
-
-    def restart() -> EnvState:
-        return env.reset(jax.random.wrap_key_data(words, impl=kind))
-
-    following = jax.lax.cond(stepped.done, restart, lambda: stepped)
+    following = cond_with_key(stepped.done, reset_key, env.reset, lambda: stepped)
     return following._replace(done=stepped.done), transition
 
 

@@ -245,7 +245,7 @@ def plan(key: jax.Array, evaluate: Evaluate, mean: jax.Array, config: PlannerCon
     - `cem` returns its mean and not the best sample, which luck favours where returns are noisy.
     - `icem` (Pinneri et al. 2020, arXiv:2008.06389) differs from the paper: the population does not
       shrink from round to round, and the next search gets the mean but no elites of this one.
-    - `mppi` (Williams et al. 2017, arXiv:1509.01149) fits the standard deviation, too, as Hansen et
+    - `mppi` (Williams et al. 2015, arXiv:1509.01149) fits the standard deviation, too, as Hansen et
       al. (2022, arXiv:2203.04955) do: of all Gaussians, that with both weighted moments is nearest
       to the weighted samples in relative entropy. A fixed one would keep the mean at a distance
       from the optimum. With one round and no smoothing this is the paper's update.

@@ -59,7 +59,7 @@ def comparison_figure(
         for panel, curves in zip(grid[1:].flat, panels.values(), strict=bool(clock)):
             _draw_curves(panel, curves, styles, clock=True)
             panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             panel.xaxis.set_major_formatter(THOUSANDS)
             panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_xlabel("Wall-clock of all runs (s)")
