@@ -43,7 +43,8 @@ def judge(
     a particle's rollout broke down before that.
 
     Rows are sorted by particle, then by sequence. As equal shares of them meet the members, in
-    order, the particles of each sequence are spread over the members.
+    order, the particles of each sequence are spread over the members, if their number is a multiple
+    of the members'.
 
     Args:
       key: a key, used up.

@@ -19,8 +19,9 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
     """Regress to H-step returns through the model, on all depths (TD-k) or on real rows alone.
 
     From a real transition (s_-1, a_-1, r_-1, s_0) the policy is rolled out to s_H. At depth t the
-    target is `sum_{k=t}^{H-1} gamma^{k-t} r_k + gamma^{H-t} V(s_H)`, for t = -1 to H - 1. With TD-k
-    the loss is the mean over these depths, each row weighted by whether its rollout got there.
+    target is `r_t + sum_{k=t+1}^{H-1} gamma^{k-t} (r_k - alpha log pi_k) + gamma^{H-t} V(s_H)`, for
+    t = -1 to H - 1, with a soft value V. With TD-k the loss is the mean over these depths, each row
+    weighted by whether its rollout got there.
     """
     expansion, gamma = config.expansion, config.sac.gamma
 

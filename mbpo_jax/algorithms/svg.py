@@ -28,6 +28,7 @@ def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
     real states, as without expansion.
     """
     expansion, gamma = config.expansion, config.sac.gamma
+    limit = expansion.max_cotangent_norm
 
     def objective(
         key: jax.Array,
@@ -46,7 +47,8 @@ def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
             model.start(batch.observation, batch.simulator),
             expansion.horizon,
             expansion.propagation,
-            expansion.max_cotangent_norm,
+            # The mean over rows makes the gradient of each so much shorter.
+            None if limit is None else limit / batch.reward.shape[0],
         )
         depth = jnp.arange(expansion.horizon + 1, dtype=jnp.float32)
         weight = gamma ** depth[:, None] * reach(made.discount)

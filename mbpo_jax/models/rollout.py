@@ -175,7 +175,8 @@ def imagine(
       act: `(key, observation [B, O]) -> (action [B, A], aside)`.
       horizon: T, steps.
       propagation: how the rollouts meet the ensemble.
-      max_cotangent_norm: longest gradient that a row passes back through a point.
+      max_cotangent_norm: longest gradient that a row passes back through a point, where it ends
+        included.
       truncation: steps after which no gradient is passed back.
 
     Returns:
@@ -201,6 +202,8 @@ def imagine(
     inputs = jnp.arange(horizon), jax.random.split(key, horizon)
     alive = jnp.ones(start.observation.shape[0], bool)
     (end, _), steps = jax.lax.scan(step, (start, alive), inputs)
+    if max_cotangent_norm is not None:
+        end = limit_cotangent(end, max_cotangent_norm)
     return steps, end
 
 

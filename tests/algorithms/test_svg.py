@@ -50,6 +50,35 @@ def test_rewards_after_a_predicted_termination_do_not_count(key):
     np.testing.assert_allclose(loss, -(reward + system.ENTROPY_BONUS), rtol=1e-6)
 
 
+def test_a_limit_of_nothing_leaves_what_actions_do_at_once(key):
+    """Nothing passes through the state where the rollout ends, either."""
+    batch, state, nets = system.real_batch(), system.make_state(), system.make_nets()
+    config = settings(system.GAMMA, horizon=1, max_cotangent_norm=1e-9)
+    objective = svg_objective(system.make_model(), config)
+    gain = 0.2  # not that of the critics' policy, at which terms nearly cancel
+    gradient = jax.grad(lambda k: objective(key, nets, k, state, (), batch)[0])(gain)
+    first = np.asarray(batch.observation[:, 0])
+    second = (system.A + system.B * gain) * first
+    in_action = system.D + system.GAMMA * system.SLOPE * system.B
+    expected = -np.mean(system.D * first + system.GAMMA * in_action * second)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_a_limit_does_not_depend_on_the_number_of_rows(key):
+    batch, state, nets = system.real_batch(), system.make_state(), system.make_nets()
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)
+    objective = svg_objective(
+        system.make_model(), settings(system.GAMMA, horizon=3, max_cotangent_norm=1.0)
+    )
+
+    def gradient(batch):
+        return jax.grad(lambda k: objective(jax.random.clone(key), nets, k, state, (), batch)[0])(
+            state.policy
+        )
+
+    np.testing.assert_allclose(gradient(twice), gradient(batch), rtol=1e-5)
+
+
 # The linear-quadratic problem: cost x^2 + 0.1 u^2 at each step and x^2 at the end, u = theta x +
 # 0.5 noise, from x = 1.
 THETA, NOISE = -0.6, 0.5
