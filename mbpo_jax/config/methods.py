@@ -131,8 +131,11 @@ class PlannerConfig(Checked):
     """Carry a plan out to its end before the next, instead of replanning at every step."""
 
     def _rule_errors(self) -> list[str]:
-        if self.num_elites > self.population:
-            return [f"num_elites: {self.num_elites} exceeds population ({self.population})"]
+        if self.method in ("cem", "icem") and self.num_elites > self.population:
+            return [
+                f"num_elites: {self.num_elites} exceeds population ({self.population}); lower it, "
+                "or raise population"
+            ]
         return []
 
 
@@ -155,7 +158,10 @@ class ILQRConfig(Checked):
 
     def _rule_errors(self) -> list[str]:
         if self.replan_every > self.horizon:
-            return [f"replan_every: {self.replan_every} exceeds horizon ({self.horizon})"]
+            return [
+                f"replan_every: {self.replan_every} exceeds horizon ({self.horizon}); lower it, or "
+                "raise horizon"
+            ]
         return []
 
 
