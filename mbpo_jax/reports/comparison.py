@@ -96,7 +96,7 @@ def interval_figure(
     # Beside each other where they belong to the same value.
     shifts = dict(zip(styles, np.linspace(-0.18, 0.18, len(styles)), strict=True))
     with figure_style():
-        figure = Figure(figsize=(1.2 + 3.2 * len(panels), 3.2), layout="constrained")
+        figure = Figure(figsize=(1.2 + 3.2 * len(panels), 3.8), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, (environment, curves) in zip(axes, panels.items(), strict=True):
             panel.set_title(environment)
@@ -120,7 +120,9 @@ def interval_figure(
             panel.yaxis.set_major_formatter(THOUSANDS)
         axes[0].set_ylabel(y_label)
         figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(styles)
+            *axes[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=min(len(styles), 3 * len(panels)),
         )
     return figure
 
