@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 LAYERS = (
     ("errors",),
     ("types", "fields", "files"),
-    ("config", "keys"),
+    ("config", "keys", "trees"),
     ("presets", "nets", "replay"),
     ("config_io", "envs", "models", "agents", "planning"),
     ("gradients", "algorithms"),

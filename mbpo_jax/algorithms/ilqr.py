@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from mbpo_jax.algorithms.parts import make_model, point_of, replay_experience
 from mbpo_jax.config import Config, ILQRConfig
 from mbpo_jax.keys import cond_with_key
 from mbpo_jax.planning.ilqr import ilqr
+from mbpo_jax.trees import coordinates
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, EnvState, Point, Prediction, PyTree
 
 
@@ -48,24 +48,6 @@ class System(NamedTuple):
     dynamics: Callable[[jax.Array, jax.Array], jax.Array]
     reward: Callable[[jax.Array, jax.Array], jax.Array]
     start: jax.Array
-
-
-def coordinates(point: Point) -> tuple[jax.Array, Callable[[jax.Array], Point]]:
-    """Return all floating-point numbers of a point `[n]`, and how they are put back.
-
-    What else a point holds stays as it is.
-    """
-    leaves, structure = jax.tree.flatten(point)
-    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
-    x, unravel = ravel_pytree([leaf for leaf, yes in zip(leaves, is_float, strict=True) if yes])
-
-    def restore(x: jax.Array) -> Point:
-        moved = iter(unravel(x))
-        return structure.unflatten(
-            next(moved) if yes else leaf for leaf, yes in zip(leaves, is_float, strict=True)
-        )
-
-    return x, restore
 
 
 def make_system(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point) -> System:

@@ -12,6 +12,7 @@ from mbpo_jax.config import ILQRConfig
 from mbpo_jax.envs.finite_horizon import make_lq, make_scalar_lq
 from mbpo_jax.envs.system import System, make_system_env
 from mbpo_jax.models.oracle import make_oracle
+from mbpo_jax.trees import coordinates
 from mbpo_jax.types import Point, Prediction
 from tests import scalar_control
 from tests.probe_environments import linear_dynamics, linear_model
@@ -188,7 +189,7 @@ def test_only_the_numbers_of_a_point_are_its_coordinates():
         jnp.asarray([[1.0, 2.0]]),
         {"key": jax.random.key(3)[None], "step": jnp.asarray([7]), "x": jnp.asarray([[[3.0]]])},
     )
-    x, restore = ilqr.coordinates(point)
+    x, restore = coordinates(point)
     np.testing.assert_array_equal(x, [1.0, 2.0, 3.0])
     moved = restore(x + 1.0)
     np.testing.assert_array_equal(moved.observation, [[2.0, 3.0]])

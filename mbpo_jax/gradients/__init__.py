@@ -1,0 +1,1 @@
+"""Policy-gradient estimators, and problems whose gradients are known."""
