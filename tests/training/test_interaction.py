@@ -185,7 +185,7 @@ def test_no_updates_are_made_for_an_agent_that_only_plans(monkeypatch, key):
     program = program_of(monkeypatch, COUNTDOWN, agent=counter())
     state, metrics = trainer(program)(key, chunks=1)
     assert state.agent == ()
-    assert set(metrics[0]) == {"train/episode_return", "train/healthy"}
+    assert set(metrics[0]) == {"train/reward", "train/episode_return", "train/healthy"}
     assert bool(state.healthy)
 
 

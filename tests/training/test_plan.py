@@ -21,7 +21,10 @@ def test_chunks_cover_all_steps_after_the_random_ones(random_steps, expected):
 )
 def test_updates_of_a_chunk_are_those_of_its_steps(algorithm, updates):
     config = dataclasses.replace(
-        tiny_config(), algorithm=algorithm, model="oracle", dyna=DynaConfig(model_updates=5)
+        tiny_config(),
+        algorithm=algorithm,
+        model="learned" if algorithm == "sac" else "oracle",
+        dyna=DynaConfig(model_updates=5),
     )
     env = linear_gaussian(noise=0.0, episode_length=5)
     assert plan.updates_per_chunk(config, env) == 8 * updates
