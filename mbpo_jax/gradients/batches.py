@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.gradients import combination, likelihood_ratio, pathwise
-from mbpo_jax.gradients.problem import Critic, Noise, Problem, draw, roll_out, to_go
+from mbpo_jax.gradients.problem import Critic, Noise, Problem, roll_out, to_go
 
 
 def critic_of(params: jax.Array, problem: Problem, noise: Noise) -> Critic:
@@ -90,16 +90,14 @@ def mixed(config, params: jax.Array, problem: Problem, noise: Noise) -> jax.Arra
     return combination.blend(config.mix, *gradient_rows(params, problem, noise))
 
 
-def weighted(config, params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
-    """Weight by variances of the same batch."""
-    rows = gradient_rows(params, problem, noise)
-    return combination.weighted_by_same_batch(rows, covariance=False)
+def weighted(covariance: bool) -> Callable:
+    """Weight by variances of the same batch, minding the covariance or not."""
 
+    def estimate(config, params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
+        rows = gradient_rows(params, problem, noise)
+        return combination.weighted_by_same_batch(rows, covariance)
 
-def weighted_with_covariance(config, params: jax.Array, problem: Problem, noise: Noise):
-    """Weight by variances and covariance of the same batch."""
-    rows = gradient_rows(params, problem, noise)
-    return combination.weighted_by_same_batch(rows, covariance=True)
+    return estimate
 
 
 def weighted_by_halves(config, params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
@@ -135,11 +133,6 @@ def unless_discontinuous(config, params: jax.Array, problem: Problem, noise: Noi
     k = combination.inverse_variance_weight(combination.spread(ratio, path))
     jumps = combination.discontinuity_detected(statistics, config.slack)
     return combination.blend(jnp.where(jumps, 1.0, k), ratio, path)
-
-
-def after_start(key: jax.Array, problem: Problem, horizon: int) -> Noise:
-    """Draw noise for another trajectory, whose start is not used."""
-    return draw(key, problem, horizon)
 
 
 def direction(key: jax.Array, problem: Problem, horizon: int) -> jax.Array:

@@ -13,7 +13,6 @@ import jax
 from mbpo_jax.fields import Checked, Fraction, Positive, Rate
 from mbpo_jax.gradients import likelihood_ratio, pathwise, perturbation, propagation
 from mbpo_jax.gradients.batches import (
-    after_start,
     alpha_order,
     averaged,
     direction,
@@ -24,7 +23,6 @@ from mbpo_jax.gradients.batches import (
     weighted,
     weighted_by_halves,
     weighted_by_past,
-    weighted_with_covariance,
     with_critic,
 )
 from mbpo_jax.gradients.problem import Noise, Problem, draw, to_go
@@ -267,7 +265,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "ivw": Estimator(
         "lr and rp, weighted by inverse variance",
         _ARXIV["pipps"],
-        weighted,
+        weighted(covariance=False),
         biased=_SAME_BATCH,
         differentiates=True,
         needs=("batch of 2",),
@@ -289,7 +287,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "ivw_covariance": Estimator(
         "the same with weights from the batch itself that mind the covariance",
         _ARXIV["pipps"],
-        weighted_with_covariance,
+        weighted(covariance=True),
         biased=_SAME_BATCH,
         differentiates=True,
         needs=("batch of 2",),
@@ -309,7 +307,7 @@ ESTIMATORS: dict[str, Estimator] = {
         biased=_SAME_BATCH,
         differentiates=True,
         needs=("batch of 2",),
-        draw=after_start,
+        draw=draw,
     ),
     "tp": Estimator(
         "total propagation: lr and rp, weighted anew at every step back in time",

@@ -14,23 +14,18 @@ from mbpo_jax.gradients.problem import (
     Noise,
     Problem,
     Trajectory,
+    before_end,
     discounts,
     last,
     roll_out,
     to_go,
     total,
 )
-from mbpo_jax.types import PyTree
 
 
 def log_density(law: Gaussian, x: jax.Array) -> jax.Array:
     """Return the log-density `[]` of independent normal variables, but for a constant."""
     return -jnp.sum(0.5 * jnp.square((x - law.mean) / law.std) + jnp.log(law.std))
-
-
-def before_end(state: PyTree) -> PyTree:
-    """Return all states `[H + 1]` of a trajectory but the last."""
-    return jax.tree.map(lambda x: x[:-1], state)
 
 
 def at_actions(

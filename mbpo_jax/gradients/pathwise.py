@@ -13,6 +13,7 @@ from mbpo_jax.gradients.problem import (
     Noise,
     Problem,
     Trajectory,
+    before_end,
     discounts,
     last,
     roll_out,
@@ -100,7 +101,7 @@ def action_value_gradient(
     """
     made = jax.lax.stop_gradient(roll_out(params, problem, noise))
     horizon = made.reward.shape[0]
-    states = jax.tree.map(lambda x: x[:-1], made.state)
+    states = before_end(made.state)
 
     def value(params: jax.Array) -> jax.Array:
         def one(time, state, noise):

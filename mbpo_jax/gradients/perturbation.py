@@ -6,8 +6,7 @@ Both trajectories of a pair share their noise.
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.gradients.likelihood_ratio import before_end
-from mbpo_jax.gradients.problem import Noise, Problem, roll_out, total
+from mbpo_jax.gradients.problem import Noise, Problem, before_end, roll_out, total
 
 
 def evolution_strategy(

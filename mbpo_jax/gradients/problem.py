@@ -180,6 +180,11 @@ def last(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x[-1], tree)
 
 
+def before_end(state: PyTree) -> PyTree:
+    """Return all states `[H + 1]` of a trajectory but the last."""
+    return jax.tree.map(lambda x: x[:-1], state)
+
+
 def total(problem: Problem, made: Trajectory) -> jax.Array:
     """Return the discounted return of a trajectory, its end included."""
     weight = discounts(problem, made.reward.shape[0] + 1)

@@ -8,12 +8,13 @@ mean and standard deviation is `A_t (eps / std, (eps^2 - 1) / std)`, what the pa
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.gradients.likelihood_ratio import before_end, leave_one_out
+from mbpo_jax.gradients.likelihood_ratio import leave_one_out
 from mbpo_jax.gradients.problem import (
     Gaussian,
     Noise,
     Problem,
     Trajectory,
+    before_end,
     discounts,
     last,
     roll_out,
