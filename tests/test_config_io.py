@@ -109,7 +109,9 @@ def test_rules_between_fields_come_with_their_full_path():
         "rollout.max_length: 1 is below min_length (3)",
         "rollout.end_epoch: 15 is below start_epoch (99)",
     ]
-    assert problems("planner: {population: 5}") == ["planner.num_elites: 20 exceeds population (5)"]
+    assert problems("planner: {population: 5}") == [
+        "planner.num_elites: 20 exceeds population (5); lower it, or raise population"
+    ]
     assert [p.split(":")[0] for p in problems("eval_every: 3\ncheckpoint_every: 7")] == [
         "eval_every",
         "checkpoint_every",
