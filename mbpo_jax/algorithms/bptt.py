@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from mbpo_jax import replay
 from mbpo_jax.algorithms.parts import make_model, without_refresh
 from mbpo_jax.algorithms.policy_search import (
+    PolicySearch,
     Rollouts,
-    Search,
     SearchState,
     descend,
     make_search,
@@ -27,7 +27,7 @@ from mbpo_jax.types import Algorithm, DynamicsModel, Env, Metrics, PyTree, Trans
 
 def pathwise_gradient(
     key: jax.Array,
-    search: Search,
+    search: PolicySearch,
     model: DynamicsModel,
     view: PyTree,
     policy: PyTree,

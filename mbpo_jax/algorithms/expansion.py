@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents.sac import ActorCritic, SACState, soft_value
-from mbpo_jax.models.rollout import imagine
+from mbpo_jax.models.imagination import imagine
 from mbpo_jax.types import DynamicsModel, Point, PyTree
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.algorithms.parts import make_model, point_of, replay_experience
+from mbpo_jax.algorithms.parts import make_model, planning_agent, point_of, replay_experience
 from mbpo_jax.config import Config, ILQRConfig
 from mbpo_jax.keys import cond_with_key
 from mbpo_jax.planning.ilqr import ilqr
@@ -20,7 +20,7 @@ from mbpo_jax.trees import coordinates
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, EnvState, Point, Prediction, PyTree
 
 
-class Plan(NamedTuple):
+class FeedbackPlan(NamedTuple):
     """What the agent carries through an episode.
 
     Attributes:
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     step: jax.Array
 
 
-class System(NamedTuple):
+class NoiseFree(NamedTuple):
     """A model as the planner sees it. A state is the numbers of a point and whether it is alive.
 
     Attributes:
@@ -50,7 +50,7 @@ class System(NamedTuple):
     start: jax.Array
 
 
-def make_system(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point) -> System:
+def noise_free(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point) -> NoiseFree:
     """Turn a model into a system without noise, in which nothing is paid after a termination.
 
     A non-finite prediction costs infinitely much.
@@ -77,7 +77,7 @@ def make_system(key: jax.Array, model: DynamicsModel, view: PyTree, point: Point
         alive = state[-1]
         return jnp.where(prediction.finite | (alive == 0.0), alive * prediction.reward, -jnp.inf)
 
-    return System(dynamics, reward, jnp.append(x0, 1.0))
+    return NoiseFree(dynamics, reward, jnp.append(x0, 1.0))
 
 
 def make_ilqr_agent(env: Env, model: DynamicsModel, config: ILQRConfig) -> Agent:
@@ -93,28 +93,28 @@ def make_ilqr_agent(env: Env, model: DynamicsModel, config: ILQRConfig) -> Agent
         lambda key: coordinates(point_of(model, env.reset(key)))[0], jax.random.key(0)
     ).size
 
-    def begin() -> Plan:
+    def begin() -> FeedbackPlan:
         actions = jnp.zeros((config.horizon, env.spec.action_size))
-        return Plan(
+        return FeedbackPlan(
             states=jnp.zeros((config.horizon, state_size)),
             actions=actions,
             gains=jnp.zeros((*actions.shape, state_size)),
             step=jnp.int32(0),
         )
 
-    def plan(key: jax.Array, view: PyTree, old: Plan, point: Point) -> Plan:
-        system = make_system(key, model, view, point)
+    def plan(key: jax.Array, view: PyTree, old: FeedbackPlan, point: Point) -> FeedbackPlan:
+        system = noise_free(key, model, view, point)
         guess = jnp.concatenate([old.actions[period:], jnp.zeros_like(old.actions[:period])])
         found = ilqr(system.dynamics, system.reward, system.start, guess, config)
         # A plan that ends early has no say in what to do if the episode goes on.
-        return Plan(found.states[:-1, :-1], found.actions, found.gains[..., :-1], old.step)
+        return FeedbackPlan(found.states[:-1, :-1], found.actions, found.gains[..., :-1], old.step)
 
-    def act(key, state, view, memory: Plan, env_state: EnvState, explore: bool):
+    def act(key, state, view, memory: FeedbackPlan, env_state: EnvState, explore: bool):
         del state
         plan_key, noise_key = jax.random.split(key)
         point = point_of(model, env_state)
 
-        def fresh(key: jax.Array) -> Plan:
+        def fresh(key: jax.Array) -> FeedbackPlan:
             return plan(key, view, memory, point)
 
         now = cond_with_key(memory.step == 0, plan_key, fresh, lambda: memory)
@@ -125,14 +125,7 @@ def make_ilqr_agent(env: Env, model: DynamicsModel, config: ILQRConfig) -> Agent
             action += config.exploration_std * jax.random.normal(noise_key, action.shape)
         return jnp.clip(action, -1.0, 1.0), now._replace(step=(i + 1) % period)
 
-    return Agent(
-        init=lambda key: (),
-        begin=begin,
-        act=act,
-        update=lambda key, state, view, batch: (state, {}),
-        updates_per_step=0,
-        batch_size=1,
-    )
+    return planning_agent(begin, act)
 
 
 def make_ilqr(env: Env, config: Config) -> Algorithm:

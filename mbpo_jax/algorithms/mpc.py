@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.algorithms.parts import make_model, point_of, replay_experience
+from mbpo_jax.algorithms.parts import make_model, planning_agent, point_of, replay_experience
 from mbpo_jax.config import Config, PlannerConfig
 from mbpo_jax.keys import cond_with_key
 from mbpo_jax.planning import shooting
@@ -29,7 +29,7 @@ class Commitment(NamedTuple):
     step: jax.Array
 
 
-def judge(
+def sequence_returns(
     key: jax.Array,
     model: DynamicsModel,
     view: PyTree,
@@ -90,7 +90,7 @@ def make_planning_agent(model: DynamicsModel, action_size: int, config: PlannerC
         point = point_of(model, env)
 
         def evaluate(key: jax.Array, actions: jax.Array) -> jax.Array:
-            return judge(key, model, view, point, actions, config)
+            return sequence_returns(key, model, view, point, actions, config)
 
         return shooting.plan(key, evaluate, mean, config)
 
@@ -112,14 +112,7 @@ def make_planning_agent(model: DynamicsModel, action_size: int, config: PlannerC
         plan = jnp.zeros(blank)
         return Commitment(plan, jnp.int32(0)) if config.open_loop else plan
 
-    return Agent(
-        init=lambda key: (),
-        begin=begin,
-        act=carry_out if config.open_loop else replan,
-        update=lambda key, state, view, batch: (state, {}),
-        updates_per_step=0,
-        batch_size=1,
-    )
+    return planning_agent(begin, carry_out if config.open_loop else replan)
 
 
 def make_mpc(env: Env, config: Config) -> Algorithm:

@@ -1,4 +1,6 @@
-"""What several algorithms are assembled from: the model, and the sources of their batches."""
+"""What several algorithms are assembled from: models, batches, planners as agents."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,16 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.termination import termination_fn
 from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.models.oracle import make_oracle
-from mbpo_jax.types import DynamicsModel, Env, EnvState, Experience, Point, Transition
+from mbpo_jax.types import (
+    Agent,
+    DynamicsModel,
+    Env,
+    EnvState,
+    Experience,
+    Point,
+    PyTree,
+    Transition,
+)
 
 
 def make_model(env: Env, config: Config) -> DynamicsModel:
@@ -22,6 +33,20 @@ def make_model(env: Env, config: Config) -> DynamicsModel:
 def point_of(model: DynamicsModel, env: EnvState) -> Point:
     """Return where an environment is, as one row of model rollouts."""
     return model.start(env.observation[None], jax.tree.map(lambda x: x[None], env.simulator))
+
+
+def planning_agent(
+    begin: Callable[[], PyTree], act: Callable[..., tuple[jax.Array, PyTree]]
+) -> Agent:
+    """Make an agent that plans through the model and has nothing to learn itself."""
+    return Agent(
+        init=lambda key: (),
+        begin=begin,
+        act=act,
+        update=lambda key, state, view, batch: (state, {}),
+        updates_per_step=0,
+        batch_size=1,
+    )
 
 
 def without_refresh(sample) -> Experience:

@@ -12,8 +12,8 @@ from mbpo_jax import replay
 from mbpo_jax.agents.targets import lambda_return
 from mbpo_jax.algorithms.parts import make_model, without_refresh
 from mbpo_jax.algorithms.policy_search import (
+    PolicySearch,
     Rollouts,
-    Search,
     SearchState,
     Trained,
     alive,
@@ -77,7 +77,7 @@ def score_function(mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> jax
 
 
 def likelihood_ratio_loss(
-    policy: PyTree, search: Search, made: Rollouts, advantage: jax.Array
+    policy: PyTree, search: PolicySearch, made: Rollouts, advantage: jax.Array
 ) -> jax.Array:
     """Return a number whose gradient estimates that of `-J`.
 

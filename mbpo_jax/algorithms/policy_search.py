@@ -18,7 +18,7 @@ import optax
 from mbpo_jax.algorithms.expansion import reach
 from mbpo_jax.config import PolicySearchConfig
 from mbpo_jax.envs.base import episode_limit
-from mbpo_jax.models.rollout import imagine
+from mbpo_jax.models.imagination import imagine
 from mbpo_jax.nets import distributions, networks
 from mbpo_jax.types import (
     Agent,
@@ -69,7 +69,7 @@ class Rollouts(NamedTuple):
     discount: jax.Array
 
 
-class Search(NamedTuple):
+class PolicySearch(NamedTuple):
     """The policy's network and how it is improved.
 
     Attributes:
@@ -85,7 +85,7 @@ class Search(NamedTuple):
     horizon: int
 
 
-def make_search(spec: EnvSpec, config: PolicySearchConfig) -> Search:
+def make_search(spec: EnvSpec, config: PolicySearchConfig) -> PolicySearch:
     """Build the policy's network and the optimizer for an environment's sizes."""
     optimizer = optax.adam(config.learning_rate)
     if config.max_gradient_norm is not None:
@@ -93,17 +93,19 @@ def make_search(spec: EnvSpec, config: PolicySearchConfig) -> Search:
     policy_net = networks.make_mlp(
         spec.observation_size, config.hidden_sizes, 2 * spec.action_size, activation=jnp.tanh
     )
-    return Search(config, policy_net, optimizer, config.horizon or episode_limit(spec))
+    return PolicySearch(config, policy_net, optimizer, config.horizon or episode_limit(spec))
 
 
-def moments(search: Search, policy: PyTree, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moments(
+    search: PolicySearch, policy: PyTree, observation: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Return mean and log standard deviation `[..., A]` of the Gaussian before the tanh."""
     return distributions.split_mean_log_std(search.policy_net.apply(policy, observation))
 
 
 def roll_out(
     key: jax.Array,
-    search: Search,
+    search: PolicySearch,
     model: DynamicsModel,
     view: PyTree,
     policy: PyTree,
@@ -158,7 +160,7 @@ def soft_return(made: Rollouts, config: PolicySearchConfig) -> jax.Array:
 
 
 def descend(
-    search: Search, trained: Trained, gradient: PyTree
+    search: PolicySearch, trained: Trained, gradient: PyTree
 ) -> tuple[Trained, jax.Array, jax.Array]:
     """Make one step of the optimizer, unless the gradient's norm is not finite.
 
@@ -186,7 +188,7 @@ def rollout_metrics(name: str, made: Rollouts, config: PolicySearchConfig) -> Me
 
 
 def make_search_agent(
-    search: Search,
+    search: PolicySearch,
     update: Callable[..., tuple[SearchState, Metrics]],
     baseline_net: networks.Network | None = None,
 ) -> Agent:

@@ -19,7 +19,7 @@ from mbpo_jax.gradients.problem import (
     roll_out,
     total,
 )
-from mbpo_jax.models.rollout import cut_gradient, limit_cotangent
+from mbpo_jax.models.imagination import cut_gradient, limit_cotangent
 from mbpo_jax.types import PyTree
 
 

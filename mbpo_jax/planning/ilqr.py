@@ -49,7 +49,7 @@ class Solution(NamedTuple):
     value: jax.Array
 
 
-class System(NamedTuple):
+class ControlProblem(NamedTuple):
     """What is to be controlled.
 
     Attributes:
@@ -69,12 +69,12 @@ def no_terminal_reward(x: jax.Array) -> jax.Array:
 
 
 def rollout(
-    system: System, x0: jax.Array, act: Callable[..., jax.Array], inputs: PyTree
+    problem: ControlProblem, x0: jax.Array, act: Callable[..., jax.Array], inputs: PyTree
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return states, actions and the sum of rewards of a policy.
 
     Args:
-      system: what to roll out.
+      problem: what to roll out.
       x0: `[n]`.
       act: `(x, inputs at one time) -> u`.
       inputs: arrays `[T, ...]`.
@@ -85,10 +85,10 @@ def rollout(
 
     def step(x: jax.Array, inputs: PyTree):
         u = act(x, inputs)
-        return system.dynamics(x, u), (x, u, system.reward(x, u))
+        return problem.dynamics(x, u), (x, u, problem.reward(x, u))
 
     last, (states, actions, rewards) = jax.lax.scan(step, x0, inputs)
-    value = jnp.sum(rewards) + system.terminal_reward(last)
+    value = jnp.sum(rewards) + problem.terminal_reward(last)
     return jnp.concatenate([states, last[None]]), actions, value
 
 
@@ -111,35 +111,37 @@ def shooting_hessian(
       actions: `[T, A]`, not clipped.
       terminal_reward: of the last state.
     """
-    system = System(dynamics, reward, terminal_reward)
+    problem = ControlProblem(dynamics, reward, terminal_reward)
 
     def value(flat: jax.Array) -> jax.Array:
-        return rollout(system, x0, lambda _, u: u, flat.reshape(actions.shape))[2]
+        return rollout(problem, x0, lambda _, u: u, flat.reshape(actions.shape))[2]
 
     return jax.hessian(value)(actions.ravel())
 
 
-def expand(system: System, states: jax.Array, actions: jax.Array) -> LinearQuadratic:
-    """Expand a system around a trajectory, in deviations from it; costs are negative rewards.
+def linear_quadratic(
+    problem: ControlProblem, states: jax.Array, actions: jax.Array
+) -> LinearQuadratic:
+    """Expand a problem around a trajectory, in deviations from it; costs are negative rewards.
 
     Args:
-      system: dynamics to first order, rewards to second.
+      problem: dynamics to first order, rewards to second.
       states: `[T + 1, n]`, which obey the dynamics.
       actions: `[T, A]`.
     """
 
     def cost(x: jax.Array, u: jax.Array) -> jax.Array:
-        return -system.reward(x, u)
+        return -problem.reward(x, u)
 
     def stage(x: jax.Array, u: jax.Array):
-        A, B = jax.jacfwd(system.dynamics, (0, 1))(x, u)
+        A, B = jax.jacfwd(problem.dynamics, (0, 1))(x, u)
         q, r = jax.grad(cost, (0, 1))(x, u)
         (Q, _), (S, R) = jax.hessian(cost, (0, 1))(x, u)
         return A, B, Q, S, R, q, r
 
     A, B, Q, S, R, q, r = jax.vmap(stage)(states[:-1], actions)
-    last_q = -jax.grad(system.terminal_reward)(states[-1])
-    last_Q = -jax.hessian(system.terminal_reward)(states[-1])
+    last_q = -jax.grad(problem.terminal_reward)(states[-1])
+    last_Q = -jax.hessian(problem.terminal_reward)(states[-1])
     return LinearQuadratic(
         A=A,
         B=B,
@@ -158,13 +160,15 @@ def finite_or_zero(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.where(finite, x, 0.0), tree)
 
 
-def line_search(system: System, solution: Solution, step: jax.Array) -> tuple[Solution, jax.Array]:
+def line_search(
+    problem: ControlProblem, solution: Solution, step: jax.Array
+) -> tuple[Solution, jax.Array]:
     """Return the best of several rollouts along a proposed change, if it beats the plan.
 
     For each step size, a rollout acts by `actions + size * step + gains (x - states)`, clipped.
 
     Args:
-      system: what to roll out.
+      problem: what to roll out.
       solution: the plan.
       step: `[T, A]`, the change of its actions.
 
@@ -178,7 +182,7 @@ def line_search(system: System, solution: Solution, step: jax.Array) -> tuple[So
 
     def follow(size: jax.Array):
         states, actions, gains, _ = solution
-        return rollout(system, states[0], act, (states[:-1], actions, gains, size * step))
+        return rollout(problem, states[0], act, (states[:-1], actions, gains, size * step))
 
     step_sizes = 0.5 ** jnp.arange(NUM_STEP_SIZES, dtype=step.dtype)
     states, actions, values = jax.vmap(follow)(step_sizes)
@@ -220,17 +224,17 @@ def ilqr(
       The best trajectory and its own gains, zeros if they are not finite.
     """
     chex.assert_rank([x0, actions], [1, 2])
-    system = System(dynamics, reward, terminal_reward)
+    problem = ControlProblem(dynamics, reward, terminal_reward)
 
     def iterate(i, carry: tuple[Solution, jax.Array, jax.Array]):
         # The search comes first, so that one body does for all: without a step yet, it rolls the
         # given actions out; in the end, what it found is expanded once more, for its own gains.
         solution, step, least = carry
-        solution, improved = line_search(system, solution, step)
+        solution, improved = line_search(problem, solution, step)
         least = jnp.maximum(jnp.where(improved, least / GROWTH, least * GROWTH), first_least)
         least = jnp.where(i == config.iterations, first_least, least)
-        problem = finite_or_zero(expand(system, solution.states, solution.actions))
-        policy = finite_or_zero(riccati(problem, least)[0])
+        expanded = finite_or_zero(linear_quadratic(problem, solution.states, solution.actions))
+        policy = finite_or_zero(riccati(expanded, least)[0])
         return solution._replace(gains=policy.K), policy.k, least
 
     num_steps, action_size = actions.shape

@@ -203,7 +203,7 @@ def test_with_an_ensemble_the_system_is_its_mean_prediction_without_noise(key):
     weight = np.array([[0.3, -0.2, 1.0], [0.9, 0.1, 0.5], [-0.2, 0.8, 0.4]])
     bias = np.array([[0.1, 0.2, -0.3], [0.5, -0.2, 0.1]])
     model, view = linear_dynamics(linear_model(weight, bias, std=0.7)[1])
-    system = ilqr.make_system(key, model, view, Point(jnp.asarray([[0.4, -0.6]])))
+    system = ilqr.noise_free(key, model, view, Point(jnp.asarray([[0.4, -0.6]])))
     np.testing.assert_allclose(system.start, [0.4, -0.6, 1.0])
     expected = weight @ [0.4, -0.6, 0.3] + bias.mean(axis=0)
     action = jnp.asarray([0.3])
@@ -218,7 +218,7 @@ def test_with_an_ensemble_the_system_is_its_mean_prediction_without_noise(key):
 
 def test_nothing_is_paid_after_a_predicted_termination(key):
     model = scalar_control.make_model(limit=1.0)
-    system = ilqr.make_system(key, model, (), Point(jnp.asarray([[1.2]])))
+    system = ilqr.noise_free(key, model, (), Point(jnp.asarray([[1.2]])))
     action = jnp.asarray([0.5])
     state, paid = system.start, []
     for _ in range(3):
@@ -235,7 +235,7 @@ def test_a_prediction_that_is_not_finite_makes_a_plan_worthless_unless_it_has_en
         return point, Prediction(0.0 * ones, 0.0 * ones, ones < 0.0)
 
     model = scalar_control.make_model()._replace(step=step)
-    system = ilqr.make_system(key, model, (), Point(jnp.ones((1, 1))))
+    system = ilqr.noise_free(key, model, (), Point(jnp.ones((1, 1))))
     action = jnp.zeros(1)
     assert system.reward(system.start, action) == -jnp.inf
     ended = system.dynamics(system.start, action)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.algorithms.mpc import judge
+from mbpo_jax.algorithms.mpc import sequence_returns
 from mbpo_jax.config import Config, PlannerConfig
 from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.envs.finite_horizon import make_lq
@@ -29,7 +29,7 @@ def settings(**changes) -> PlannerConfig:
 
 @functools.partial(jax.jit, static_argnames="model")
 def worth(key, actions, config, model):
-    return judge(key, model, (), Point(jnp.ones((1, 1))), actions, config)
+    return sequence_returns(key, model, (), Point(jnp.ones((1, 1))), actions, config)
 
 
 def returns_by_hand(actions, num_particles, limit=np.inf):

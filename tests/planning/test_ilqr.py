@@ -21,7 +21,9 @@ from tests.planning.scalar_system import (
     WITHOUT_NOISE,
 )
 
-SCALAR = planner.System(scalar_system.dynamics, scalar_system.reward, scalar_system.terminal_reward)
+SCALAR = planner.ControlProblem(
+    scalar_system.dynamics, scalar_system.reward, scalar_system.terminal_reward
+)
 
 
 def solve(system, x0, actions, **settings):
@@ -54,7 +56,7 @@ def upright(x, u):
     return jnp.cos(x[0]) - 0.01 * x[1] ** 2 - 0.01 * u[0] ** 2
 
 
-PENDULUM = planner.System(swing, upright, lambda x: 10.0 * upright(x, jnp.zeros(1)))
+PENDULUM = planner.ControlProblem(swing, upright, lambda x: 10.0 * upright(x, jnp.zeros(1)))
 HANGING = jnp.asarray([jnp.pi, 0.0])
 
 
@@ -102,7 +104,7 @@ def test_one_iteration_solves_a_problem_with_cross_and_linear_terms(key):
     A = jnp.asarray([[1.0, 0.2, 0.0], [-0.1, 0.9, 0.3], [0.0, 0.1, 0.8]])
     B = jnp.asarray([[0.0, 0.1], [0.2, 0.0], [0.1, -0.1]])
     cross = jnp.asarray([[0.1, 0.0, -0.1], [0.2, 0.1, 0.0]])
-    system = planner.System(
+    system = planner.ControlProblem(
         lambda x, u: A @ x + B @ u + 0.01,
         lambda x, u: -x @ x - u @ u - u @ (cross @ x) + 0.1 * x[0] - 0.1 * u[1],
         lambda x: -2.0 * x @ x,
@@ -151,7 +153,7 @@ def test_the_gains_are_those_of_the_trajectory_that_is_returned(key):
 
     @jax.jit
     def gains(states, actions):
-        problem = planner.expand(PENDULUM, states, actions)
+        problem = planner.linear_quadratic(PENDULUM, states, actions)
         return riccati(problem, ILQRConfig().regularization)[0].K
 
     expected = gains(solution.states, solution.actions)
@@ -159,7 +161,9 @@ def test_the_gains_are_those_of_the_trajectory_that_is_returned(key):
 
 
 def test_where_more_action_is_better_the_plan_goes_to_the_limit():
-    system = planner.System(lambda x, u: x, lambda x, u: jnp.sum(u**2), planner.no_terminal_reward)
+    system = planner.ControlProblem(
+        lambda x, u: x, lambda x, u: jnp.sum(u**2), planner.no_terminal_reward
+    )
     guess = jnp.asarray([[0.1], [-0.2], [0.3]])
     solution = solve(system, jnp.zeros(1), guess, iterations=10)
     np.testing.assert_array_equal(solution.actions, jnp.sign(guess))
@@ -179,7 +183,7 @@ def test_rollouts_that_are_not_finite_are_passed_over():
     def reward(x, u):
         return jnp.where(x[0] > 0.75, jnp.nan, -jnp.sum((x - 1.0) ** 2)) - 1e-3 * jnp.sum(u**2)
 
-    system = planner.System(lambda x, u: x + u, reward, planner.no_terminal_reward)
+    system = planner.ControlProblem(lambda x, u: x + u, reward, planner.no_terminal_reward)
     guess = jnp.zeros((3, 1))
     solution = solve(system, jnp.zeros(1), guess, iterations=1)
     assert is_finite(solution)
@@ -194,7 +198,7 @@ def test_derivatives_that_are_not_finite_leave_the_plan_and_no_gains(broken):
     def root(u):
         return jnp.sum(jnp.sqrt(jnp.abs(u)), keepdims=True)
 
-    system = planner.System(
+    system = planner.ControlProblem(
         lambda x, u: x + (root(u) if broken == "dynamics" else u),
         lambda x, u: x[0] + (root(u)[0] if broken == "reward" else 0.0),
         planner.no_terminal_reward,
@@ -209,7 +213,7 @@ def test_derivatives_that_are_not_finite_leave_the_plan_and_no_gains(broken):
 
 def test_a_recursion_that_overflows_leaves_a_plan_that_is_finite():
     """The state stays at zero, but its derivatives grow by a factor of 1e9 a step."""
-    system = planner.System(
+    system = planner.ControlProblem(
         lambda x, u: 1e9 * x + u, lambda x, u: -jnp.sum(x**2), planner.no_terminal_reward
     )
     solution = solve(system, jnp.zeros(1), jnp.zeros((10, 1)), iterations=2)
@@ -220,7 +224,7 @@ def test_a_guess_without_any_finite_rollout_is_kept_and_worth_minus_infinity():
     def reward(x, u):
         return jnp.where(jnp.abs(u[0]) > 0.9, jnp.nan, -jnp.sum(u**2))
 
-    system = planner.System(lambda x, u: x + u, reward, planner.no_terminal_reward)
+    system = planner.ControlProblem(lambda x, u: x + u, reward, planner.no_terminal_reward)
     kept = solve(system, jnp.zeros(1), jnp.ones((3, 1)), iterations=2)
     assert is_finite(kept._replace(value=0.0))
     assert kept.value == -jnp.inf
@@ -290,7 +294,7 @@ def test_shooting_is_as_ill_conditioned_as_known(a, horizon, condition):
 @pytest.mark.parametrize(("horizon", "ratio"), [(10, "11.6"), (25, "56"), (50, "615")])
 def test_early_actions_matter_more_than_late_ones_by_the_known_ratio(horizon, ratio):
     with jax.enable_x64(True):
-        system = planner.System(*controls_of(1.1))
+        system = planner.ControlProblem(*controls_of(1.1))
         value = jax.grad(lambda u: planner.rollout(system, jnp.ones(1), open_loop, u)[2])
         slope = np.abs(value(jnp.zeros((horizon, 1)))[:, 0])
     assert float(f"{slope[0] / slope[-1]:.{len(ratio.replace('.', '')) - 1}e}") == float(ratio)

@@ -10,7 +10,7 @@ import pytest
 
 from mbpo_jax.config import PlannerConfig
 from mbpo_jax.planning import shooting
-from mbpo_jax.planning.ilqr import System, rollout
+from mbpo_jax.planning.ilqr import ControlProblem, rollout
 from mbpo_jax.planning.shooting import Search, color, exponential_weights, plan, shift
 from tests.planning import scalar_system
 from tests.planning.scalar_system import HORIZON, WITHOUT_NOISE
@@ -20,7 +20,9 @@ METHODS = ["random", "cem", "icem", "mppi"]
 
 def scalar_return(actions):
     """Return what actions `[T, 1]` bring in the scalar system from a state of 1, without noise."""
-    system = System(scalar_system.dynamics, scalar_system.reward, scalar_system.terminal_reward)
+    system = ControlProblem(
+        scalar_system.dynamics, scalar_system.reward, scalar_system.terminal_reward
+    )
     return rollout(system, jnp.ones(1), lambda x, u: u, actions)[2]
 
 
@@ -259,7 +261,7 @@ def test_a_shifted_plan_begins_one_step_later_and_ends_with_zeros():
 
 def test_the_end_of_the_best_plan_is_where_a_shifted_one_ends():
     """Its last action pays for nothing that comes later, as there is no terminal reward."""
-    system = System(scalar_system.dynamics, scalar_system.reward, lambda x: 0.0 * x[0])
+    system = ControlProblem(scalar_system.dynamics, scalar_system.reward, lambda x: 0.0 * x[0])
     zeros = jnp.zeros((HORIZON, 1))
     slope = jax.grad(lambda u: rollout(system, jnp.ones(1), lambda x, u: u, u)[2])(zeros)
     assert slope[-1] == 0.0

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.models.rollout import cut_gradient, imagine, limit_cotangent
+from mbpo_jax.models.imagination import cut_gradient, imagine, limit_cotangent
 from mbpo_jax.types import Point
 from tests.probe_environments import linear_dynamics, linear_model
 
