@@ -14,12 +14,14 @@ from mbpo_jax.files import replacing
 
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
-BLACK, WINE = "#000000", "#882255"
+BLACK, WINE, OLIVE = "#000000", "#882255", "#999933"
 GREY = "#595959"
 
-COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, WINE)
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, WINE, OLIVE)
 LINES = ("-", "--", "-.", ":")
-CURVE_STYLES = tuple((COLORS[i % 8], LINES[(i + i // 8) % 4]) for i in range(16))
+CURVE_STYLES = tuple(
+    (COLORS[i % len(COLORS)], LINES[(i + i // len(COLORS)) % 4]) for i in range(2 * len(COLORS))
+)
 """Colours and line styles of curves beside each other; no two are the same."""
 
 THOUSANDS = "{x:,.10g}"
