@@ -7,16 +7,26 @@ import argparse
 import dataclasses
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, SUMMARIES, Config, EnvConfig
+from mbpo_jax.config import (
+    CONFIG_CLASSES,
+    ESTIMATOR_SUMMARIES,
+    MEMORY_FIELDS,
+    SUMMARIES,
+    Config,
+    EnvConfig,
+    EstimatorConfig,
+    StudyConfig,
+)
 from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.presets import PRESETS, environment_preset, preset
 
@@ -103,6 +113,98 @@ class Render:
 
 
 @dataclasses.dataclass(frozen=True)
+class Variance:
+    """Compare gradient estimators on a problem, or on what a run has learned.
+
+    Prints a table and writes rows, figures and report.html. docs/gradients.md explains estimators
+    and problems.
+    """
+
+    estimators: str = "rp,lr"
+    """Names from the list above with commas between them, or all that suit the problem."""
+    problem: str | None = None
+    """Problem to measure on, such as lq, chaotic_rnn or pendulum; or give --run."""
+    run: Path | None = None
+    """Directory that `train` wrote: its policy and critics, in its ensemble."""
+    index: int = 0
+    """Run in that directory, counted from 0; more than one there is only after --num-seeds."""
+    system: Literal["learned", "true", "both"] = "learned"
+    """With --run: measure in the ensemble, or in the true system; or in the ensemble against the
+    true system, which tells the model's share in the error. The latter two start where the policy
+    goes now, as replay holds no simulator states; learned starts from replay."""
+    horizons: str = "1,2,5,10,20"
+    """Steps of trajectories, with commas between them."""
+    batch_sizes: str = "16"
+    """Trajectories of an estimate, with commas between them."""
+    batches: int = StudyConfig.batches
+    """Independent estimates."""
+    reference_batches: int = StudyConfig.reference_batches
+    """Independent estimates for the reference, where the gradient is not known exactly."""
+    reference_batch_size: int = StudyConfig.reference_batch_size
+    """Trajectories of each of them."""
+    beta: float | None = None
+    """chaotic_rnn: its gain."""
+    frequency: float | None = None
+    """cosine: its frequency."""
+    width: float | None = None
+    """heaviside: of the step."""
+    stiffness: float | None = None
+    """pushing: of the contact."""
+    critic_error: float | None = None
+    """lq: what the critic's quadratic form has too much."""
+    seed: int = 0
+    """Of all noise."""
+    precision: Literal["float64", "float32"] = "float64"
+    """Of a problem; a run has the precision it was trained in."""
+    out: Path | None = None
+    """Directory for the results; below gradients/, or in the run's own directory, if unset."""
+    settings: Annotated[EstimatorConfig, arg(name="estimator")] = dataclasses.field(
+        default_factory=EstimatorConfig
+    )
+
+    def run_study(self, argv: Sequence[str]) -> int:
+        """Check everything that can be checked without JAX, then measure."""
+        if (self.problem is None) == (self.run is None):
+            raise ConfigError("give one of --problem NAME and --run RUN_DIR")
+        values: Any = self.settings
+        settings = EstimatorConfig(**values) if isinstance(values, dict) else self.settings
+        config = StudyConfig(
+            estimators=cast(Any, tuple(name.strip() for name in self.estimators.split(","))),
+            horizons=_whole_numbers("horizons", self.horizons),
+            batch_sizes=_whole_numbers("batch_sizes", self.batch_sizes),
+            batches=self.batches,
+            reference_batches=self.reference_batches,
+            reference_batch_size=self.reference_batch_size,
+            seed=self.seed,
+        )
+        import jax
+
+        if self.run is None and self.precision == "float64":
+            jax.config.update("jax_enable_x64", True)
+        _set_up_compilation_cache(True)
+        from mbpo_jax.training import laboratory
+
+        command = shlex.join([PROGRAM, *argv])
+        if self.run is not None:
+            return laboratory.measure_run(
+                self.run, self.index, self.system, config, settings, self.out, command
+            )
+        names = ("beta", "frequency", "width", "stiffness", "critic_error")
+        given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        return laboratory.measure_problem(
+            str(self.problem), given, config, settings, self.out, command
+        )
+
+
+def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas between them."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{name}: {text!r} is no list of whole numbers such as 1,2,5") from error
+
+
+@dataclasses.dataclass(frozen=True)
 class Envs:
     """List the environments with their sizes and physics backends."""
 
@@ -158,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         base = layered_config(argv)
         command = _parse(argv, base)
-        code = command.run(base, argv) if isinstance(command, Train) else command.run()
+        code = _carry_out(command, base, argv)
         sys.stdout.flush()  # a reader that has gone is noticed here, and not when Python ends
         return code
     except SystemExit as end:  # tyro has printed help, or what is wrong with the options
@@ -176,6 +278,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _report(f"the device ran out of memory; lower num_seeds, {MEMORY_FIELDS}")
+
+
+def _carry_out(command: Any, base: Config, argv: Sequence[str]) -> int:
+    if isinstance(command, Train):
+        return command.run(base, argv)
+    if isinstance(command, Variance):
+        return command.run_study(argv)
+    return command.run()
 
 
 def layered_config(argv: Sequence[str]) -> Config:
@@ -224,12 +334,20 @@ def train_help() -> str:
     return "\n".join([str(inspect.getdoc(Train)), "\nAlgorithms:\n", *algorithms])
 
 
+def variance_help() -> str:
+    """Return the description of `variance`, with a line for each estimator."""
+    table = ESTIMATOR_SUMMARIES.items()
+    estimators = (f"- {name}: {summary} ({source})" for name, (summary, source) in table)
+    return "\n".join([str(inspect.getdoc(Variance)), "\nEstimators:\n", *estimators])
+
+
 def _parse(argv: Sequence[str], base: Config) -> Any:
     train = Train(environment=tyro.MISSING, settings=base)
     verbs = (
         Annotated[Train, subcommand("train", default=train, description=train_help())]
         | Annotated[Eval, subcommand("eval")]
         | Annotated[Render, subcommand("render")]
+        | Annotated[Variance, subcommand("variance", description=variance_help())]
         | Annotated[Envs, subcommand("envs")]
         | Annotated[Presets, subcommand("presets")]
         | Annotated[Doctor, subcommand("doctor")]
@@ -247,7 +365,7 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
 
     A dataclass raises on its first wrong number, and then the next dataclass is never reached.
     """
-    if info.type not in CONFIG_CLASSES:
+    if info.type not in (*CONFIG_CLASSES, EstimatorConfig):
         return None
     # A subclass is not among the classes above, so tyro's own rule describes its fields.
     same = type(info.type.__name__, (info.type,), {"__doc__": info.type.__doc__})

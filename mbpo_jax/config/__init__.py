@@ -8,11 +8,18 @@ Nothing here imports JAX, because `mbpo-jax --help` has to answer at once.
 """
 
 from mbpo_jax.config.algorithms import (
+    ACTOR_CRITIC,
     BRANCHED,
     DIFFERENTIATES_MODEL,
     MODEL_BASED,
     SUMMARIES,
     TABULAR,
+)
+from mbpo_jax.config.gradients import (
+    ESTIMATOR_SUMMARIES,
+    EstimatorConfig,
+    StudyConfig,
+    TrackingConfig,
 )
 from mbpo_jax.config.methods import (
     DynaConfig,
@@ -28,9 +35,11 @@ from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutC
 from mbpo_jax.config.run import CONFIG_CLASSES, MEMORY_FIELDS, Config, register_pytrees
 
 __all__ = [
+    "ACTOR_CRITIC",
     "BRANCHED",
     "CONFIG_CLASSES",
     "DIFFERENTIATES_MODEL",
+    "ESTIMATOR_SUMMARIES",
     "MEMORY_FIELDS",
     "MODEL_BASED",
     "SUMMARIES",
@@ -39,6 +48,7 @@ __all__ = [
     "DynaConfig",
     "EnsembleConfig",
     "EnvConfig",
+    "EstimatorConfig",
     "ExpansionConfig",
     "FitConfig",
     "ILQRConfig",
@@ -48,6 +58,8 @@ __all__ = [
     "RetraceConfig",
     "RolloutConfig",
     "SACConfig",
+    "StudyConfig",
     "TabularConfig",
+    "TrackingConfig",
     "register_pytrees",
 ]

@@ -42,6 +42,9 @@ SUMMARIES: dict[str, str] = {
 MODEL_BASED = ("mbpo", "dyna", "mba", "mve", "steve", "svg", "pg", "bptt", "mpc", "ilqr")
 """Algorithms with a dynamics model, learned or the true one."""
 
+ACTOR_CRITIC = ("sac", "mbpo", "dyna", "mba", "mve", "steve", "svg", "retrace")
+"""Algorithms that train SAC's policy and critics."""
+
 BRANCHED = ("mbpo", "dyna", "mba")
 """Algorithms that keep model transitions of branched rollouts."""
 

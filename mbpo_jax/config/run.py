@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from mbpo_jax.config.algorithms import BRANCHED, MODEL_BASED, AlgorithmName
+from mbpo_jax.config.algorithms import ACTOR_CRITIC, BRANCHED, MODEL_BASED, AlgorithmName
+from mbpo_jax.config.gradients import TrackingConfig
 from mbpo_jax.config.methods import (
     DynaConfig,
     ExpansionConfig,
@@ -63,6 +64,8 @@ class Config(Checked):
     """Environment steps between checkpoints."""
     stop_at_return: Annotated[float, STRUCTURAL] | None = None
     """End early once every run reached this mean return in two evaluations in a row."""
+    track_gradients: NonNegative = 0
+    """Measure gradient estimators at every so many evaluations; never if 0."""
     env: EnvConfig = EnvConfig()
     sac: SACConfig = SACConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
@@ -75,6 +78,7 @@ class Config(Checked):
     planner: PlannerConfig = PlannerConfig()
     ilqr: ILQRConfig = ILQRConfig()
     tabular: TabularConfig = TabularConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     def _rule_errors(self) -> list[str]:
         errors = []
@@ -102,6 +106,11 @@ class Config(Checked):
             errors.append(
                 "tabular.planning_steps: prioritized_sweeping learns by planning alone; use 1 or "
                 "more"
+            )
+        if self.track_gradients and self.algorithm not in ACTOR_CRITIC:
+            errors.append(
+                f"track_gradients: {self.algorithm} has no actor and critic; leave it out, or use "
+                f"one of: {', '.join(ACTOR_CRITIC)}"
             )
         if self.learns_model:
             errors += self._model_errors()
@@ -162,6 +171,7 @@ CONFIG_CLASSES = (
     PlannerConfig,
     ILQRConfig,
     TabularConfig,
+    TrackingConfig,
     Config,
 )
 

@@ -1,16 +1,15 @@
-"""Every estimator by its name: what it estimates, what it needs, and how.
+"""Every estimator by its name: what it estimates, what it needs, and how; see `config.gradients`.
 
 An estimator is a pure function of parameters, problem and noise. It takes a batch of trajectories
 and returns one gradient; `estimate_batches` repeats it on independent batches.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 
-from mbpo_jax.fields import Checked, Fraction, Positive, Rate
+from mbpo_jax.config import EstimatorConfig
 from mbpo_jax.gradients import likelihood_ratio, pathwise, perturbation, propagation
 from mbpo_jax.gradients.batches import (
     alpha_order,
@@ -28,35 +27,6 @@ from mbpo_jax.gradients.batches import (
 from mbpo_jax.gradients.problem import Noise, Problem, draw, to_go
 from mbpo_jax.types import PyTree
 
-
-@dataclasses.dataclass(frozen=True)
-class EstimatorConfig(Checked):
-    """Settings of the estimators that have any."""
-
-    window: Positive = 3
-    """`svg`, `svg_tiled`: steps before the critic's value (h)."""
-    truncation: Positive = 5
-    """`rp_truncated`: steps after which the gradient is cut."""
-    max_cotangent_norm: Rate = 1.0
-    """`rp_clipped`: longest gradient that is passed from a state to the one before it."""
-    gae_decay: Fraction = 0.95
-    """`lr_gae`: lambda of Schulman et al. 2016."""
-    perturbation_std: Rate = 0.05
-    """`es`: standard deviation of the parameters' perturbation."""
-    difference: Rate = 1e-4
-    """`fd`: half the distance between the parameters of a pair."""
-    mix: Fraction = 0.1
-    """`mix`: weight of the likelihood ratio."""
-    average_decay: Fraction = 0.9
-    """`ivw_average`: decay of the running average of variances."""
-    tolerance: Rate = 1.0
-    """`aobg`: how far the result may be from the likelihood ratio (gamma of Suh et al. 2022)."""
-    bound: Rate = 1.0
-    """`aobg`: bound on the norm of a likelihood-ratio gradient (L of the same)."""
-    slack: Fraction = 0.3
-    """`ddcg`: excess variance of returns that is not taken for a discontinuity (c)."""
-
-
 Need = Literal[
     "critic", "noisy system", "batch of 2", "batch of 4", "few parameters", "few actions"
 ]
@@ -66,8 +36,6 @@ class Estimator(NamedTuple):
     """A gradient estimator.
 
     Attributes:
-      summary: what it does, in a line.
-      source: paper.
       estimate: `(config, params [P], problem, noise [B]) -> gradient [P]`.
       estimand: whose gradient it has in the mean: of the whole "return", of the first "window" and
         the critic's value after it, or of the return "smoothed" over the parameters.
@@ -77,8 +45,6 @@ class Estimator(NamedTuple):
       draw: `(key, problem, horizon) -> own noise` of one trajectory; None if it has none.
     """
 
-    summary: str
-    source: str
     estimate: Callable[[EstimatorConfig, jax.Array, Problem, Noise], jax.Array]
     estimand: str = "return"
     biased: str = ""
@@ -88,39 +54,22 @@ class Estimator(NamedTuple):
 
 
 _SAME_BATCH = "the weights come from the batch they weigh"
-_ARXIV = {
-    "pipps": "Parmas et al. 2018, arXiv:1902.01240",
-    "suh": "Suh et al. 2022, arXiv:2202.00817",
-    "onoda": "Onoda et al. 2026, arXiv:2604.18161",
-    "svg": "Heess et al. 2015, arXiv:1510.09142",
-}
-
 ESTIMATORS: dict[str, Estimator] = {
     "lr": Estimator(
-        "likelihood ratio at the actions: rewards to go, less the batch's others",
-        "Williams 1992",
         scored_against_others(to_go),
         needs=("batch of 2",),
     ),
     "lr_total": Estimator(
-        "likelihood ratio of the whole return, without a baseline",
-        "Williams 1992",
         scored(lambda config, problem, made, critic: likelihood_ratio.total_return(problem, made)),
     ),
     "lr_loo": Estimator(
-        "likelihood ratio of the whole return, less the mean of the batch's others",
-        "Williams 1992",
         scored_against_others(likelihood_ratio.total_return),
         needs=("batch of 2",),
     ),
     "lr_to_go": Estimator(
-        "likelihood ratio of rewards to go, without a baseline",
-        "Williams 1992",
         scored(lambda config, problem, made, critic: to_go(problem, made)),
     ),
     "lr_value": Estimator(
-        "likelihood ratio of rewards to go, less the critic's value of the state",
-        "Williams 1992",
         scored(
             lambda config, problem, made, critic: (
                 to_go(problem, made) - likelihood_ratio.values(critic, made)
@@ -129,8 +78,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "lr_gae": Estimator(
-        "likelihood ratio of generalised advantage estimates",
-        "Schulman et al. 2016, arXiv:1506.02438",
         scored(
             lambda config, problem, made, critic: likelihood_ratio.generalised_advantage(
                 problem, made, critic, config.gae_decay
@@ -140,8 +87,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "lr_advantage": Estimator(
-        "likelihood ratio of the critic's advantage",
-        "Sutton et al. 2000",
         scored(
             lambda config, problem, made, critic: likelihood_ratio.exact_advantage(made, critic)
         ),
@@ -149,8 +94,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "lr_state": Estimator(
-        "likelihood ratio at the outcomes of a noisy system",
-        _ARXIV["pipps"],
         averaged(
             lambda config, params, problem, noise: likelihood_ratio.at_states(
                 params, problem, noise
@@ -160,14 +103,10 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("noisy system",),
     ),
     "rp": Estimator(
-        "pathwise: backpropagation through all steps",
-        "see Mohamed et al. 2020, arXiv:1906.10652",
         averaged(lambda config, params, problem, noise: pathwise.whole(params, problem, noise)),
         differentiates=True,
     ),
     "rp_truncated": Estimator(
-        "pathwise, cut every few steps",
-        "Williams and Peng 1990",
         averaged(
             lambda config, params, problem, noise: pathwise.truncated(
                 params, problem, noise, config.truncation
@@ -177,8 +116,6 @@ ESTIMATORS: dict[str, Estimator] = {
         differentiates=True,
     ),
     "rp_clipped": Estimator(
-        "pathwise, with a limit on what a state passes back",
-        "see Pascanu et al. 2013, arXiv:1211.5063",
         averaged(
             lambda config, params, problem, noise: pathwise.clipped(
                 params, problem, noise, config.max_cotangent_norm
@@ -188,8 +125,6 @@ ESTIMATORS: dict[str, Estimator] = {
         differentiates=True,
     ),
     "svg": Estimator(
-        "pathwise through the first h steps, then the critic",
-        _ARXIV["svg"],
         with_critic(
             lambda config, params, problem, critic, noise: pathwise.expanded(
                 params, problem, critic, noise, config.window
@@ -200,8 +135,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "svg_tiled": Estimator(
-        "the same for every window along the trajectory",
-        _ARXIV["svg"],
         with_critic(
             lambda config, params, problem, critic, noise: pathwise.tiled(
                 params, problem, critic, noise, config.window
@@ -212,8 +145,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "q": Estimator(
-        "the critic's gradient at the policy's actions along the trajectory",
-        "Silver et al. 2014",
         with_critic(
             lambda config, params, problem, critic, noise: pathwise.action_value_gradient(
                 params, problem, critic, noise
@@ -223,8 +154,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "es": Estimator(
-        "evolution strategy: antithetic perturbations of the parameters",
-        "Salimans et al. 2017, arXiv:1703.03864",
         averaged(
             lambda config, params, problem, noise: perturbation.evolution_strategy(
                 params, problem, noise, noise.own, config.perturbation_std
@@ -234,8 +163,6 @@ ESTIMATORS: dict[str, Estimator] = {
         draw=direction,
     ),
     "fd": Estimator(
-        "central differences with common noise",
-        "Glasserman 2003, chapter 7",
         averaged(
             lambda config, params, problem, noise: perturbation.finite_differences(
                 params, problem, noise, config.difference
@@ -245,8 +172,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("few parameters",),
     ),
     "mvd": Estimator(
-        "measure-valued: coupled trajectories for every component of every action",
-        "Mohamed et al. 2020, arXiv:1906.10652",
         averaged(
             lambda config, params, problem, noise: perturbation.measure_valued(
                 params, problem, noise, noise.own
@@ -256,53 +181,39 @@ ESTIMATORS: dict[str, Estimator] = {
         draw=perturbation.draw_couplings,
     ),
     "mix": Estimator(
-        "lr and rp with a fixed weight",
-        "Hafner et al. 2021, arXiv:2010.02193",
         mixed,
         differentiates=True,
         needs=("batch of 2",),
     ),
     "ivw": Estimator(
-        "lr and rp, weighted by inverse variance",
-        _ARXIV["pipps"],
         weighted(covariance=False),
         biased=_SAME_BATCH,
         differentiates=True,
         needs=("batch of 2",),
     ),
     "ivw_split": Estimator(
-        "the same, with weights from the other half of the batch",
-        _ARXIV["pipps"],
         weighted_by_halves,
         differentiates=True,
         needs=("batch of 4",),
     ),
     "ivw_average": Estimator(
-        "the same, with weights from a running average over past batches",
-        _ARXIV["pipps"],
         weighted_by_past,
         differentiates=True,
         needs=("batch of 2",),
     ),
     "ivw_covariance": Estimator(
-        "the same with weights from the batch itself that mind the covariance",
-        _ARXIV["pipps"],
         weighted(covariance=True),
         biased=_SAME_BATCH,
         differentiates=True,
         needs=("batch of 2",),
     ),
     "aobg": Estimator(
-        "rp as far as it agrees with lr, which comes from other trajectories",
-        _ARXIV["suh"],
         alpha_order,
         biased=_SAME_BATCH,
         differentiates=True,
         needs=("batch of 4",),
     ),
     "ddcg": Estimator(
-        "ivw, or lr alone where returns vary more than their gradients explain",
-        _ARXIV["onoda"],
         unless_discontinuous,
         biased=_SAME_BATCH,
         differentiates=True,
@@ -310,8 +221,6 @@ ESTIMATORS: dict[str, Estimator] = {
         draw=draw,
     ),
     "tp": Estimator(
-        "total propagation: lr and rp, weighted anew at every step back in time",
-        _ARXIV["pipps"],
         lambda config, params, problem, noise: propagation.total_propagation(
             params, problem, noise
         ),
@@ -320,8 +229,6 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("batch of 2",),
     ),
     "ivw_h": Estimator(
-        "lr and rp, weighted for every step and every component of the action",
-        _ARXIV["onoda"],
         lambda config, params, problem, noise: propagation.weighted_actions(params, problem, noise),
         biased=_SAME_BATCH,
         differentiates=True,

@@ -61,6 +61,8 @@ class Problem(NamedTuple):
       outcome_size: `X`.
       critic: `(params, horizon) -> Critic`; None without one.
       exact: `(params, horizon) -> [P]`, the gradient of J in closed form; None if unknown.
+      smooth: whether pathwise gradients can be relied on; False if the return has steps, or slopes
+        so steep that few trajectories meet them.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Problem(NamedTuple):
     outcome_size: int = 0
     critic: Callable[[jax.Array, int], Critic] | None = None
     exact: Callable[[jax.Array, int], jax.Array] | None = None
+    smooth: bool = True
 
 
 class Noise(NamedTuple):

@@ -1,4 +1,4 @@
-"""Problems whose gradients are known, or whose systems are: from one step to pendulums."""
+"""Problems with known gradients, and a chaotic one whose gradients have been measured."""
 
 from collections.abc import Callable
 
@@ -22,8 +22,12 @@ def make_one_step(
     mean: float,
     std: float,
     exact: Callable[[jax.Array, int], jax.Array] | None = None,
+    smooth: bool = True,
 ) -> Problem:
-    """Build `E f(x)` of a normal x, whose parameters `[2]` are mean and standard deviation."""
+    """Build `E f(x)` of a normal x, whose parameters `[2]` are mean and standard deviation.
+
+    The model is f itself, whose value is the next state; only the last one is paid.
+    """
 
     def policy(params: jax.Array, state: jax.Array) -> Gaussian:
         del state
@@ -36,10 +40,11 @@ def make_one_step(
         start=nothing,
         policy=policy,
         squash=lambda u: u,
-        advance=lambda state, action, outcome: state,
-        reward=lambda state, action, following: f(action[0]),
-        terminal=nothing,
+        advance=lambda state, action, outcome: f(action[0]),
+        reward=nothing,
+        terminal=lambda value: value,
         exact=exact,
+        smooth=smooth,
     )
 
 
@@ -79,9 +84,10 @@ def make_heaviside(width: float = 0.1, mean: float = 0.0, std: float = 0.2) -> P
         kinks = jax.scipy.stats.norm.pdf(low) - jax.scipy.stats.norm.pdf(high)
         return 2.0 / width * jnp.stack([inside, kinks])
 
-    return make_one_step(
-        "heaviside", lambda x: jnp.clip(2.0 * x / width, -1.0, 1.0), mean, std, exact
-    )
+    def f(x: jax.Array) -> jax.Array:
+        return jnp.clip(2.0 * x / width, -1.0, 1.0)
+
+    return make_one_step("heaviside", f, mean, std, exact, smooth=False)
 
 
 def matrix(value: ArrayLike) -> jax.Array:
@@ -205,6 +211,43 @@ def make_scalar_lq(critic_error: float = 0.0) -> Problem:
     """
     return make_lq(
         1.1, 0.5, 1.0, 0.1, -0.6, 0.25, 0.0, 1.0, terminal=1.0, critic_error=critic_error
+    )
+
+
+def make_noisy_scalar_lq(critic_error: float = 0.0) -> Problem:
+    """Build the same with `N(0, 0.04)` added to every next state."""
+    return make_lq(
+        1.1,
+        0.5,
+        1.0,
+        0.1,
+        -0.6,
+        0.25,
+        0.04,
+        1.0,
+        terminal=1.0,
+        critic_error=critic_error,
+        name="lq_noisy",
+    )
+
+
+def make_lq_3d(critic_error: float = 0.0) -> Problem:
+    """Build a noisy linear system of three states and two controls; all six gains are parameters.
+
+    Alone, the system grows by up to 8 % a step; the policy holds it, but not as well as it could.
+    """
+    return make_lq(
+        A=[[1.0, 0.2, 0.0], [0.0, 1.0, 0.2], [0.1, -0.1, 0.9]],
+        B=[[0.0, 0.1], [0.3, 0.0], [0.0, 0.4]],
+        Q=np.diag([1.0, 0.5, 0.1]),
+        R=np.diag([0.1, 0.2]),
+        K=[[-0.5, -0.8, 0.0], [-0.4, 0.0, -0.3]],
+        action_covariance=np.diag([0.09, 0.04]),
+        noise_covariance=np.diag([0.01, 0.01, 0.02]),
+        x0=[1.0, -0.5, 0.5],
+        terminal=np.eye(3),
+        critic_error=critic_error,
+        name="lq_3d",
     )
 
 

@@ -13,6 +13,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import Program, TrainState
 from mbpo_jax.training.runs_axis import map_runs, run_mesh, run_sharding
+from mbpo_jax.training.tracking import Measured
 from mbpo_jax.types import Metrics, PyTree
 
 
@@ -39,12 +40,14 @@ class Compiled(NamedTuple):
       start: `() -> TrainState`, after the random steps.
       step: `(env_steps, TrainState) -> (TrainState, Metrics)`; the state given is donated.
       evaluate: `(env_steps, TrainState) -> (returns, lengths)`, each `[R, eval_episodes]`.
+      measure: `(env_steps, TrainState) -> inner products of gradients`; None if not asked for.
       seconds: how long each took to compile, by name.
     """
 
     start: Callable[[], TrainState]
     step: Callable[[int, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[int, TrainState], tuple[jax.Array, jax.Array]]
+    measure: Callable[[int, TrainState], dict[str, Measured]] | None
     seconds: dict[str, float]
 
 
@@ -102,11 +105,26 @@ def compile_program(
     def evaluate(env_steps: jax.Array, config: Config, key: jax.Array, state: TrainState):
         return program.evaluate(config, jax.random.fold_in(key, env_steps), state)
 
+    def measure(env_steps: jax.Array, config: Config, key: jax.Array, state: TrainState):
+        # Evaluations fold in the step alone.
+        key = jax.random.fold_in(jax.random.fold_in(key, env_steps), 1)
+        return program.measure(config, key, state)
+
     config, shapes = runs.config, state_shapes(program, runs)
     step_fn = compiled("the training step", step, np.int32(0), config, shapes, donate=(2,))
     evaluate_fn = compiled(
         "the evaluation", evaluate, np.int32(0), config, runs.evaluation_keys, shapes
     )
+    measure_fn = None
+    if config.track_gradients:
+        measure_fn = compiled(
+            "the gradient estimators",
+            measure,
+            np.int32(0),
+            config,
+            runs.evaluation_keys,
+            shapes,
+        )
     return Compiled(
         # A run that is resumed does not need it.
         start=lambda: compiled("the random steps", start, None, config, runs.keys)(
@@ -115,6 +133,12 @@ def compile_program(
         step=lambda env_steps, state: step_fn(np.int32(env_steps), config, state),
         evaluate=lambda env_steps, state: evaluate_fn(
             np.int32(env_steps), config, runs.evaluation_keys, state
+        ),
+        measure=measure_fn
+        and (
+            lambda env_steps, state: measure_fn(
+                np.int32(env_steps), config, runs.evaluation_keys, state
+            )
         ),
         seconds=seconds,
     )

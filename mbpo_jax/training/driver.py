@@ -13,9 +13,11 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import UserError
 from mbpo_jax.files import Row, read_rows
+from mbpo_jax.reports.figures import save_png
 from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
-from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory
+from mbpo_jax.reports.tracking import tracking_figure
+from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
 from mbpo_jax.training.compiled import compile_program, make_runs, seeds, state_shapes
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.loop import TrainState, make_program
@@ -171,6 +173,12 @@ class Training:
         self._progress.update(
             host.env_steps, round(host.gradient_steps), self._evaluate() if due else None
         )
+        if self._compiled.measure and is_due(
+            config, host, config.eval_every * config.track_gradients
+        ):
+            found = self._compiled.measure(host.env_steps, self._state)
+            rows = tracking.rows_of(config, host.env_steps, seeds(config), found)
+            self._log.write_gradients(rows)
         if is_due(config, host, config.checkpoint_every):
             self._save()
 
@@ -248,13 +256,17 @@ class Training:
 
 
 def draw_figures(config: Config, run_dir: Path) -> None:
-    """Draw the learning curve and, where a model was diagnosed, how its error grows."""
-    evals, metrics = (read_rows(run_dir / name) for name in logs.ROW_FILES)
+    """Draw the learning curve and, where they were measured, the model's and gradients' errors."""
+    evals, metrics, gradients = (
+        read_rows(path) if (path := run_dir / name).exists() else [] for name in logs.ROW_FILES
+    )
     title = f"{config.algorithm.upper()} on {config.env.name} ({config.env.backend})"
     if evals:
         learning_curve(run_dir / "curve.png", evals, metrics, title, config.stop_at_return)
     if error_curves(metrics):
         model_error(run_dir / "model_error.png", metrics, title)
+    if gradients:
+        save_png(run_dir / "gradients.png", tracking_figure(gradients, title))
 
 
 def closing_line(config: Config, run_dir: Path, host: HostState) -> str:

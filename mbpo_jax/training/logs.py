@@ -19,11 +19,14 @@ from mbpo_jax.files import LogError, append_rows, to_plain
 
 EVALS = "evals.jsonl"
 METRICS = "metrics.jsonl"
-ROW_FILES = (EVALS, METRICS)
-BEGINNING: Mapping[str, int] = {EVALS: 0, METRICS: 0, "env_steps": -1}
+GRADIENTS = "gradients.jsonl"
+"""There is none unless gradients are tracked."""
+ROW_FILES = (EVALS, METRICS, GRADIENTS)
+BEGINNING: Mapping[str, int] = {**dict.fromkeys(ROW_FILES, 0), "env_steps": -1}
 """Position of a log that holds nothing."""
 
 _INDEX_FIELDS = ("env_steps", "run", "seed")
+_GRADIENT_SCALARS = ("snr_db", "relative_variance", "squared_bias", "cosine")
 _DISTRIBUTIONS = ("mbpo-jax", "jax", "jaxlib", "flax", "optax", "brax", "orbax-checkpoint")
 
 
@@ -39,7 +42,7 @@ class RunLog:
         self._writers: dict[int, SummaryWriter] = {}
         self._purge_step: int | None = None
         self._env_steps = BEGINNING["env_steps"]
-        for name in ROW_FILES:
+        for name in (EVALS, METRICS):
             append_rows(directory / name, [])
 
     def write_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -50,9 +53,16 @@ class RunLog:
         """Append metrics: `env_steps`, `run`, `seed` and values named `component/name`."""
         self._write(METRICS, rows, prefix="")
 
+    def write_gradients(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append metrics of gradient estimators: `env_steps`, `run`, `seed`, `estimator`, ..."""
+        append_rows(self._directory / GRADIENTS, rows)
+        for row in rows:
+            scalars = {name: row[name] for name in (*_INDEX_FIELDS, *_GRADIENT_SCALARS)}
+            self._add_scalars(scalars, f"gradients/{row['estimator']}/")
+
     def position(self) -> dict[str, int]:
         """Return where the log stands: file sizes in bytes, and the newest step in it."""
-        sizes = {name: (self._directory / name).stat().st_size for name in ROW_FILES}
+        sizes = {name: _size(self._directory / name) for name in ROW_FILES}
         return {**sizes, "env_steps": self._env_steps}
 
     def rewind(self, position: Mapping[str, int]) -> None:
@@ -67,7 +77,8 @@ class RunLog:
             self._check_reaches(self._directory / name, position[name])
         self.close()
         for name in ROW_FILES:
-            os.truncate(self._directory / name, position[name])
+            if (self._directory / name).exists():
+                os.truncate(self._directory / name, position[name])
         self._env_steps = position["env_steps"]
         self._purge_step = self._env_steps + 1
 
@@ -85,7 +96,7 @@ class RunLog:
 
     @staticmethod
     def _check_reaches(path: Path, size: int) -> None:
-        if (actual := path.stat().st_size) < size:
+        if (actual := _size(path)) < size:
             raise LogError(
                 f"{path}: {actual} bytes, but {size} when the checkpoint was saved, so rows are "
                 "missing; restore the file from a copy, or train in a new run directory"
@@ -113,6 +124,10 @@ class RunLog:
                 str(directory), purge_step=self._purge_step, filename_suffix=suffix
             )
         return self._writers[run]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def environment_info(command: Sequence[str], devices: Sequence[str] = ()) -> dict[str, Any]:

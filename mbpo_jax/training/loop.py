@@ -16,6 +16,7 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
 from mbpo_jax.replay import ReplayState
+from mbpo_jax.training import tracking
 from mbpo_jax.types import Algorithm, Env, EnvState, Metrics, PyTree
 
 
@@ -54,12 +55,14 @@ class Program(NamedTuple):
       step: `(Config, env_steps, TrainState) -> (TrainState, Metrics)`, the compiled step;
         `env_steps` counts the environment steps before it and is the same for all runs.
       evaluate: `(Config, key, TrainState) -> (returns, lengths)`, each `[eval_episodes]`.
+      measure: `(Config, key, TrainState) -> inner products of gradients`, see `training.tracking`.
     """
 
     init: Callable[[Config, jax.Array], TrainState]
     collect: Callable[[Config, TrainState], TrainState]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
+    measure: Callable[[Config, jax.Array, TrainState], dict[str, tracking.Measured]]
 
 
 def replay_capacity(config: Config) -> int:
@@ -239,7 +242,10 @@ def make_program(env: Env) -> Program:
         play = acting(make_algorithm(env, config), state.model, state.agent)
         return play_episodes(env, *play, key, config.eval_episodes)
 
-    return Program(init, collect, step, evaluate)
+    def measure(config: Config, key: jax.Array, state: TrainState):
+        return tracking.measure(env, config, key, state.agent, state.model)
+
+    return Program(init, collect, step, evaluate, measure)
 
 
 def acting(algorithm: Algorithm, model: PyTree, agent_state: PyTree) -> tuple[Callable, Callable]:

@@ -1,0 +1,185 @@
+"""The gradient laboratory's result as one HTML file that needs no network."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mbpo_jax.files import Row, replacing
+from mbpo_jax.gradients.estimators import Estimator
+from mbpo_jax.reports.figures import figure_style
+
+Notes = Mapping[str, tuple[Estimator, str, str]]
+"""Every estimator with its summary and its source, by name."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
+  color: #222; background: #fff }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+code { background: #f3f3f3; padding: .1em .3em }
+div.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child, table.notes td { text-align: left; vertical-align: top }
+figure { margin: 1rem 0 } img { max-width: 100% } figcaption { color: #555 }
+"""
+
+CAPTIONS = {
+    "variance": "Variance of an estimate over the squared norm of the gradient, against the "
+    "horizon. Bars are 95 % intervals; an estimator is missing where its variance could not be "
+    "told.",
+    "efficiency": "Error against cost at the longest horizon. Lower left is better.",
+    "cosine": "How well an estimate points along the gradient. Grey lines: what errors of equal "
+    "size in all directions would give.",
+    "split": "What the error against the true system is made of.",
+    "steps": "Which step's action the gradient comes from, and which its noise.",
+    "sources": "How much of the variance is due to each source of noise alone.",
+    "stability": "Jacobians of the closed loop. The pathwise variance grows as the second moment "
+    "of their product, twice the second-moment exponent per step.",
+}
+
+
+def write_page(
+    path: Path,
+    title: str,
+    command: str,
+    findings: Sequence[str],
+    table: Sequence[Sequence[str]],
+    figures: Mapping[str, Figure],
+    notes: Notes,
+) -> None:
+    """Write the page as a whole.
+
+    Args:
+      path: of the file.
+      title: its heading.
+      command: that makes it again.
+      findings: sentences.
+      table: headings, then rows of cells.
+      figures: by name, see `CAPTIONS`.
+      notes: on the estimators.
+    """
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'>",
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
+        f"<h1>{html.escape(title)}</h1><p><code>{html.escape(command)}</code></p>",
+        "<h2>In short</h2><ul>",
+        *(f"<li>{html.escape(line)}</li>" for line in findings),
+        "</ul>",
+        *(_figure(name, figure) for name, figure in figures.items()),
+        "<h2>Numbers</h2><div class=wide>",
+        _table(table),
+        "</div><h2>Estimators</h2><div class=wide>",
+        _notes(notes),
+        "</div></html>",
+    ]
+    with replacing(path) as file:
+        file.write("\n".join(parts).encode())
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
+    with figure_style():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _figure(name: str, figure: Figure) -> str:
+    picture = base64.b64encode(png(figure)).decode()
+    caption = html.escape(CAPTIONS[name])
+    return (
+        f"<figure><img alt='{caption}' src='data:image/png;base64,{picture}'>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _table(table: Sequence[Sequence[str]]) -> str:
+    head, *body = table
+    heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body)
+    return f"<table><tr>{heading}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _notes(notes: Notes) -> str:
+    def line(name: str, estimator: Estimator, summary: str, source: str) -> str:
+        biased = f"biased: {estimator.biased}" if estimator.biased else "unbiased"
+        cells = (name, f"{summary} ({source})", f"gradient of the {estimator.estimand}; {biased}")
+        return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+
+    rows = (line(name, *note) for name, note in notes.items())
+    return "<table class=notes>" + "".join(rows) + "</table>"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as a table shows it; a dash for one that is not known."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+HEADINGS = (
+    "estimator",
+    "H",
+    "B",
+    "variance / |g|²",
+    "95 % interval",
+    "SNR (dB)",
+    "bias² / |g|²",
+    "MSE / |g|²",
+    "cosine",
+    "B for SNR 1",
+    "model evaluations",
+    "VJPs",
+    "ms",
+    "remark",
+)
+
+
+def table_of(rows: Sequence[Row]) -> list[list[str]]:
+    """Return headings and cells of a study's rows; `|g|` is the norm of the reference."""
+    return [list(HEADINGS), *(_cells(row) for row in rows)]
+
+
+def _cells(row: Row) -> list[str]:
+    square = row["reference_norm"] ** 2
+
+    def share(value: float | None) -> str:
+        return number(None if value is None or square == 0.0 else value / square)
+
+    ends = row["variance_interval"]
+    return [
+        row["estimator"],
+        str(row["horizon"]),
+        str(row["batch_size"]),
+        share(row["variance"]),
+        f"{share(ends[0])} to {share(ends[1])}" if ends else "-",
+        number(row["snr_db"]),
+        _bias(row, share),
+        share(row["mean_squared_error"]),
+        number(row["cosine"], 2),
+        number(row["required_batch"], 2),
+        f"{row['model_evaluations']:,}",
+        f"{row['vjps']:,}",
+        number(1e3 * row["seconds"]),
+        remark(row),
+    ]
+
+
+def _bias(row: Row, share: Callable[[float | None], str]) -> str:
+    """Return the squared bias, or what it is below if it cannot be told from 0."""
+    ends = row["squared_bias_interval"]
+    if ends and ends[0] <= 0.0:
+        return f"< {share(max(ends[1], 0.0))}"
+    return share(row["squared_bias"])
+
+
+def remark(row: Row) -> str:
+    """Say why a row has no variance, or that its estimator is biased by design."""
+    if row["overflowed"]:
+        return f"overflow in {row['dtype']}"
+    if row["heavy_tailed"]:
+        return "heavy tails: variance not estimable"
+    return "biased by design" if row["biased_by_design"] else ""

@@ -1,0 +1,306 @@
+"""The gradient laboratory: which estimator to trust, on a problem or on what a run has learned."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from mbpo_jax.agents.sac import SACState
+from mbpo_jax.config import ESTIMATOR_SUMMARIES, Config, EstimatorConfig, StudyConfig
+from mbpo_jax.envs import make_env
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import Row, replacing, to_plain
+from mbpo_jax.gradients import inspection, trained
+from mbpo_jax.gradients.estimators import ESTIMATORS
+from mbpo_jax.gradients.problem import Problem
+from mbpo_jax.gradients.problems import make_problem
+from mbpo_jax.gradients.study import study, suitable
+from mbpo_jax.models.ensemble import EnsembleState
+from mbpo_jax.reports.figures import save_png
+from mbpo_jax.reports.gradient_page import remark, table_of, write_page
+from mbpo_jax.reports.gradients import study_figures
+from mbpo_jax.training import devices, playback, run_directory
+from mbpo_jax.training.loop import TrainState
+
+START_STATES = 1024
+"""Real states from which trajectories start."""
+
+
+class Findings(NamedTuple):
+    """Tidy rows of a study.
+
+    Attributes:
+      estimates: one for each estimator, horizon and batch size.
+      steps: one for each estimator and step, at the longest horizon.
+      sources: one for each estimator and source of noise, at the longest horizon.
+      stability: one for each horizon up to the longest.
+    """
+
+    estimates: list[Row]
+    steps: list[Row]
+    sources: list[Row]
+    stability: list[Row]
+
+
+def examine(
+    problem: Problem,
+    config: StudyConfig,
+    settings: EstimatorConfig | None = None,
+    true: Problem | None = None,
+    announce=lambda line: None,
+) -> Findings:
+    """Measure estimators, and look closer at the longest horizon.
+
+    Args:
+      problem: what gradients are estimated of.
+      config: what is measured.
+      settings: of the estimators.
+      true: see `study`.
+      announce: told what is about to be measured.
+
+    Raises:
+      ConfigError: an estimator is unknown, or needs what the problem lacks.
+    """
+    settings = settings or EstimatorConfig()
+    names, longest = suitable(config, problem), max(config.horizons)
+    where = names, settings, problem, longest, max(config.batch_sizes), config
+    rows = study(problem, config, settings, true=true, announce=announce)
+    announce("a closer look at the longest horizon")
+    return Findings(
+        rows,
+        inspection.step_rows(*where),
+        inspection.source_rows(*where),
+        inspection.stability_rows(problem, longest, config),
+    )
+
+
+class RunProblems(NamedTuple):
+    """Problems of a run's policy.
+
+    Attributes:
+      learned: in its ensemble; None for a run without one.
+      true: in the real environment; None where its simulator states are not known.
+    """
+
+    learned: Problem | None
+    true: Problem | None
+
+
+def problems_of(
+    config: Config, state: TrainState, key: jax.Array, from_replay: bool
+) -> RunProblems:
+    """Build the problems of one run.
+
+    Args:
+      config: of the run.
+      state: of the run alone.
+      key: a key, used up.
+      from_replay: start in states of its replay buffer; else where the policy goes now.
+
+    Raises:
+      ConfigError: its policy is no actor-critic's.
+    """
+    env = make_env(config.env)
+    agent = state.agent
+    if not isinstance(agent, SACState):
+        raise ConfigError(
+            f"run: {config.algorithm} has no actor and critic; use a run of sac, mbpo, dyna, mba, "
+            "mve, steve, svg or retrace"
+        )
+    if from_replay:
+        starts = trained.replayed(key, state.replay, START_STATES)
+    else:
+        starts = trained.visited(key, env, config, agent, START_STATES)
+    learned = true = None
+    if isinstance(state.model, EnsembleState):
+        learned = trained.make_learned_problem(env, config, agent, state.model, starts)
+    if jax.tree.leaves(starts.simulator):
+        true = trained.make_true_problem(env, config, agent, starts)
+    return RunProblems(learned, true)
+
+
+def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> RunProblems:
+    """Build the problems of a run directory's newest checkpoint.
+
+    Raises:
+      ConfigError: it is no run directory, it has no such run or no checkpoint, or its policy is no
+        actor-critic's.
+    """
+    config = run_directory.load_config(run_dir)
+    if not 0 <= index < config.num_seeds:
+        raise ConfigError(f"run: {index} is not there; use 0 to {config.num_seeds - 1}")
+    devices.use_host_devices(config.num_seeds)
+    states, _ = playback.load_state(run_dir, config)
+    state = jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[index]), states)
+    return problems_of(config, state, jax.random.key(seed), from_replay)
+
+
+def conclusions(rows: Sequence[Row]) -> list[str]:
+    """Say in a sentence per horizon and batch size which estimator has the least error."""
+    lines = []
+    for horizon, size in dict.fromkeys((r["horizon"], r["batch_size"]) for r in rows):
+        own = [r for r in rows if (r["horizon"], r["batch_size"]) == (horizon, size)]
+        known = [r for r in own if r["error_at_equal_flops"] is not None]
+        told = f"H = {horizon}, B = {size}: "
+        if known:
+            best = min(known, key=lambda r: r["mean_squared_error"])
+            cheapest = min(known, key=lambda r: r["error_at_equal_flops"])
+            told += f"{best['estimator']} has the least mean squared error"
+            same = best is cheapest
+            told += ", also" if same else f", {cheapest['estimator']} has it"
+            told += " at equal FLOPs"
+        else:
+            told += "no variance could be told"
+        unknown = [f"{r['estimator']} ({remark(r)})" for r in own if r not in known]
+        lines.append(told + (f"; not estimable: {', '.join(unknown)}" if unknown else ""))
+    return lines
+
+
+def write(
+    out: Path,
+    findings: Findings,
+    title: str,
+    command: str,
+    config: StudyConfig,
+    settings: EstimatorConfig,
+) -> None:
+    """Write rows, figures and page; everything is made before the first file is replaced."""
+    rows = findings.estimates
+    figures = study_figures(*findings)
+    names = dict.fromkeys(row["estimator"] for row in rows)
+    notes = {name: (ESTIMATORS[name], *ESTIMATOR_SUMMARIES[name]) for name in names}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"out: cannot write to {out}: {error.strerror}; choose another"
+        ) from error
+    for name, part in findings._asdict().items():
+        if part:
+            _replace(out / f"{name}.jsonl", "".join(f"{_line(row)}\n" for row in part))
+    _replace(out / "estimates.csv", as_csv(rows))
+    made_with = dataclasses.asdict(config) | {"settings": dataclasses.asdict(settings)}
+    _replace(out / "study.json", json.dumps({"command": command, **made_with}, indent=2) + "\n")
+    for name, figure in figures.items():
+        save_png(out / f"{name}.png", figure)
+    write_page(
+        out / "report.html", title, command, conclusions(rows), table_of(rows), figures, notes
+    )
+
+
+def _line(row: Row) -> str:
+    return json.dumps(to_plain(row), allow_nan=False)
+
+
+def _replace(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return rows as comma-separated values; the parts of a list get columns of their own."""
+    flat = [_flattened(row) for row in rows]
+    columns = dict.fromkeys(name for row in flat for name in row)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns)
+    writer.writeheader()
+    writer.writerows(flat)
+    return buffer.getvalue()
+
+
+def _flattened(row: Row) -> Row:
+    flat: Row = {}
+    for name, value in to_plain(row).items():
+        if isinstance(value, list):
+            flat |= {f"{name}_{i}": x for i, x in enumerate(value)}
+        elif not (name.endswith("_interval") and value is None):
+            flat[name] = value
+    return flat
+
+
+def printed(table: Sequence[Sequence[str]]) -> str:
+    """Return a table in columns."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
+
+
+def report(
+    problem: Problem,
+    true: Problem | None,
+    title: str,
+    config: StudyConfig,
+    settings: EstimatorConfig,
+    out: Path,
+    command: str,
+) -> int:
+    """Measure, print a table and conclusions, and write all results."""
+    suitable(config, problem)  # what is wrong with the names is known at once
+    with Console(stderr=True).status("starting") as status:
+        findings = examine(problem, config, settings, true, status.update)
+    write(out, findings, title, command, config, settings)
+    print(printed(table_of(findings.estimates)))
+    print()
+    for line in conclusions(findings.estimates):
+        print(line)
+    print(f"\nsee {out / 'report.html'}")
+    return 0
+
+
+def measure_problem(
+    name: str,
+    given: Mapping[str, float],
+    config: StudyConfig,
+    settings: EstimatorConfig,
+    out: Path | None,
+    command: str,
+) -> int:
+    """Study a problem by its name.
+
+    Raises:
+      ConfigError: the problem or an estimator is unknown, or they do not go together.
+    """
+    problem = make_problem(name, **given)
+    varied = "".join(f"-{key}-{value:g}" for key, value in given.items())
+    out = out or Path("gradients", name + varied)
+    title = ", ".join(
+        [f"Gradient estimators on {name}", *(f"{k} = {v:g}" for k, v in given.items())]
+    )
+    return report(problem, None, title, config, settings, out, command)
+
+
+def measure_run(
+    run_dir: Path,
+    index: int,
+    system: str,
+    config: StudyConfig,
+    settings: EstimatorConfig,
+    out: Path | None,
+    command: str,
+) -> int:
+    """Study what a run has learned.
+
+    Raises:
+      ConfigError: the run does not fit, or an estimator does not fit it.
+    """
+    problems = load_problems(run_dir, index, config.seed, from_replay=system == "learned")
+    if system != "true" and problems.learned is None:
+        raise ConfigError(f"system: {run_dir} has no learned model; use --system true")
+    problem = problems.true if system == "true" else problems.learned
+    assert problem is not None
+    true = problems.true if system == "both" else None
+    title = f"Gradient estimators on {run_dir} ({system} system)"
+    out = out or run_dir / f"gradients-{system}"
+    return report(problem, true, title, config, settings, out, command)

@@ -1,0 +1,117 @@
+"""Gradient estimators measured while a run trains, at the parameters of the moment.
+
+Estimates are made in the run's own model, if it has one, and compared with the gradient in the true
+system; both start where the policy goes now. Keys are those of evaluations, so nothing that is
+trained changes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbpo_jax.agents.sac import SACState
+from mbpo_jax.config import Config, EstimatorConfig
+from mbpo_jax.files import Row
+from mbpo_jax.gradients import metrics, trained
+from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
+from mbpo_jax.gradients.problem import Problem
+from mbpo_jax.gradients.study import lacking, named, reference_estimator
+from mbpo_jax.models.ensemble import EnsembleState
+from mbpo_jax.types import Env, PyTree
+
+RESAMPLES = 200
+"""Of the bootstrap; each measurement has little time."""
+
+
+class Measured(NamedTuple):
+    """Inner products of an estimator's gradients, scaled so that float32 holds them.
+
+    Attributes:
+      gram: `[M + N, M + N]`, of M estimates and N draws of the true gradient.
+      log_scale: `[]`, logarithm of what all gradients were divided by.
+    """
+
+    gram: jax.Array
+    log_scale: jax.Array
+
+
+def measure(
+    env: Env, config: Config, key: jax.Array, agent: SACState, model: PyTree
+) -> dict[str, Measured]:
+    """Measure every estimator that suits the run, on the device.
+
+    Args:
+      env: the true system.
+      config: of the run.
+      key: a key, used up.
+      agent: state of one run's agent.
+      model: state of its model.
+    """
+    tracking = config.tracking
+    start_key, truth_key, noise_key = jax.random.split(key, 3)
+    points = trained.visited(start_key, env, config, agent, tracking.start_states)
+    true = problem = trained.make_true_problem(env, config, agent, points)
+    if isinstance(model, EnsembleState):
+        problem = trained.make_learned_problem(env, config, agent, model, points)
+    truth = gradients(
+        truth_key, reference_estimator(true), true, config, tracking.reference_batches
+    )
+
+    def one(name: str) -> Measured:
+        # All estimators get the same trajectories.
+        found = gradients(jax.random.clone(noise_key), name, problem, config, tracking.batches)
+        rows = jnp.concatenate([found, truth])
+        scale = jnp.max(jnp.abs(rows))
+        rows /= jnp.where(scale == 0.0, 1.0, scale)
+        return Measured(jnp.matmul(rows, rows.T, precision="highest"), jnp.log(scale))
+
+    return {name: one(name) for name in suitable(config, problem)}
+
+
+def suitable(config: Config, problem: Problem) -> list[str]:
+    """Return the chosen estimators to which the run gives what they need."""
+    tracking = config.tracking
+    return [
+        name
+        for name in named(tracking.estimators)
+        if not lacking(name, problem, tracking.horizon, tracking.batch_size)
+    ]
+
+
+def gradients(
+    key: jax.Array, name: str, problem: Problem, config: Config, batches: int
+) -> jax.Array:
+    """Return estimates `[M, P]`."""
+    tracking = config.tracking
+    noise = draw_batches(key, name, problem, tracking.horizon, batches, tracking.batch_size)
+    return estimate_batches(name, EstimatorConfig(), problem.params, problem, noise)
+
+
+def rows_of(
+    config: Config, env_steps: int, seeds: Sequence[int], found: dict[str, Measured]
+) -> list[Row]:
+    """Return a row for each run and estimator, with the metrics of `gradients.metrics`."""
+    rows = []
+    for name, measured in found.items():
+        for run, seed in enumerate(seeds):
+            gram = np.asarray(measured.gram[run], np.float64)
+            inner = inner_products(gram, float(measured.log_scale[run]), config.tracking.batches)
+            row: Row = {"env_steps": env_steps, "run": run, "seed": seed, "estimator": name}
+            row["horizon"] = config.tracking.horizon
+            row["reference_norm"] = float(np.sqrt(max(inner.reference, 0.0)))
+            row |= metrics.summary(inner, config.tracking.batch_size, RESAMPLES)
+            rows.append(row)
+    return rows
+
+
+def inner_products(gram: np.ndarray, log_scale: float, batches: int) -> metrics.Inner:
+    """Turn scaled inner products of estimates and draws of the truth into those of metrics."""
+    gram = gram * np.exp(2.0 * log_scale)
+    estimates, across = gram[:batches, :batches], gram[:batches, batches:]
+    truth = gram[batches:, batches:]
+    draws = len(truth)
+    spread = (np.trace(truth) - truth.sum() / draws) / (draws - 1)
+    return metrics.Inner(estimates, across.mean(axis=1), float(truth.mean()), float(spread / draws))

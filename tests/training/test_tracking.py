@@ -1,0 +1,68 @@
+"""Gradients measured during training."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import read_rows
+from mbpo_jax.gradients import metrics
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.training import driver, playback
+from mbpo_jax.training.tracking import inner_products
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Train the same run with and without a look at its gradients."""
+    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    config = environment_preset("pendulum", "debug")
+    small = dataclasses.replace(
+        config.tracking,
+        estimators=("rp", "q"),
+        horizon=2,
+        batch_size=4,
+        batches=32,
+        reference_batches=8,
+        start_states=16,
+    )
+    tracked = dataclasses.replace(config, track_gradients=1, tracking=small)
+    assert driver.train(config, Path("plain")) == driver.EXIT_DONE
+    assert driver.train(tracked, Path("tracked")) == driver.EXIT_DONE
+    return Path("plain"), Path("tracked")
+
+
+def test_a_look_at_the_gradients_changes_no_number_of_the_training(runs):
+    plain, tracked = runs
+    assert (plain / "metrics.jsonl").read_bytes() == (tracked / "metrics.jsonl").read_bytes()
+    returns = [[row["return_mean"] for row in read_rows(run / "evals.jsonl")] for run in runs]
+    assert returns[0] == returns[1]
+    assert not (plain / "gradients.jsonl").exists()
+    rows = read_rows(tracked / "gradients.jsonl")
+    evaluations = {row["env_steps"] for row in read_rows(tracked / "evals.jsonl")}
+    assert {row["env_steps"] for row in rows} == evaluations
+    assert {row["estimator"] for row in rows} == {"rp", "q"}
+    assert all(row["reference_norm"] > 0.0 for row in rows)
+    assert (tracked / "gradients.png").stat().st_size > 0
+
+
+def test_an_algorithm_without_an_actor_and_a_critic_cannot_be_tracked():
+    with pytest.raises(ConfigError, match="track_gradients: mpc has no actor and critic"):
+        dataclasses.replace(
+            environment_preset("pendulum", "debug"), algorithm="mpc", track_gradients=1
+        )
+
+
+def test_scaled_products_give_the_metrics_of_the_gradients():
+    rng = np.random.default_rng(0)
+    estimates, truth = 1e25 * rng.normal(1.0, 1.0, (2, 40, 3))
+    rows = np.concatenate([estimates, truth]) / 1e25
+    inner = inner_products(rows @ rows.T, float(np.log(1e25)), 40)
+    error = truth.var(axis=0, ddof=1).sum() / len(truth)
+    expected = metrics.inner_products(estimates, truth.mean(axis=0), error)
+    np.testing.assert_allclose(metrics.variance(inner), metrics.variance(expected), rtol=1e-9)
+    np.testing.assert_allclose(
+        metrics.squared_bias(inner), metrics.squared_bias(expected), rtol=1e-6
+    )
