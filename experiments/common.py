@@ -73,6 +73,15 @@ def collect(experiment: str, entries: Sequence[Entry]) -> list[Row]:
     return rows
 
 
+def replace_part(experiment: str, part: str, rows: Iterable[Row]) -> None:
+    """Put new rows of one part of an experiment in the place of its old ones."""
+    raw = results_file(experiment)
+    old = read_rows(raw) if raw.exists() else []
+    new = [{"part": part, **row} for row in rows]
+    raw.unlink(missing_ok=True)
+    append_rows(raw, [row for row in old if row["part"] != part] + new)
+
+
 def panels(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Group rows by environment and learner, as the figures take them."""
     grouped: dict[str, dict[str, list[Row]]] = {}

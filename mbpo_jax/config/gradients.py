@@ -185,9 +185,9 @@ class StudyConfig(Checked):
     """Steps of a trajectory (H)."""
     batch_sizes: tuple[Positive, ...] = (16,)
     """Trajectories of an estimate (B)."""
-    batches: Positive = 128
+    batches: Annotated[int, Ge(2)] = 256
     """Independent estimates (M)."""
-    reference_batches: Positive = 256
+    reference_batches: Annotated[int, Ge(2)] = 256
     """Independent estimates that make the reference where the gradient is not known exactly."""
     reference_batch_size: Positive = 64
     """Trajectories of each."""

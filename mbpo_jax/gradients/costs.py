@@ -154,7 +154,8 @@ def equation_cost(equation: JaxprEqn) -> Cost:
         return Cost(*(max(counts) for counts in zip(*branches, strict=True)))
     if name.startswith("scatter"):
         # Their own little jaxpr says how two numbers are added.
-        return Cost(flops=0 if name in FREE else equation.invars[2].aval.size)
+        _, _, updates = abstract_values(equation.invars)
+        return Cost(flops=0 if name in FREE else updates.size)
     inner = list(called(params))
     if inner:
         once = added(jaxpr_cost(jaxpr) for jaxpr in inner)
@@ -172,12 +173,17 @@ def called(params: dict[str, Any]) -> Iterator[Jaxpr]:
                 yield part
 
 
+def abstract_values(variables: Iterable[Any]) -> list[Any]:
+    """Return the abstract values of a jaxpr's variables: their shapes and types of number."""
+    return [x.aval for x in variables]
+
+
 def flops(equation: JaxprEqn) -> int:
     """Return the floating-point operations of an equation that calls no other."""
-    name, operands = equation.primitive.name, [x.aval for x in equation.invars]
+    name, operands = equation.primitive.name, abstract_values(equation.invars)
     if name in FREE or not any(hasattr(x, "dtype") and is_floating(x) for x in operands):
         return 0
-    results = [x.aval for x in equation.outvars]
+    results = abstract_values(equation.outvars)
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         return 2 * results[0].size * math.prod(operands[0].shape[i] for i in contracted)

@@ -138,27 +138,38 @@ def cost_of(
     return cost(run, jax.random.key(0))
 
 
-def reference_estimator(problem: Problem) -> str:
-    """Return the name of an unbiased estimator, of low variance where that may be."""
-    if problem.smooth:
-        return "rp"
-    return "lr" if problem.critic is None else "lr_value"
+def reference_estimators(problem: Problem) -> list[str]:
+    """Return the names of unbiased estimators that suit a problem, the usual one first."""
+    ratio = "lr" if problem.critic is None else "lr_value"
+    return ["rp", ratio] if problem.smooth else [ratio]
 
 
-def make_reference(
-    problem: Problem, horizon: int, config: StudyConfig, kind: str | None = None
-) -> Reference:
-    """Return the gradient of the return, exactly or by an unbiased estimator.
+def make_reference(problem: Problem, horizon: int, config: StudyConfig) -> Reference:
+    """Return the gradient of the return, exactly or by the unbiased estimator of least variance.
+
+    One whose tails are heavy is passed over where there is another: what its sample shows of its
+    variance is too little.
 
     Args:
       problem: whose gradient it is.
       horizon: H.
       config: how many draws it is made of.
-      kind: estimator to use; None for the exact gradient, or for the one that suits the problem.
     """
-    if kind is None and problem.exact is not None:
+    if problem.exact is not None:
         return Reference("exact", np.asarray(problem.exact(problem.params, horizon))[None])
-    kind = kind or reference_estimator(problem)
+    found = [draws_of(kind, problem, horizon, config) for kind in reference_estimators(problem)]
+
+    def rank(reference: Reference) -> tuple[bool, float]:
+        inner = metrics.inner_products(reference.draws, np.mean(reference.draws, axis=0))
+        if metrics.overflowed(inner):
+            return True, np.inf
+        return metrics.tails(inner).heavy_tailed, reference.error
+
+    return min(found, key=rank)
+
+
+def draws_of(kind: str, problem: Problem, horizon: int, config: StudyConfig) -> Reference:
+    """Return the mean of independent estimates by one estimator as a reference."""
     # Noise of its own: estimates and reference have to be independent.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     sizes = config.reference_batches, config.reference_batch_size
@@ -209,11 +220,10 @@ def at_horizon(
     announce(f"horizon {horizon}: reference")
     reference = make_reference(problem, horizon, config)
     # Both gradients by the same estimator, so that what they share cancels.
-    kind = "lr_value" if true is not None and not true.smooth else reference.kind
-    paired = true and tuple(
-        make_reference(p, horizon, config, "rp" if kind == "exact" else kind).draws
-        for p in (problem, true)
-    )
+    paired = None
+    if true is not None:
+        kind = make_reference(true, horizon, config).kind
+        paired = [draws_of(kind, p, horizon, config).draws for p in (problem, true)]
     for batch_size in config.batch_sizes:
         able = [name for name in names if not lacking(name, problem, horizon, batch_size)]
         rows, first = [], None

@@ -18,9 +18,9 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, replacing, to_plain
 from mbpo_jax.gradients import inspection, trained
+from mbpo_jax.gradients.catalogue import make_problem
 from mbpo_jax.gradients.estimators import ESTIMATORS
 from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.problems import make_problem
 from mbpo_jax.gradients.study import study, suitable
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import save_png

@@ -18,7 +18,7 @@ from mbpo_jax.files import Row
 from mbpo_jax.gradients import metrics, trained
 from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
 from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.study import lacking, named, reference_estimator
+from mbpo_jax.gradients.study import lacking, named, reference_estimators
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.types import Env, PyTree
 
@@ -56,9 +56,8 @@ def measure(
     true = problem = trained.make_true_problem(env, config, agent, points)
     if isinstance(model, EnsembleState):
         problem = trained.make_learned_problem(env, config, agent, model, points)
-    truth = gradients(
-        truth_key, reference_estimator(true), true, config, tracking.reference_batches
-    )
+    kind = reference_estimators(true)[0]
+    truth = gradients(truth_key, kind, true, config, tracking.reference_batches)
 
     def one(name: str) -> Measured:
         # All estimators get the same trajectories.

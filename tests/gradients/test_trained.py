@@ -16,7 +16,7 @@ from mbpo_jax.presets import environment_preset
 
 @pytest.fixture(autouse=True)
 def _double_precision():
-    """Runs are trained in single precision."""
+    """Stay in the precision in which runs are trained."""
     with jax.enable_x64(False):
         yield
 

@@ -1,0 +1,239 @@
+"""Figures of `experiments.gradient_estimators`, one for each part."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import common
+from mbpo_jax.files import Row
+from mbpo_jax.reports.figures import CURVE_STYLES, GREY, figure_style, save_png
+from mbpo_jax.reports.gradients import MARKERS, log_integers, relative, with_legend
+
+Key = Callable[[Row], object]
+
+
+def curves(
+    panel: Axes,
+    rows: Sequence[Row],
+    x: str,
+    y: str = "variance",
+    label: Key = lambda row: row["estimator"],
+    order: Sequence[object] = (),
+) -> None:
+    """Draw a number against another, a curve for each label, with intervals where there are any."""
+    labels = list(dict.fromkeys([*order, *map(label, rows)]))
+    for i, name in enumerate(labels):
+        own = [row for row in rows if label(row) == name and row[y] is not None]
+        color, line = CURVE_STYLES[i]
+        ends = [row.get(f"{y}_interval") or (row[y], row[y]) for row in own]
+        values = np.array([row[y] for row in own])
+        panel.errorbar(
+            [row[x] for row in own],
+            values,
+            np.abs(np.array(ends).reshape(-1, 2).T - values[None]),
+            color=color,
+            linestyle=line,
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=3,
+            capsize=2,
+            elinewidth=0.8,
+            label=str(name),
+        )
+    panel.set_yscale("log")
+
+
+def selected(rows: Sequence[Row], **values: object) -> list[Row]:
+    """Return the rows that have these values."""
+    return [row for row in rows if all(row.get(name) == value for name, value in values.items())]
+
+
+FORMULAS = {"quadratic": "(x - k)²", "exponential": "exp(-k x²)", "cosine": "cos(k x)"}
+
+
+def one_step(rows: Sequence[Row]) -> Figure:
+    """Draw variances against the parameter of three functions."""
+    functions = list(dict.fromkeys(row["function"] for row in rows))
+    figure = Figure(figsize=(8.2, 5.0), layout="constrained")
+    panels = figure.subplots(2, len(functions), sharey="row")
+    for axes, parameter in zip(panels, ("mean", "std"), strict=True):
+        for panel, function in zip(axes, functions, strict=True):
+            own = selected(rows, function=function, parameter=parameter)
+            curves(panel, own, "k", order=("rp", "lr_total", "lr_loo", "mvd"))
+            panel.set_ylim(1e-3, 1e3)
+            panel.set_title(
+                {"quadratic": "(x - k)²", "exponential": "exp(-k x²)"}.get(function, "cos(k x)")
+            )
+            panel.set_xlabel("k")
+        axes[0].set_ylabel(f"Variance of the gradient\nin the {parameter}, one sample")
+    with_legend(figure, panels[0, 0])
+    return figure
+
+
+def linear_quadratic(rows: Sequence[Row]) -> Figure:
+    """Draw variances against the horizon, and the trade-off of value expansion."""
+    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
+    left, *others = figure.subplots(1, 3)
+    table = [row for row in rows if "window" not in row]
+    curves(left, table, "horizon")
+    left.set_xlabel("Horizon H (steps)")
+    left.set_ylabel("Variance of one trajectory's gradient")
+    left.legend(fontsize=7)
+    for panel, error in zip(others, (0.0, 0.3), strict=True):
+        own = selected(rows, estimator="svg_tiled", critic_error=error)
+        windows = [row["window"] for row in own]
+        bias = np.array([(row["gradient"] - row["exact"]) ** 2 for row in own])
+        variance = np.array([row["variance"] for row in own]) / 16
+        panel.bar(windows, bias, color=CURVE_STYLES[1][0], label="bias, squared")
+        panel.bar(windows, variance, bottom=bias, color=CURVE_STYLES[0][0], label="variance")
+        panel.set_title(f"critic off by {error:g} x²", fontsize=9)
+        panel.set_xlabel("Window h (steps)")
+        panel.set_ylabel("Mean squared error of 16 trajectories")
+        panel.set_ylim(0.0, 2.8)
+    others[0].legend()
+    return figure
+
+
+def chaos(rows: Sequence[Row]) -> Figure:
+    """Draw variances against the horizon for every gain of the network."""
+    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
+    panels = figure.subplots(1, 3)
+    single = [row for row in rows if row.get("batch_size") is None]
+    for panel, name, title in zip(
+        panels, ("rp", "lr"), ("pathwise", "likelihood ratio"), strict=False
+    ):
+        own = selected(single, estimator=name)
+        curves(panel, own, "horizon", label=lambda row: f"β = {row['beta']:g}")
+        panel.set_title(title)
+        panel.set_ylabel("Variance of one trajectory's gradient")
+    curves(panels[2], selected(rows, batch_size=1000), "horizon")
+    panels[2].set_title("β = 2.4")
+    panels[2].set_ylabel("Variance of an estimate of 1,000 trajectories")
+    panels[2].legend()
+    for panel in panels:
+        panel.set_xlabel("Horizon H (steps)")
+    panels[0].legend()
+    return figure
+
+
+def fall(rows: Sequence[Row]) -> Figure:
+    """Draw variances of the falling double pendulum against the horizon."""
+    return _two_estimators(rows, "horizon", "Horizon H (steps of 0.05 s)")
+
+
+def stiffness(rows: Sequence[Row]) -> Figure:
+    """Draw variances of pushing against the stiffness."""
+    return _two_estimators(rows, "stiffness", "Stiffness of the contact (N/m)")
+
+
+def _two_estimators(rows: Sequence[Row], x: str, label: str) -> Figure:
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    panel = figure.subplots()
+    curves(panel, rows, x)
+    panel.set_xscale("log")
+    panel.set_xlabel(label)
+    panel.set_ylabel("Variance of one trajectory's gradient")
+    panel.legend()
+    return figure
+
+
+def steps(rows: Sequence[Row]) -> Figure:
+    """Draw variance against the width of a step, and the mean of weighted estimators."""
+    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    exact = [row for row in rows if "batch_size" not in row]
+    curves(left, exact, "width")
+    widths = sorted({row["width"] for row in exact})
+    left.plot(widths, [8.0 / w for w in widths], ":", color=GREY, label="8 / width")
+    left.set_ylabel("Variance of one sample's gradient")
+    weighted = [
+        {**row, "found": row["gradient"] / row["exact"]} for row in selected(rows, batch_size=10)
+    ]
+    curves(right, weighted, "width", "found")
+    right.set_yscale("linear")
+    right.axhline(1.0, color=GREY, linewidth=0.8)
+    right.set_ylabel("Mean of estimates of 10 samples\nover the true gradient")
+    for panel in (left, right):
+        panel.set_xscale("log")
+        panel.set_xlabel("Width of the step")
+        panel.legend()
+    return figure
+
+
+def contact(rows: Sequence[Row]) -> Figure:
+    """Draw the error of weighted estimators under stiff contact."""
+    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+
+    def name(row: Row) -> str:
+        tolerance = row.get("tolerance")
+        return row["estimator"] + (f" {tolerance:g}" if tolerance else "")
+
+    for panel, size in zip(panels, (10, 100), strict=True):
+        own = [row for row in selected(rows, batch_size=size) if row["mean_squared_error"]]
+        labels = [name(row) for row in own]
+        square = np.array([row["reference_norm"] ** 2 for row in own])
+        bias = np.array([max(row["squared_bias"], 0.0) for row in own]) / square
+        variance = np.array([row["variance"] for row in own]) / square
+        panel.barh(labels, bias, color=CURVE_STYLES[1][0], label="bias, squared")
+        panel.barh(labels, variance, left=bias, color=CURVE_STYLES[0][0], label="variance")
+        panel.set_xscale("log")
+        panel.set_title(f"{size} trajectories")
+        panel.set_xlabel("Mean squared error over the gradient's squared norm")
+    panels[0].invert_yaxis()
+    with_legend(figure, panels[0])
+    return figure
+
+
+def trained_run(rows: Sequence[Row]) -> Figure:
+    """Draw variance, and error against the true gradient, of all estimators against the horizon."""
+    learned = [row for row in relative(rows) if "learned" in row["problem"]]
+    kinds = {
+        "likelihood ratios and differences": lambda n: n[:2] == "lr" or n in ("es", "fd", "mvd"),
+        "pathwise and critic": lambda n: n[:2] == "rp" or n[:3] == "svg" or n == "q",
+        "weighted": lambda n: n in ("mix", "aobg", "ddcg", "tp") or n[:3] == "ivw",
+    }
+    errors = [
+        {**row, "error": row["split_total"] / max(row["true_squared_norm"], 1e-12)}
+        for row in learned
+        if row["split_total"] is not None and not row["overflowed"]
+    ]
+    errors = [row for row in errors if row["error"] > 0.0]
+    figure = Figure(figsize=(8.6, 6.6), layout="constrained")
+    panels = figure.subplots(2, 3, sharey="row")
+    for column, (title, belongs) in enumerate(kinds.items()):
+        above, below = panels[:, column]
+        own = [row for row in learned if belongs(row["estimator"])]
+        curves(above, own, "horizon", "relative")
+        curves(below, [row for row in errors if belongs(row["estimator"])], "horizon", "error")
+        above.set_title(title, fontsize=9)
+        above.legend(fontsize=6, ncols=2)
+        for panel in (above, below):
+            log_integers(panel, [row["horizon"] for row in rows], "Horizon H (steps)")
+    panels[0, 0].set_ylabel("Variance of 16 trajectories over the\nsquared norm of the gradient")
+    panels[1, 0].set_ylabel("Mean squared error over the squared\nnorm of the true gradient")
+    return figure
+
+
+DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "one_step": one_step,
+    "linear_quadratic": linear_quadratic,
+    "chaos": chaos,
+    "fall": fall,
+    "stiffness": stiffness,
+    "steps": steps,
+    "contact": contact,
+    "run_pendulum": trained_run,
+    "run_inverted_pendulum": trained_run,
+}
+
+
+def draw_all(rows: Sequence[Row]) -> None:
+    """Draw every part that has rows."""
+    for part, draw in DRAW.items():
+        own = selected(rows, part=part)
+        if own:
+            with figure_style():
+                figure = draw(own)
+            save_png(common.RESULTS / f"gradient_estimators_{part}.png", figure)

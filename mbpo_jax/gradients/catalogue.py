@@ -1,0 +1,66 @@
+"""Every problem by the name that the user writes, with its settings."""
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.gradients import problems, systems
+from mbpo_jax.gradients.problem import Problem
+
+
+class Entry(NamedTuple):
+    """A problem that can be made.
+
+    Attributes:
+      summary: what it is, in a line.
+      make: takes its settings, all of them numbers with defaults, by name.
+    """
+
+    summary: str
+    make: Callable[..., Problem]
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Return the settings and their defaults."""
+        return {p.name: p.default for p in inspect.signature(self.make).parameters.values()}
+
+
+PROBLEMS: dict[str, Entry] = {
+    "quadratic": Entry("one step, the square of a normal variable", problems.make_quadratic),
+    "cosine": Entry("one step, as good as chaotic at high frequency", problems.make_cosine),
+    "heaviside": Entry("one step, as steep as its width is small", problems.make_heaviside),
+    "lq": Entry("a scalar linear system with quadratic costs", problems.make_scalar_lq),
+    "lq_noisy": Entry("the same with a noisy system", problems.make_noisy_scalar_lq),
+    "lq_3d": Entry("a noisy linear system of 3 states and 2 controls", problems.make_lq_3d),
+    "chaotic_rnn": Entry(
+        "two neurons, chaotic from a gain beta of about 3", problems.make_chaotic_rnn
+    ),
+    "pendulum": Entry("swing-up under a small network", systems.make_pendulum),
+    "cartpole": Entry("swing-up of a pole on a cart, under a network", systems.make_cartpole),
+    "double_pendulum": Entry("swing-up of two links under a network", systems.make_double_pendulum),
+    "double_pendulum_fall": Entry(
+        "chaotic fall of two links from a random state", systems.make_double_pendulum_fall
+    ),
+    "pushing": Entry("a block pushed through a stiff spring", systems.make_pushing),
+}
+
+
+def make_problem(name: str, **settings: float) -> Problem:
+    """Build a problem.
+
+    Args:
+      name: one of `PROBLEMS`.
+      **settings: those that are not to have their defaults.
+
+    Raises:
+      ConfigError: if there is no such problem, or it has no such setting.
+    """
+    if name not in PROBLEMS:
+        raise ConfigError(f"problem: {name!r} is unknown; {suggestion(name, PROBLEMS)}")
+    entry = PROBLEMS[name]
+    known = entry.settings
+    advice = f"its settings are {', '.join(known)}" if known else "it has no settings"
+    if unknown := [setting for setting in settings if setting not in known]:
+        raise ConfigError(*(f"{u}: {name} has no such setting; {advice}" for u in unknown))
+    return entry.make(**settings)
