@@ -57,10 +57,13 @@ def make_problem(name: str, **settings: float) -> Problem:
       ConfigError: if there is no such problem, or it has no such setting.
     """
     if name not in PROBLEMS:
-        raise ConfigError(f"problem: {name!r} is unknown; {suggestion(name, PROBLEMS)}")
+        raise ConfigError(f"no problem is called {name!r}; {suggestion(name, PROBLEMS)}")
     entry = PROBLEMS[name]
-    known = entry.settings
-    advice = f"its settings are {', '.join(known)}" if known else "it has no settings"
-    if unknown := [setting for setting in settings if setting not in known]:
-        raise ConfigError(*(f"{u}: {name} has no such setting; {advice}" for u in unknown))
+    unknown = [setting for setting in settings if setting not in entry.settings]
+    if unknown and not entry.settings:
+        raise ConfigError(f"{name} has no settings; leave out {', '.join(unknown)}")
+    if unknown:
+        raise ConfigError(
+            *(f"{name} has no setting {u!r}; {suggestion(u, entry.settings)}" for u in unknown)
+        )
     return entry.make(**settings)

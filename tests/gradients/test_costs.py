@@ -85,7 +85,8 @@ def counted_and_plain(name: str, problem: Problem) -> tuple[jax.Array, jax.Array
     return both[0](noise), both[1](noise)
 
 
-WAYS = "lr es mvd lr_state rp rp_truncated rp_clipped svg svg_tiled ddcg tp ivw_h".split()
+WAYS = ["lr", "es", "mvd", "lr_state", "rp", "rp_truncated", "rp_clipped", "svg", "svg_tiled"]
+WAYS += ["ddcg", "tp", "ivw_h"]
 """Those that call or differentiate the model in a way of their own; others are made of them."""
 
 
