@@ -157,7 +157,7 @@ def linear_quadratic() -> Iterator[Row]:
     assert problem.critic is not None
     assert problem.exact is not None
     total = functools.partial(likelihood_ratio.total_return, problem)
-    for horizon in range(1, 8):
+    for horizon in range(1, 9):
         critic = problem.critic(params, horizon)
         noise, weights = hermite_noise(problem, horizon)
         expected = critic.value(jnp.asarray(0), problem.start(jax.random.key(0)))
@@ -185,7 +185,7 @@ def linear_quadratic() -> Iterator[Row]:
                 "exact": exact,
                 "variance": variance[0],
             }
-    yield from expansion_rows(7)
+    yield from expansion_rows(8)
 
 
 def expansion_rows(horizon: int) -> Iterator[Row]:

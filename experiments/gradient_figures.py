@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments import common
 from mbpo_jax.files import Row
-from mbpo_jax.reports.figures import CURVE_STYLES, GREY, figure_style, save_png
+from mbpo_jax.reports.figures import BLUE, CURVE_STYLES, GREY, figure_style, save_png
 from mbpo_jax.reports.gradients import MARKERS, log_integers, relative, with_legend
 
 Key = Callable[[Row], object]
@@ -90,7 +90,7 @@ def linear_quadratic(rows: Sequence[Row]) -> Figure:
         panel.set_title(f"critic off by {error:g} x²", fontsize=9)
         panel.set_xlabel("Window h (steps)")
         panel.set_ylabel("Mean squared error of 16 trajectories")
-        panel.set_ylim(0.0, 2.8)
+        panel.set_ylim(0.0, 3.0)
     others[0].legend()
     return figure
 
@@ -171,18 +171,24 @@ def contact(rows: Sequence[Row]) -> Figure:
         return row["estimator"] + (f" {tolerance:g}" if tolerance else "")
 
     for panel, size in zip(panels, (10, 100), strict=True):
-        own = [row for row in selected(rows, batch_size=size) if row["mean_squared_error"]]
+        own = selected(rows, batch_size=size)
         labels = [name(row) for row in own]
-        square = np.array([row["reference_norm"] ** 2 for row in own])
-        bias = np.array([max(row["squared_bias"], 0.0) for row in own]) / square
-        variance = np.array([row["variance"] for row in own]) / square
-        panel.barh(labels, bias, color=CURVE_STYLES[1][0], label="bias, squared")
-        panel.barh(labels, variance, left=bias, color=CURVE_STYLES[0][0], label="variance")
         panel.set_xscale("log")
+        for place, row in enumerate(own):
+            square = row["reference_norm"] ** 2
+            if row["mean_squared_error"] is None:
+                across = panel.get_yaxis_transform()
+                panel.text(0.02, place, "heavy tails", color=GREY, va="center", transform=across)
+                continue
+            value = row["mean_squared_error"] / square
+            low, high = (end / square for end in row["mean_squared_error_interval"])
+            panel.errorbar(
+                value, place, xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=2
+            )
+        panel.set_yticks(range(len(own)), labels)
         panel.set_title(f"{size} trajectories")
-        panel.set_xlabel("Mean squared error over the gradient's squared norm")
+        panel.set_xlabel("Mean squared error over the\ngradient's squared norm")
     panels[0].invert_yaxis()
-    with_legend(figure, panels[0])
     return figure
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mbpo_jax.config import ESTIMATOR_SUMMARIES, EstimatorConfig, StudyConfig
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.gradients.catalogue import PROBLEMS, make_problem
+from mbpo_jax.gradients.catalogue import make_problem
 from mbpo_jax.gradients.estimators import ESTIMATORS
 from mbpo_jax.gradients.inspection import source_rows, stability_rows, step_rows
 from mbpo_jax.gradients.study import equal_budget, make_reference, study, suitable
@@ -99,8 +99,8 @@ def test_unknown_problems_and_settings_are_answered_with_the_nearest():
         make_problem("pendulum", beta=1.0)
 
 
-@pytest.mark.parametrize("name", sorted(PROBLEMS))
-def test_every_problem_can_be_studied(name):
+@pytest.mark.parametrize("name", ["heaviside", "lq_3d", "double_pendulum", "pushing"])
+def test_problems_of_all_kinds_can_be_studied(name):
     rows = study(
         make_problem(name),
         config(estimators=("rp", "lr"), horizons=(1,), batch_sizes=(4,), batches=32),
