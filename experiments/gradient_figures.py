@@ -214,9 +214,11 @@ def trained_run(rows: Sequence[Row]) -> Figure:
         curves(above, own, "horizon", "relative")
         curves(below, [row for row in errors if belongs(row["estimator"])], "horizon", "error")
         above.set_title(title, fontsize=9)
-        above.legend(fontsize=6, ncols=2)
+        above.legend(fontsize=6, ncols=2, loc="lower left")
         for panel in (above, below):
             log_integers(panel, [row["horizon"] for row in rows], "Horizon H (steps)")
+    bottom, _ = panels[0, 0].get_ylim()
+    panels[0, 0].set_ylim(bottom=1e-4 * bottom)  # room for the legends
     panels[0, 0].set_ylabel("Variance of 16 trajectories over the\nsquared norm of the gradient")
     panels[1, 0].set_ylabel("Mean squared error over the squared\nnorm of the true gradient")
     return figure
