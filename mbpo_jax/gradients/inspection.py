@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.files import Row
+from mbpo_jax.gradients import propagation
 from mbpo_jax.gradients.decomposition import by_action_time, variance_by_source
 from mbpo_jax.gradients.estimators import (
     OVER_BATCHES,
@@ -14,9 +16,9 @@ from mbpo_jax.gradients.estimators import (
     estimate_batches,
 )
 from mbpo_jax.gradients.metrics import between
-from mbpo_jax.gradients.problem import Problem, draw
+from mbpo_jax.gradients.problem import Problem, draw, roll_out, total
 from mbpo_jax.gradients.stability import stability
-from mbpo_jax.gradients.study import compiled, lacking
+from mbpo_jax.gradients.study import compiled, lacking, make_reference
 from mbpo_jax.trees import coordinates
 
 MOST_NUMBERS = 200_000
@@ -24,7 +26,9 @@ MOST_NUMBERS = 200_000
 MOST_COORDINATES = 64
 """Of a state whose Jacobians are made."""
 TRAJECTORIES = 256
-"""Over which Jacobians are averaged."""
+"""Over which Jacobians and returns are averaged."""
+SLICE_POINTS = 21
+"""Along the gradient."""
 
 
 def step_rows(
@@ -103,6 +107,86 @@ def source_rows(
                 "total": total,
             }
             for source, share in shares.items()
+        ]
+    return rows
+
+
+def weight_rows(
+    names: Sequence[str], problem: Problem, horizon: int, batch_size: int, config: StudyConfig
+) -> list[Row]:
+    """Return the weight of the likelihood ratio at every step, for those that weigh steps.
+
+    The mean over batches, and its 5 % and 95 % quantiles; `ivw_h` also over components of the
+    action, of the weights for the policy's mean.
+    """
+    ways = {
+        "tp": lambda noise: propagation.propagated(problem.params, problem, noise)[1],
+        "ivw_h": lambda noise: jnp.mean(
+            propagation.weighted_by_action(problem.params, problem, noise)[1].mean, axis=-1
+        ),
+    }
+    rows = []
+    for name in [name for name in ways if name in names and batch_size >= 2]:
+        noise = draw_batches(
+            jax.random.key(config.seed), name, problem, horizon, config.batches, batch_size
+        )
+        weights = np.asarray(jax.jit(lambda n, way=ways[name]: jax.lax.map(way, n))(noise))
+        for step in range(horizon):
+            low, high = np.quantile(weights[:, step], (0.05, 0.95))
+            rows.append(
+                {
+                    "problem": problem.name,
+                    "estimator": name,
+                    "horizon": horizon,
+                    "batch_size": batch_size,
+                    "step": step,
+                    "weight": float(np.mean(weights[:, step])),
+                    "weight_5": float(low),
+                    "weight_95": float(high),
+                }
+            )
+    return rows
+
+
+def slice_rows(
+    problem: Problem, true: Problem | None, horizon: int, config: StudyConfig
+) -> list[Row]:
+    """Return the return along the gradient, in the model and in the true system.
+
+    The parameters go along the reference gradient, up to a tenth of their own length to either
+    side. All points have the same noise; the errors are those of the mean return.
+    """
+    direction = np.mean(make_reference(problem, horizon, config).draws, axis=0)
+    size = np.linalg.norm(direction)
+    if not np.isfinite(size) or size == 0.0:
+        return []
+    params = np.asarray(problem.params, np.float64)
+    reach = 0.1 * max(float(np.linalg.norm(params)), 1.0)
+    distances = np.linspace(-reach, reach, SLICE_POINTS)
+    points = jnp.asarray(params + distances[:, None] * direction / size, problem.params.dtype)
+    rows = []
+    for system in filter(None, (problem, true)):
+        keys = jax.random.split(jax.random.key(config.seed), TRAJECTORIES)
+
+        @jax.jit
+        def returns(points, keys, system=system) -> jax.Array:
+            noise = jax.vmap(lambda key: draw(key, system, horizon))(keys)
+
+            def at(params: jax.Array) -> jax.Array:
+                return jax.vmap(lambda n: total(system, roll_out(params, system, n)))(noise)
+
+            return jax.lax.map(at, points)
+
+        found = np.asarray(returns(points, keys), np.float64)
+        rows += [
+            {
+                "problem": system.name,
+                "horizon": horizon,
+                "distance": float(distance),
+                "return": float(np.mean(row)),
+                "return_error": float(np.std(row, ddof=1) / np.sqrt(len(row))),
+            }
+            for distance, row in zip(distances, found, strict=True)
         ]
     return rows
 

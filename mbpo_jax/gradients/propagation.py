@@ -59,6 +59,13 @@ def made_by_batch(
 def total_propagation(
     params: jax.Array, problem: Problem, noise: Noise, weight: float | None = None
 ) -> jax.Array:
+    """Return the gradient `[P]` of total propagation; see `propagated`."""
+    return propagated(params, problem, noise, weight)[0]
+
+
+def propagated(
+    params: jax.Array, problem: Problem, noise: Noise, weight: float | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Return the gradient `[P]` of total propagation (Parmas et al. 2018, arXiv:1902.01240).
 
     Going back in time, both gradients are passed on from each action, weighted by the variance over
@@ -70,6 +77,9 @@ def total_propagation(
       problem: what the policy acts in.
       noise: `[B]`.
       weight: of the likelihood ratio; by variance if None.
+
+    Returns:
+      The gradient, and the weights `[H]` of the likelihood ratio at each step.
     """
     made, advantage = made_by_batch(params, problem, noise)
     horizon = advantage.shape[1]
@@ -102,13 +112,13 @@ def total_propagation(
         direct, ratio, path = jax.vmap(pull, in_axes=(None, 0, 0))(time, rows, following)
         k = ratio_weight(ratio[0], path[0], (0,)) if weight is None else weight
         added, passed = jax.tree.map(lambda a, b: k * a + (1.0 - k) * b, ratio, path)
-        return direct + passed, jnp.mean(added, axis=0)
+        return direct + passed, (jnp.mean(added, axis=0), jnp.asarray(k))
 
     rows = before_end_of_batch(made.state), made.raw, noise.action, noise.outcome, advantage
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)
     ends = jax.vmap(lambda state: end(last(state)))(made.state)
-    _, added = jax.lax.scan(back, ends, (jnp.arange(horizon), by_time), reverse=True)
-    return jnp.sum(added, axis=0)
+    _, (added, k) = jax.lax.scan(back, ends, (jnp.arange(horizon), by_time), reverse=True)
+    return jnp.sum(added, axis=0), k
 
 
 def before_end_of_batch(states: PyTree) -> PyTree:
@@ -136,10 +146,21 @@ def blend(k: jax.Array, ratio: jax.Array, path: jax.Array) -> jax.Array:
 
 
 def weighted_actions(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
+    """Return the gradient `[P]` of IVW-H; see `weighted_by_action`."""
+    return weighted_by_action(params, problem, noise)[0]
+
+
+def weighted_by_action(
+    params: jax.Array, problem: Problem, noise: Noise
+) -> tuple[jax.Array, Gaussian]:
     """Return the gradient `[P]` whose weights belong to steps and components of the action.
 
     IVW-H (arXiv:2604.18161): variances over the batch of what both gradients pass to the policy's
     mean and standard deviation; the weighted sum is passed on to the parameters.
+
+    Returns:
+      The gradient, and the weights `[H, A]` of the likelihood ratio, for mean and for standard
+      deviation.
     """
     made, advantage = made_by_batch(params, problem, noise)
 
@@ -152,5 +173,6 @@ def weighted_actions(params: jax.Array, problem: Problem, noise: Noise) -> jax.A
     law, pull_law = jax.vjp(law_of, params)
     ratio = passed_by_ratio(advantage, noise.action, law.std)
     path = passed_by_path(slopes, noise.action)
-    mixed = jax.tree.map(lambda a, b: blend(ratio_weight(a, b, ()), a, b), ratio, path)
-    return pull_law(mixed)[0] / advantage.shape[0]
+    weights = jax.tree.map(lambda a, b: ratio_weight(a, b, ()), ratio, path)
+    mixed = jax.tree.map(blend, weights, ratio, path)
+    return pull_law(mixed)[0] / advantage.shape[0], weights

@@ -117,7 +117,7 @@ def compiled(
 
 def timed(function: Callable[[jax.Array], jax.Array], key: jax.Array) -> tuple[np.ndarray, float]:
     """Return what a compiled function returns, and the seconds it takes."""
-    seconds = []
+    found, seconds = np.zeros(0), []
     while len(seconds) < REPEATS and sum(seconds) < MOST_SECONDS:
         began = time.perf_counter()
         found = np.asarray(function(key))
@@ -279,8 +279,8 @@ def compared(
 def against_first(estimates: np.ndarray, first: np.ndarray, config: StudyConfig) -> Row:
     """Return how much more the estimates vary than those of the first estimator of the list."""
     nothing = np.zeros(estimates.shape[1])
-    pair = (metrics.inner_products(x, nothing) for x in (estimates, first))
-    ratio = metrics.log_variance_ratio(*pair, config.resamples, config.seed)
+    own, other = (metrics.inner_products(x, nothing) for x in (estimates, first))
+    ratio = metrics.log_variance_ratio(own, other, config.resamples, config.seed)
     return {
         "log10_variance_ratio": ratio and ratio[0],
         "log10_variance_ratio_interval": ratio and list(ratio[1:]),

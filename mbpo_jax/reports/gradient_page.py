@@ -11,6 +11,19 @@ from matplotlib.figure import Figure
 from mbpo_jax.files import Row, replacing
 from mbpo_jax.gradients.estimators import Estimator
 from mbpo_jax.reports.figures import figure_style
+from mbpo_jax.reports.gradient_details import (
+    slice_figure,
+    source_figure,
+    stability_figure,
+    step_figure,
+    weight_figure,
+)
+from mbpo_jax.reports.gradients import (
+    cosine_figure,
+    efficiency_figure,
+    split_figure,
+    variance_figure,
+)
 
 Notes = Mapping[str, tuple[Estimator, str, str]]
 """Every estimator with its summary and its source, by name."""
@@ -37,9 +50,46 @@ CAPTIONS = {
     "split": "What the error against the true system is made of.",
     "steps": "Which step's action the gradient comes from, and which its noise.",
     "sources": "How much of the variance is due to each source of noise alone.",
+    "weights": "Weight of the likelihood ratio at each step, mean and 90 % of batches.",
+    "slice": "Return along the gradient, up to a tenth of the parameters' length to either side, "
+    "with 95 % intervals of the mean.",
     "stability": "Jacobians of the closed loop. The pathwise variance grows as the second moment "
     "of their product, twice the second-moment exponent per step.",
 }
+
+
+def study_figures(
+    rows: Sequence[Row],
+    steps: Sequence[Row] = (),
+    sources: Sequence[Row] = (),
+    stability: Sequence[Row] = (),
+    weights: Sequence[Row] = (),
+    slices: Sequence[Row] = (),
+) -> Mapping[str, Figure]:
+    """Return all figures that the rows of a study make, by name."""
+    batch_sizes = sorted({row["batch_size"] for row in rows})
+    longest = max(row["horizon"] for row in rows)
+    largest = [row for row in rows if row["batch_size"] == batch_sizes[-1]]
+    at_end = [row for row in rows if row["horizon"] == longest]
+    figures = {
+        "variance": variance_figure(largest, stability),
+        "efficiency": efficiency_figure([r for r in at_end if r in largest]),
+    }
+    if len(batch_sizes) > 1:
+        figures["cosine"] = cosine_figure(at_end)
+    if "split_total" in rows[0]:
+        figures["split"] = split_figure(largest)
+    if steps:
+        figures["steps"] = step_figure(steps)
+    if sources:
+        figures["sources"] = source_figure(sources)
+    if stability:
+        figures["stability"] = stability_figure(stability)
+    if weights:
+        figures["weights"] = weight_figure(weights)
+    if slices:
+        figures["slice"] = slice_figure(slices)
+    return figures
 
 
 def write_page(

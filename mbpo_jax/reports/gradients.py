@@ -4,7 +4,7 @@ Each is built by one function from tidy rows, and says on its axes what is drawn
 estimator has the same colour, line and marker in all of them. Intervals are at 95 %.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,9 +15,7 @@ from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import (
     BLUE,
     CURVE_STYLES,
-    GREEN,
     GREY,
-    ORANGE,
     SKY,
     VERMILLION,
     figure_style,
@@ -93,14 +91,11 @@ def relative(rows: Sequence[Row]) -> list[Row]:
     """Return rows whose variance and its interval are divided by the reference's squared norm."""
 
     def one(row: Row) -> Row:
-        square = row["reference_norm"] ** 2 or None
-        ends = row["variance_interval"]
-        known = square is not None and row["variance"] is not None
-        return {
-            **row,
-            "relative": row["variance"] / square if known else None,
-            "relative_interval": [x and x / square for x in ends] if known and ends else None,
-        }
+        square, ends = row["reference_norm"] ** 2, row["variance_interval"]
+        if square == 0.0 or row["variance"] is None:
+            return {**row, "relative": None, "relative_interval": None}
+        interval = [x and x / square for x in ends] if ends else None
+        return {**row, "relative": row["variance"] / square, "relative_interval": interval}
 
     return [one(row) for row in rows]
 
@@ -202,104 +197,6 @@ def efficiency_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def step_figure(rows: Sequence[Row]) -> Figure:
-    """Draw how large the gradient by each step's action is, and how much it varies.
-
-    Args:
-      rows: with `estimator`, `step`, `squared_mean` and `variance`, at one horizon.
-    """
-    groups = by_estimator(rows)
-    drawn = {
-        "Squared norm of the mean": "squared_mean",
-        "Variance": "variance",
-    }
-    with figure_style():
-        figure = Figure(figsize=(7.5, 1.4 + 0.28 * len(groups)), layout="constrained")
-        for panel, (title, field) in zip(
-            figure.subplots(1, 2, sharey=True), drawn.items(), strict=True
-        ):
-            values = np.array([[row[field] or np.nan for row in own] for own in groups.values()])
-            logs = np.log10(np.maximum(values, np.finfo(float).tiny))
-            image = panel.imshow(np.where(values > 0, logs, np.nan), aspect="auto", cmap="cividis")
-            panel.set_yticks(range(len(groups)), list(groups))
-            panel.set_xlabel("Step of the action (t)")
-            panel.set_title(title)
-            panel.grid(False)
-            figure.colorbar(image, ax=panel, label="log10, squared units of the gradient")
-    return figure
-
-
-SOURCES = {
-    "start": (BLUE, "start state"),
-    "member": (ORANGE, "ensemble member"),
-    "action": (SKY, "noise of the policy"),
-    "outcome": (GREEN, "noise of the system"),
-    "own": (VERMILLION, "the estimator's own draws"),
-    "interaction": (GREY, "two or more together"),
-}
-
-
-def source_figure(rows: Sequence[Row]) -> Figure:
-    """Draw the share of each source in the variance of every estimator.
-
-    Args:
-      rows: with `estimator`, `source`, `variance` and `total`. Shares below 0, which chance makes,
-        are drawn as 0.
-    """
-    groups = by_estimator(rows)
-    with figure_style():
-        figure = Figure(figsize=(6.5, 1.3 + 0.28 * len(groups)), layout="constrained")
-        panel = figure.subplots()
-        left = np.zeros(len(groups))
-        for source, (color, label) in SOURCES.items():
-            shares = np.array(
-                [
-                    sum(max(r["variance"], 0.0) / r["total"] for r in own if r["source"] == source)
-                    for own in groups.values()
-                ]
-            )
-            if shares.any():
-                panel.barh(range(len(groups)), shares, left=left, color=color, label=label)
-            left += shares
-        panel.set_yticks(range(len(groups)), list(groups))
-        panel.invert_yaxis()
-        panel.set_xlabel("Share in the variance of an estimate")
-        panel.set_title(f"{rows[0]['problem']}: where the variance comes from")
-        with_legend(figure, panel, columns=3)
-    return figure
-
-
-def stability_figure(rows: Sequence[Row]) -> Figure:
-    """Draw the closed loop's singular values and its Lyapunov exponents against time.
-
-    Args:
-      rows: with `problem`, `horizon`, `largest`, `smallest`, `mean_exponent`, `moment_exponent`.
-    """
-    horizons = [row["horizon"] for row in rows]
-    with figure_style():
-        figure = Figure(figsize=(7.5, 3.2), layout="constrained")
-        values, exponents = figure.subplots(1, 2)
-        values.plot(horizons, [r["largest"] for r in rows], "-", color=BLUE, label="largest")
-        values.plot(
-            horizons, [r["smallest"] for r in rows], "--", color=VERMILLION, label="smallest"
-        )
-        values.set_yscale("log")
-        values.set_ylabel("Singular value of a step's Jacobian\n(median over trajectories)")
-        exponents.plot(
-            horizons, [r["moment_exponent"] for r in rows], "-", color=BLUE, label="second moment"
-        )
-        exponents.plot(
-            horizons, [r["mean_exponent"] for r in rows], "--", color=VERMILLION, label="mean"
-        )
-        exponents.axhline(0.0, color=GREY, linewidth=0.8)
-        exponents.set_ylabel("Lyapunov exponent (nats per step)")
-        for panel in (values, exponents):
-            panel.set_xlabel("Step (t)")
-            panel.legend()
-        figure.suptitle(f"{rows[0]['problem']}: the closed loop", x=0.01, ha="left")
-    return figure
-
-
 PARTS = {
     "split_model_bias": (VERMILLION, "model bias, squared"),
     "split_estimator_bias": (SKY, "estimator bias, squared"),
@@ -340,31 +237,3 @@ def split_figure(rows: Sequence[Row]) -> Figure:
         )
         with_legend(figure, panels[0], columns=2)
     return figure
-
-
-def study_figures(
-    rows: Sequence[Row],
-    steps: Sequence[Row] = (),
-    sources: Sequence[Row] = (),
-    stability: Sequence[Row] = (),
-) -> Mapping[str, Figure]:
-    """Return all figures that the rows of a study make, by name."""
-    batch_sizes = sorted({row["batch_size"] for row in rows})
-    longest = max(row["horizon"] for row in rows)
-    largest = [row for row in rows if row["batch_size"] == batch_sizes[-1]]
-    at_end = [row for row in rows if row["horizon"] == longest]
-    figures = {
-        "variance": variance_figure(largest, stability),
-        "efficiency": efficiency_figure([r for r in at_end if r in largest]),
-    }
-    if len(batch_sizes) > 1:
-        figures["cosine"] = cosine_figure(at_end)
-    if "split_total" in rows[0]:
-        figures["split"] = split_figure(largest)
-    if steps:
-        figures["steps"] = step_figure(steps)
-    if sources:
-        figures["sources"] = source_figure(sources)
-    if stability:
-        figures["stability"] = stability_figure(stability)
-    return figures

@@ -25,7 +25,8 @@ def tracking_figure(rows: Sequence[Row], title: str) -> Figure:
     styles = estimator_styles(rows)
     with figure_style():
         figure = Figure(figsize=(8.0, 3.6), layout="constrained")
-        for panel, (label, value) in zip(figure.subplots(1, 2), drawn.items(), strict=True):
+        panels = figure.subplots(1, 2)
+        for panel, (label, value) in zip(panels, drawn.items(), strict=True):
             for name, own in by_estimator(rows).items():
                 points: dict[int, list[float]] = {}
                 for row in own:
@@ -47,9 +48,9 @@ def tracking_figure(rows: Sequence[Row], title: str) -> Figure:
             panel.set_ylabel(label)
             panel.set_xlabel("Environment steps")
             panel.xaxis.set_major_formatter(THOUSANDS)
-        panel.set_yscale("symlog", linthresh=0.1)
+        panels[1].set_yscale("symlog", linthresh=0.1)
         figure.suptitle(f"{title}: gradients at H = {rows[0]['horizon']}", x=0.01, ha="left")
-        with_legend(figure, panel)
+        with_legend(figure, panels[1])
     return figure
 
 

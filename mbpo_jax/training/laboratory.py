@@ -24,8 +24,7 @@ from mbpo_jax.gradients.problem import Problem
 from mbpo_jax.gradients.study import study, suitable
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import save_png
-from mbpo_jax.reports.gradient_page import remark, table_of, write_page
-from mbpo_jax.reports.gradients import study_figures
+from mbpo_jax.reports.gradient_page import remark, study_figures, table_of, write_page
 from mbpo_jax.training import devices, playback, run_directory
 from mbpo_jax.training.loop import TrainState
 
@@ -41,12 +40,16 @@ class Findings(NamedTuple):
       steps: one for each estimator and step, at the longest horizon.
       sources: one for each estimator and source of noise, at the longest horizon.
       stability: one for each horizon up to the longest.
+      weights: of the likelihood ratio, one for each step, of estimators that weigh steps.
+      slices: returns along the gradient, at the longest horizon.
     """
 
     estimates: list[Row]
     steps: list[Row]
     sources: list[Row]
     stability: list[Row]
+    weights: list[Row]
+    slices: list[Row]
 
 
 def examine(
@@ -78,6 +81,8 @@ def examine(
         inspection.step_rows(*where),
         inspection.source_rows(*where),
         inspection.stability_rows(problem, longest, config),
+        inspection.weight_rows(names, problem, longest, max(config.batch_sizes), config),
+        inspection.slice_rows(problem, true, longest, config),
     )
 
 

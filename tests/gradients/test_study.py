@@ -8,7 +8,13 @@ from mbpo_jax.config import ESTIMATOR_SUMMARIES, EstimatorConfig, StudyConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.gradients.catalogue import make_problem
 from mbpo_jax.gradients.estimators import ESTIMATORS
-from mbpo_jax.gradients.inspection import source_rows, stability_rows, step_rows
+from mbpo_jax.gradients.inspection import (
+    slice_rows,
+    source_rows,
+    stability_rows,
+    step_rows,
+    weight_rows,
+)
 from mbpo_jax.gradients.study import equal_budget, make_reference, study, suitable
 
 SMALL = {"batches": 64, "reference_batches": 32, "reference_batch_size": 32, "resamples": 200}
@@ -148,3 +154,21 @@ def test_cheap_estimators_are_averaged_over_more_batches_at_equal_cost():
     )
     np.testing.assert_allclose([r["error_at_equal_flops"] for r in rows[:2]], [1.0, 1.5])
     assert rows[2]["error_at_equal_flops"] is None
+
+
+def test_the_weights_of_steps_lie_between_either_gradient():
+    rows = weight_rows(["rp", "tp", "ivw_h"], make_problem("lq"), 3, 8, config())
+    assert [row["estimator"] for row in rows] == ["tp"] * 3 + ["ivw_h"] * 3
+    assert all(0.0 < row["weight_5"] <= row["weight"] <= row["weight_95"] < 1.0 for row in rows)
+    # At the last step the path has no noise but that of one action.
+    assert rows[2]["weight"] < 0.5
+
+
+def test_the_return_rises_along_its_gradient_with_the_slope_of_its_norm():
+    problem = make_problem("lq")
+    rows = slice_rows(problem, None, 3, config())
+    assert problem.exact is not None
+    x, y = (np.array([row[name] for row in rows]) for name in ("distance", "return"))
+    slope = np.polyfit(x, y, 2)[1]
+    norm = float(np.linalg.norm(problem.exact(problem.params, 3)))
+    assert abs(slope - norm) < 4.0 * np.sqrt(2.87328 / 256)

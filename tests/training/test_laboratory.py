@@ -43,7 +43,9 @@ def test_a_study_writes_rows_figures_and_one_page():
     page = (out / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
     figures = {path.stem for path in out.glob("*.png")}
-    assert figures == {"variance", "efficiency", "cosine", "steps", "sources", "stability"}
+    assert figures == {
+        *("variance", "efficiency", "cosine", "steps", "sources", "stability", "slice")
+    }
     assert page.count("data:image/png;base64") == len(figures)
     assert "H = 2, B = 8: rp has the least mean squared error" in done.stdout
 
