@@ -222,7 +222,7 @@ def _bias(row: Row, share: Callable[[float | None], str]) -> str:
     """Return the squared bias, or what it is below if it cannot be told from 0."""
     ends = row["squared_bias_interval"]
     if ends and ends[0] <= 0.0:
-        return f"< {share(max(ends[1], 0.0))}"
+        return f"< {share(ends[1])}" if ends[1] > 0.0 else "0"
     return share(row["squared_bias"])
 
 

@@ -148,8 +148,20 @@ def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> Ru
 
 
 def conclusions(rows: Sequence[Row]) -> list[str]:
-    """Say in a sentence per horizon and batch size which estimator has the least error."""
+    """Say in a sentence per horizon and batch size which estimator has the least error.
+
+    And where the reference is too noisy for a bias, or for numbers relative to it.
+    """
     lines = []
+    for horizon in dict.fromkeys(row["horizon"] for row in rows):
+        row = next(row for row in rows if row["horizon"] == horizon)
+        norm, error = row["reference_norm"], row["reference_error"]
+        if norm**2 < 10.0 * error**2:
+            lines.append(
+                f"H = {horizon}: the reference ({row['reference']}) has the norm {norm:.3g} and an "
+                f"error of {error:.3g}, so biases and relative numbers are rough; raise "
+                "--reference-batches"
+            )
     for horizon, size in dict.fromkeys((r["horizon"], r["batch_size"]) for r in rows):
         own = [r for r in rows if (r["horizon"], r["batch_size"]) == (horizon, size)]
         known = [r for r in own if r["error_at_equal_flops"] is not None]
