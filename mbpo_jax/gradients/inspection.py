@@ -17,9 +17,8 @@ from mbpo_jax.gradients.estimators import (
 )
 from mbpo_jax.gradients.metrics import between
 from mbpo_jax.gradients.problem import Problem, draw, roll_out, total
-from mbpo_jax.gradients.stability import stability
+from mbpo_jax.gradients.stability import moving_coordinates, stability
 from mbpo_jax.gradients.study import compiled, lacking, make_reference
-from mbpo_jax.trees import coordinates
 
 MOST_NUMBERS = 200_000
 """Steps times parameters that are told apart."""
@@ -195,7 +194,11 @@ def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[
     """Return how small changes grow along trajectories, for every horizon up to the longest."""
     keys = jax.random.split(jax.random.key(config.seed), TRAJECTORIES)
     noise = jax.vmap(lambda key: draw(key, problem, horizon))(keys)
-    state = jax.eval_shape(lambda key: coordinates(problem.start(key))[0], jax.random.key(0))
+    if problem.moving == ():
+        return []
+    state = jax.eval_shape(
+        lambda key: moving_coordinates(problem, problem.start(key))[0], jax.random.key(0)
+    )
     if state.size == 0 or state.size > MOST_COORDINATES:
         return []
     found = jax.jit(lambda noise: stability(problem.params, problem, noise))(noise)

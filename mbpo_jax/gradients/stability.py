@@ -5,6 +5,7 @@ The variance of a pathwise gradient grows with the second moment of the product'
 Lyapunov's, may be negative all the same (Metz et al. 2021, arXiv:2111.05803).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -33,20 +34,30 @@ class Stability(NamedTuple):
     moment_exponent: jax.Array
 
 
+def moving_coordinates(
+    problem: Problem, state: PyTree
+) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
+    """Return what moves in a state as numbers `[n]`, and how a state is made of them again."""
+    if problem.moving is None:
+        return coordinates(state)
+    x, restore = coordinates({name: getattr(state, name) for name in problem.moving})
+    return x, lambda x: state._replace(**restore(x))
+
+
 def jacobians(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
     """Return J_t `[H, n, n]` of one trajectory, through policy and system; noise is held fixed.
 
-    A state counts by its `coordinates` `[n]`.
+    A state counts by the `coordinates` `[n]` of what moves in it.
     """
     states = before_end(roll_out(params, problem, noise).state)
 
     def one(state: PyTree, action_noise: jax.Array, outcome_noise: jax.Array) -> jax.Array:
-        x, restore = coordinates(state)
+        x, restore = moving_coordinates(problem, state)
 
         def advance(x: jax.Array) -> jax.Array:
             raw = act(problem, params, restore(x), action_noise)
             following, _ = step(problem, restore(x), raw, outcome_noise)
-            return coordinates(following)[0]
+            return moving_coordinates(problem, following)[0]
 
         return jax.jacrev(advance)(x)
 

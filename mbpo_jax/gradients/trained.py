@@ -157,7 +157,10 @@ def make_learned_problem(
 
     problem = policy_problem("learned model", env, config, agent, start, advance)
     return problem._replace(
-        outcome=outcome, outcome_size=1 + env.spec.observation_size, smooth=known is never
+        outcome=outcome,
+        outcome_size=1 + env.spec.observation_size,
+        smooth=known is never,
+        moving=("observation",),
     )
 
 
@@ -194,7 +197,8 @@ def make_true_problem(env: Env, config: Config, agent: SACState, starts: Point) 
 
     ends = termination_fn(env.spec.name, "known", config.env.backend)
     problem = policy_problem("true system", env, config, agent, start, advance)
-    return problem._replace(smooth=ends is never)
+    # A state holds the observation beside the simulator it was made from, so no part tells alone.
+    return problem._replace(smooth=ends is never, moving=())
 
 
 def policy_problem(

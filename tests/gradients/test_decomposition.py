@@ -76,9 +76,8 @@ def test_a_window_holds_the_first_actions_alone():
     assert np.all(found[2:] == 0.0)
 
 
-def test_weights_by_action_time_are_their_own():
-    # Total propagation weighs by the variance of what a step adds, which has a scale of its own
-    # for every copy as for the whole; so the weights and the sum are the same.
+def test_total_propagation_has_the_same_weights():
+    # What a step adds to the gradient lies in its own copy, and varies there as in the whole.
     found, whole = gradients("tp")
     np.testing.assert_allclose(found.sum(axis=0), whole, rtol=1e-9)
 

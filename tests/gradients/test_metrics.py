@@ -40,7 +40,7 @@ def off(values, expected: float) -> float:
     ],
 )
 def test_moments_are_unbiased(metric, expected):
-    assert abs(off([metric(inner(seed, 6)) for seed in range(3000)], expected)) < 4.0
+    assert abs(off([metric(inner(seed, 6)) for seed in range(2000)], expected)) < 4.0
 
 
 def test_moments_are_those_of_the_definitions():
@@ -64,7 +64,7 @@ def test_bias_to_a_noisy_reference_is_unbiased():
         error = draws.var(axis=0, ddof=1).sum() / 5
         return metrics.squared_bias(inner_products(normal(seed, 6), draws.mean(axis=0), error))
 
-    assert abs(off([found(seed) for seed in range(3000)], 0.0)) < 4.0
+    assert abs(off([found(seed) for seed in range(2000)], 0.0)) < 4.0
 
 
 def test_pure_noise_has_no_signal():
@@ -137,36 +137,50 @@ def test_estimates_without_variance():
     assert (values["snr"], values["effective_rank"], values["largest_share"]) == (None, None, None)
 
 
-@pytest.mark.parametrize("number", [8, 32, 64, 256, 1000])
+def tails_of(draw, number: int, repeats: int) -> list[metrics.Tails]:
+    """Describe many samples `draw(rng, [M, 1])`."""
+    rng = np.random.default_rng(0)
+    samples = [draw(rng, (number, 1)) for _ in range(repeats)]
+    return [metrics.tails(inner_products(g, np.ones(1))) for g in samples]
+
+
+@pytest.mark.parametrize("number", [8, 32, 64, 256])
 def test_tails_of_normal_estimates_are_not_heavy(number):
-    found = [
-        metrics.tails(inner_products(normal(seed, number, np.zeros(1), np.ones(1)), np.ones(1)))
-        for seed in range(200)
-    ]
+    found = tails_of(lambda rng, shape: rng.normal(size=shape), number, 200)
     assert np.mean([x.heavy_tailed for x in found]) < 0.04
     kurtosis = 3 * (number - 1) / (number + 1)
     assert abs(off([x.kurtosis for x in found], kurtosis)) < 4.0
 
 
-@pytest.mark.parametrize("law", ["standard_cauchy", "lognormal"])
-@pytest.mark.parametrize("number", [32, 256])
-def test_heavy_tails_are_found(law, number):
-    rng = np.random.default_rng(0)
-    draw = (lambda: rng.lognormal(sigma=3.0, size=(number, 1))) if law == "lognormal" else None
-    draw = draw or (lambda: rng.standard_cauchy((number, 1)))
-    found = [metrics.tails(inner_products(draw(), np.ones(1))) for _ in range(200)]
-    assert np.mean([x.heavy_tailed for x in found]) > (0.7 if number == 32 else 0.9)
-    # Both have quantiles that a normal law, where it is 3.29 / 0.67, does not come near.
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, shape: rng.standard_cauchy(shape),
+        lambda rng, shape: rng.lognormal(sigma=3.0, size=shape),
+    ],
+)
+@pytest.mark.parametrize(("number", "power"), [(32, 0.75), (256, 0.98)])
+def test_heavy_tails_are_found(draw, number, power):
+    found = tails_of(draw, number, 100)
+    assert np.mean([x.heavy_tailed for x in found]) > power
+    # In a normal law this is 3.29 / 0.67.
     assert np.median([x.tail_ratio for x in found]) > 10.0
 
 
+def test_the_limit_of_shares_is_one_tenth_if_there_are_enough():
+    limits = [metrics.share_limit(number) for number in (32, 64, 151, 153, 10_000)]
+    np.testing.assert_allclose(limits[:2], [0.345, 0.204], atol=1e-3)
+    assert limits[2] > 0.1
+    assert limits[3:] == [0.1, 0.1]
+
+
 def test_the_hill_index_is_the_exponent_of_the_tail():
-    rng = np.random.default_rng(0)
-    norms = (1 - rng.uniform(size=4000)) ** (-1 / 1.5)
-    directions = rng.normal(size=(4000, 50))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    found = metrics.tails(inner_products(norms[:, None] * directions, np.ones(50)))
-    np.testing.assert_allclose(found.hill_index, 1.5, atol=4 * 1.5 / np.sqrt(63))
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+        return rng.choice([-1.0, 1.0], shape) * (1 - rng.uniform(size=shape)) ** (-1 / 1.5)
+
+    found = [x.hill_index for x in tails_of(draw, 400, 50)]
+    # The largest 20 of 400: 1 / index has a relative error of 1 / sqrt(20) in each sample.
+    np.testing.assert_allclose(np.mean(np.reciprocal(found)), 1 / 1.5, atol=4 / 1.5 / np.sqrt(1000))
 
 
 def test_a_variance_that_is_not_estimable_is_not_given():

@@ -11,6 +11,7 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.gradients import trained
 from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
 from mbpo_jax.gradients.problem import draw, roll_out
+from mbpo_jax.gradients.stability import jacobians, stability
 from mbpo_jax.presets import environment_preset
 
 
@@ -118,3 +119,16 @@ def test_rollouts_are_finite():
     for problem in problems().values():
         made = roll_out(problem.params, problem, draw(jax.random.key(0), problem, 5))
         assert np.all(np.isfinite(np.asarray(made.reward)))
+
+
+def test_the_jacobians_of_the_learned_system_are_those_of_its_observations():
+    problem = problems()["learned"]
+    noise = jax.tree.map(lambda x: x[None], draw(jax.random.key(0), problem, 4))
+    found = stability(problem.params, problem, noise)
+    size = ENV.spec.observation_size
+    assert jacobians(problem.params, problem, draw(jax.random.key(0), problem, 4)).shape == (
+        4,
+        size,
+        size,
+    )
+    assert np.all(np.asarray(found.smallest) > 0.0)
