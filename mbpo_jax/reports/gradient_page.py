@@ -189,7 +189,10 @@ HEADINGS = (
 
 
 def table_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Return headings and cells of a study's rows; `|g|` is the norm of the reference."""
+    """Return headings and cells of a study's rows; `|g|` is the norm of the reference.
+
+    Numbers with a star are not divided, as the reference is no larger than its own error.
+    """
     return [list(HEADINGS), *(_cells(row) for row in rows)]
 
 
@@ -197,7 +200,8 @@ def _cells(row: Row) -> list[str]:
     square = row["reference_norm"] ** 2
 
     def share(value: float | None) -> str:
-        return number(None if value is None or square == 0.0 else value / square)
+        # Without a norm to compare with, the number itself, and a star.
+        return number(value and value / square) if square > 0.0 else f"{number(value)}*"
 
     ends = row["variance_interval"]
     return [

@@ -147,12 +147,20 @@ def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> Ru
     return problems_of(config, state, jax.random.key(seed), from_replay)
 
 
-def conclusions(rows: Sequence[Row]) -> list[str]:
+def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]:
     """Say in a sentence per horizon and batch size which estimator has the least error.
 
-    And where the reference is too noisy for a bias, or for numbers relative to it.
+    And where the reference is too noisy for a bias, or for numbers relative to it, and how large
+    the Jacobians' product is where gradients overflowed.
     """
     lines = []
+    growth = {row["horizon"]: row["log10_second_moment"] for row in stability}
+    for horizon in dict.fromkeys(row["horizon"] for row in rows if row["overflowed"]):
+        if growth.get(horizon) is not None:
+            lines.append(
+                f"H = {horizon}: gradients overflow; in logarithms, the mean square of the "
+                f"Jacobians' product is 10^{growth[horizon]:.1f}"
+            )
     for horizon in dict.fromkeys(row["horizon"] for row in rows):
         row = next(row for row in rows if row["horizon"] == horizon)
         norm, error = row["reference_norm"], row["reference_error"]
@@ -208,7 +216,13 @@ def write(
     for name, figure in figures.items():
         save_png(out / f"{name}.png", figure)
     write_page(
-        out / "report.html", title, command, conclusions(rows), table_of(rows), figures, notes
+        out / "report.html",
+        title,
+        command,
+        conclusions(rows, findings.stability),
+        table_of(rows),
+        figures,
+        notes,
     )
 
 
@@ -270,7 +284,7 @@ def report(
     write(out, findings, title, command, config, settings)
     print(printed(table_of(findings.estimates)))
     print()
-    for line in conclusions(findings.estimates):
+    for line in conclusions(findings.estimates, findings.stability):
         print(line)
     print(f"\nsee {out / 'report.html'}")
     return 0
