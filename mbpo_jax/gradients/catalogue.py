@@ -1,6 +1,7 @@
 """Every problem by the name that the user writes, with its settings."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,6 +47,10 @@ PROBLEMS: dict[str, Entry] = {
 }
 
 
+POSITIVE = ("width", "stiffness")
+"""Settings that have to be above 0."""
+
+
 def make_problem(name: str, **settings: float) -> Problem:
     """Build a problem.
 
@@ -54,7 +59,7 @@ def make_problem(name: str, **settings: float) -> Problem:
       **settings: those that are not to have their defaults.
 
     Raises:
-      ConfigError: if there is no such problem, or it has no such setting.
+      ConfigError: if there is no such problem or setting, or a setting cannot have this value.
     """
     if name not in PROBLEMS:
         raise ConfigError(f"no problem is called {name!r}; {suggestion(name, PROBLEMS)}")
@@ -66,4 +71,10 @@ def make_problem(name: str, **settings: float) -> Problem:
         raise ConfigError(
             *(f"{name} has no setting {u!r}; {suggestion(u, entry.settings)}" for u in unknown)
         )
+    wrong = {
+        k: v for k, v in settings.items() if not math.isfinite(v) or (k in POSITIVE and v <= 0.0)
+    }
+    if wrong:
+        needed = "a finite number above 0" if set(wrong) & set(POSITIVE) else "a finite number"
+        raise ConfigError(*(f"{k}: {v} cannot be; use {needed}" for k, v in wrong.items()))
     return entry.make(**settings)

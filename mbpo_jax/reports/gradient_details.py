@@ -100,7 +100,8 @@ def stability_figure(rows: Sequence[Row]) -> Figure:
         values.plot(
             horizons, [r["smallest"] for r in rows], "--", color=VERMILLION, label="smallest"
         )
-        values.set_yscale("log")
+        if any(row["largest"] > 0.0 for row in rows):
+            values.set_yscale("log")
         values.set_ylabel("Singular value of a step's Jacobian\n(median over trajectories)")
         exponents.plot(
             horizons, [r["moment_exponent"] for r in rows], "-", color=BLUE, label="second moment"

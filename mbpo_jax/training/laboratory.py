@@ -188,6 +188,20 @@ def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]
     return lines
 
 
+def make_directory(out: Path) -> None:
+    """Make the directory of the results if need be.
+
+    Raises:
+      ConfigError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"out: cannot write to {out}: {error.strerror}; choose another"
+        ) from error
+
+
 def write(
     out: Path,
     findings: Findings,
@@ -201,12 +215,6 @@ def write(
     figures = study_figures(*findings)
     names = dict.fromkeys(row["estimator"] for row in rows)
     notes = {name: (ESTIMATORS[name], *ESTIMATOR_SUMMARIES[name]) for name in names}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"out: cannot write to {out}: {error.strerror}; choose another"
-        ) from error
     for name, part in findings._asdict().items():
         if part:
             _replace(out / f"{name}.jsonl", "".join(f"{_line(row)}\n" for row in part))
@@ -278,7 +286,9 @@ def report(
     command: str,
 ) -> int:
     """Measure, print a table and conclusions, and write all results."""
-    suitable(config, problem)  # what is wrong with the names is known at once
+    # What is wrong with the names or the directory is known before the work.
+    suitable(config, problem)
+    make_directory(out)
     with Console(stderr=True).status("starting") as status:
         findings = examine(problem, config, settings, true, status.update)
     write(out, findings, title, command, config, settings)

@@ -62,6 +62,8 @@ def test_a_study_writes_rows_figures_and_one_page():
         ("--problem lq --horizons one", "horizons: 'one' is no list of whole numbers"),
         ("--problem chaotic_rnn --estimators svg", "svg needs a critic"),
         ("--problem lq --estimator.window 0", "window: 0 is too small"),
+        ("--problem heaviside --width 0", "width: 0.0 cannot be; use a finite number above 0"),
+        ("--problem cosine --frequency nan", "frequency: nan cannot be; use a finite number"),
         ("--run nowhere", "nowhere is no run directory"),
     ],
 )
