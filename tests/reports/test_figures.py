@@ -40,8 +40,8 @@ def test_curves_of_similar_brightness_differ_in_their_line():
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     looks = figures.CURVE_STYLES
-    assert len({color for color, _ in looks[:8]}) == 8
-    assert len(set(looks)) == len(looks) == 16
-    for i, (color, line) in enumerate(looks[:8]):
+    assert len({color for color, _ in looks[:9]}) == 9
+    assert len(set(looks)) == len(looks) == 18
+    for i, (color, line) in enumerate(looks[:9]):
         for other_color, other_line in looks[:i]:
             assert abs(brightness(color) - brightness(other_color)) > 0.1 or line != other_line
