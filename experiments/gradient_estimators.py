@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
+from experiments import common, gradient_runs
 from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.files import Row, read_rows
 from mbpo_jax.gradients import likelihood_ratio, pathwise, perturbation
@@ -31,9 +31,7 @@ from mbpo_jax.gradients.problems import (
 )
 from mbpo_jax.gradients.study import compiled, study
 from mbpo_jax.gradients.systems import make_double_pendulum_fall, make_pushing
-from mbpo_jax.presets import environment_preset
 
-NAME = "gradient_estimators"
 ONE_STEP = {
     "quadratic": (lambda k: lambda x: jnp.square(x - k), np.linspace(-3.0, 3.0, 25)),
     "exponential": (lambda k: lambda x: jnp.exp(-k * x * x), np.logspace(-1.0, 1.0, 25)),
@@ -46,15 +44,6 @@ FALL_HORIZONS = (2, 5, 10, 20, 40, 80, 160)
 STIFFNESSES = tuple(float(x) for x in np.round(np.logspace(1.0, 3.75, 12)))
 STIFF = 1500.0
 """Near where both gradients vary as much."""
-RUN_HORIZONS = (1, 2, 3, 5, 10, 20)
-RUN_COLUMNS = (
-    *("problem", "estimator", "estimand", "biased_by_design", "horizon", "batch_size", "batches"),
-    *("reference", "reference_norm", "reference_error", "variance", "variance_interval"),
-    *("snr_db", "squared_bias", "squared_bias_interval", "mean_squared_error", "cosine"),
-    *("heavy_tailed", "overflowed", "median_of_means_variance", "model_evaluations", "vjps"),
-    *("flops", "seconds", "error_at_equal_flops", "true_squared_norm", "split_total"),
-    *("split_model_bias", "split_estimator_bias", "split_cross", "split_variance"),
-)
 WIDTHS = (0.4, 0.1, 0.02, 0.004)
 TOLERANCES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
@@ -323,33 +312,6 @@ def contact() -> Iterator[Row]:
             yield {**row, "tolerance": tolerance}
 
 
-def trained_run(environment: str) -> Iterator[Row]:
-    """All estimators in the ensemble of a trained MBPO run, against the true system."""
-    from mbpo_jax.training import laboratory
-
-    entry = common.Entry(environment, "MBPO", environment_preset(environment))
-    with jax.enable_x64(False):  # as it was trained
-        if common.train(NAME, [entry]):
-            raise SystemExit("training did not end")
-        run_dir = common.run_directory(NAME, entry)
-        problems = laboratory.load_problems(run_dir, 0, 0, from_replay=False)
-        assert problems.learned is not None
-        config = StudyConfig(
-            estimators=("all",),
-            horizons=RUN_HORIZONS,
-            batch_sizes=(16,),
-            batches=64,
-            reference_batches=128,
-            resamples=200,
-        )
-        for row in study(problems.learned, config, true=problems.true, announce=print):
-            yield {name: row[name] for name in RUN_COLUMNS}
-        if problems.true is not None:
-            two = StudyConfig(**{**config.__dict__, "estimators": ("rp", "lr", "lr_value")})
-            for row in study(problems.true, two, announce=print):
-                yield {name: row.get(name) for name in RUN_COLUMNS}
-
-
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "one_step": one_step,
     "linear_quadratic": linear_quadratic,
@@ -358,8 +320,9 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "stiffness": stiffness,
     "steps": steps,
     "contact": contact,
-    "run_pendulum": functools.partial(trained_run, "pendulum"),
-    "run_inverted_pendulum": functools.partial(trained_run, "inverted_pendulum"),
+    "spectral_norm": gradient_runs.spectral_norm,
+    "run_pendulum": functools.partial(gradient_runs.trained_run, "pendulum"),
+    "run_inverted_pendulum": functools.partial(gradient_runs.trained_run, "inverted_pendulum"),
 }
 
 
@@ -373,10 +336,10 @@ def main() -> int:
     if not arguments.draw_only:
         for part in arguments.part or PARTS:
             print(f"--- {part}", flush=True)
-            common.replace_part(NAME, part, PARTS[part]())
+            common.replace_part(gradient_runs.NAME, part, PARTS[part]())
     from experiments.gradient_figures import draw_all
 
-    draw_all(read_rows(common.results_file(NAME)))
+    draw_all(read_rows(common.results_file(gradient_runs.NAME)))
     return 0
 
 

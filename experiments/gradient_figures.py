@@ -224,6 +224,36 @@ def trained_run(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def spectral_norm(rows: Sequence[Row]) -> Figure:
+    """Draw variance, model bias and exponent against the horizon, with and without."""
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    drawn = {
+        "relative": "Variance of 16 trajectories over the\nsquared norm of the gradient",
+        "bias": "Squared model bias over the squared\nnorm of the true gradient",
+        "moment_exponent": "Second-moment exponent (nats per step)",
+    }
+    full = [
+        {**row, "bias": row["split_model_bias"] / row["true_squared_norm"]}
+        for row in relative(rows)
+        if row["true_squared_norm"] > 0.0
+    ]
+    for panel, (field, label) in zip(figure.subplots(1, 3), drawn.items(), strict=True):
+        known = [row for row in full if row[field] is not None]
+        if field == "bias":
+            known = [row for row in known if row["bias"] > 0.0]
+        curves(panel, known, "horizon", field, label=_normalised)
+        if field == "moment_exponent":
+            panel.set_yscale("linear")
+        log_integers(panel, [row["horizon"] for row in rows], "Horizon H (steps)")
+        panel.set_ylabel(label)
+    figure.axes[0].legend()
+    return figure
+
+
+def _normalised(row: Row) -> str:
+    return "spectral norm" if row["spectral_norm"] else "plain"
+
+
 DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "one_step": one_step,
     "linear_quadratic": linear_quadratic,
@@ -232,6 +262,7 @@ DRAW: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "stiffness": stiffness,
     "steps": steps,
     "contact": contact,
+    "spectral_norm": spectral_norm,
     "run_pendulum": trained_run,
     "run_inverted_pendulum": trained_run,
 }
