@@ -203,7 +203,7 @@ def trained_run(rows: Sequence[Row]) -> Figure:
     errors = [
         {**row, "error": row["split_total"] / max(row["true_squared_norm"], 1e-12)}
         for row in learned
-        if row["split_total"] is not None and not row["overflowed"]
+        if row["split_total"] is not None and not row["heavy_tailed"]
     ]
     errors = [row for row in errors if row["error"] > 0.0]
     figure = Figure(figsize=(8.6, 6.6), layout="constrained")

@@ -166,6 +166,12 @@ class Variance:
         """Check everything that can be checked without JAX, then measure."""
         if (self.problem is None) == (self.run is None):
             raise ConfigError("give one of --problem NAME and --run RUN_DIR")
+        names = ("beta", "frequency", "width", "stiffness", "critic_error")
+        given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        if self.run is None and (self.index, self.system) != (0, "learned"):
+            raise ConfigError("--index and --system belong to --run; leave them out")
+        if self.run is not None and (given or self.precision != "float64"):
+            raise ConfigError("--precision and settings of problems belong to --problem, not --run")
         values: Any = self.settings
         settings = EstimatorConfig(**values) if isinstance(values, dict) else self.settings
         config = StudyConfig(
@@ -189,8 +195,6 @@ class Variance:
             return laboratory.measure_run(
                 self.run, self.index, self.system, config, settings, self.out, command
             )
-        names = ("beta", "frequency", "width", "stiffness", "critic_error")
-        given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return laboratory.measure_problem(
             str(self.problem), given, config, settings, self.out, command
         )

@@ -211,5 +211,11 @@ class TrackingConfig(Checked):
     """Independent estimates (M)."""
     reference_batches: Annotated[int, Ge(2)] = 64
     """Independent estimates of the true gradient, of as many trajectories each."""
-    start_states: Positive = 256
-    """States that the policy visits, from which trajectories start."""
+    start_states: Annotated[int, Ge(8)] = 256
+    """States from which trajectories start: those that the policy visits in as many steps of eight
+    environments, from the start of an episode on; a multiple of 8."""
+
+    def _rule_errors(self) -> list[str]:
+        if self.start_states % 8:
+            return [f"start_states: {self.start_states} is no multiple of 8; use one"]
+        return []

@@ -80,7 +80,7 @@ def weighted_by_past(ratio: jax.Array, path: jax.Array, spreads: Spread, decay: 
       ratio: `[M, P]`, means over batches.
       path: `[M, P]`.
       spreads: `[M]` of the batches.
-      decay: of the running average; the first batch meets a weight of a half.
+      decay: of the running average, which starts at the variances of the first batch.
 
     Returns:
       `[M, P]`.
@@ -89,8 +89,8 @@ def weighted_by_past(ratio: jax.Array, path: jax.Array, spreads: Spread, decay: 
     def add(average: Spread, new: Spread):
         return jax.tree.map(lambda a, b: decay * a + (1.0 - decay) * b, average, new), average
 
-    nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), spreads)
-    _, past = jax.lax.scan(add, nothing, spreads)
+    first = jax.tree.map(lambda x: x[0], spreads)
+    _, past = jax.lax.scan(add, first, spreads)
     weights = jax.vmap(inverse_variance_weight)(past)
     return jax.vmap(lambda k, a, b: blend(k, a[None], b[None]))(weights, ratio, path)
 

@@ -201,7 +201,7 @@ def study(
     names = suitable(config, problem)
     return [
         row
-        for horizon in config.horizons
+        for horizon in dict.fromkeys(config.horizons)
         for row in at_horizon(problem, true, names, horizon, config, settings, announce)
     ]
 
@@ -218,12 +218,13 @@ def at_horizon(
     """Yield the rows of a horizon; see `study`."""
     announce(f"horizon {horizon}: reference")
     reference = make_reference(problem, horizon, config)
-    # Both gradients by the same estimator, so that what they share cancels.
+    # Both gradients by the same estimator, so that what they share cancels: one to trust in both.
     paired = None
     if true is not None:
-        kind = make_reference(true, horizon, config).kind
+        kinds = [make_reference(p, horizon, config).kind for p in (problem, true)]
+        kind = next((kind for kind in kinds if kind != "rp"), "rp")
         paired = [draws_of(kind, p, horizon, config).draws for p in (problem, true)]
-    for batch_size in config.batch_sizes:
+    for batch_size in dict.fromkeys(config.batch_sizes):
         able = [name for name in names if not lacking(name, problem, horizon, batch_size)]
         rows, first = [], None
         for name in able:
@@ -236,7 +237,7 @@ def at_horizon(
             row |= compared(estimates, reference, batch_size, config)
             row |= against_first(estimates, first, config)
             if paired:
-                row |= split_error(estimates, *paired)
+                row |= split_error(estimates, *paired, known=row["variance"] is not None)
             price = cost_of(name, settings, problem, horizon, batch_size)
             row |= priced(row["variance"], price, seconds / config.batches)
             rows.append(row)
@@ -267,12 +268,28 @@ def compared(
 ) -> Row:
     """Return the metrics of estimates `[M, P]`."""
     inner = metrics.inner_products(estimates, np.mean(reference.draws, axis=0), reference.error)
+    row: Row = dict(metrics.summary(inner, batch_size, config.resamples, config.seed))
+    for name in ("squared_bias", "mean_squared_error"):
+        row[f"{name}_interval"] = widened(row[f"{name}_interval"], row["squared_bias"], reference)
     return {
         "reference": reference.kind,
         "reference_norm": float(np.sqrt(max(inner.reference - reference.error, 0.0))),
         "reference_error": float(np.sqrt(reference.error)),
-        **metrics.summary(inner, batch_size, config.resamples, config.seed),
+        **row,
     }
+
+
+def widened(ends: list | None, squared_bias: float | None, reference: Reference) -> list | None:
+    """Add the reference's own error to an interval of the squared bias, whichever way it points.
+
+    The bootstrap resamples estimates alone. An error e of the reference moves the square of a bias
+    b by no more than `2 |b| |e| + |e|^2`.
+    """
+    if ends is None or squared_bias is None:
+        return ends
+    error = 2.0 * np.sqrt(reference.error)
+    reach = 2.0 * np.sqrt(max(squared_bias, 0.0)) * error + error**2
+    return [ends[0] - reach, ends[1] + reach]
 
 
 def against_first(estimates: np.ndarray, first: np.ndarray, config: StudyConfig) -> Row:
@@ -286,13 +303,20 @@ def against_first(estimates: np.ndarray, first: np.ndarray, config: StudyConfig)
     }
 
 
-def split_error(estimates: np.ndarray, model: np.ndarray, true: np.ndarray) -> Row:
-    """Return the parts of the error against the true system, and their standard errors."""
+def split_error(estimates: np.ndarray, model: np.ndarray, true: np.ndarray, known: bool) -> Row:
+    """Return the parts of the error against the true system, and their standard errors.
+
+    Of an estimator whose variance is not `known`, only the model's part is.
+    """
     inner = model_error.grams(estimates, model, true)
     parts, errors = model_error.split(inner), model_error.standard_errors(inner)
     row: Row = {"true_squared_norm": model_error.product(inner.tt), "split_total": parts.total}
     for name, part, error in zip(parts._fields, parts, errors, strict=True):
-        row |= {f"split_{name}": part, f"split_{name}_error": error}
+        told = known or name == "model_bias"
+        row |= {f"split_{name}": part if told else None}
+        row |= {f"split_{name}_error": error if told else None}
+    if not known:
+        row["split_total"] = None
     return row
 
 

@@ -184,8 +184,15 @@ HEADINGS = (
     "model evaluations",
     "VJPs",
     "ms",
-    "remark",
 )
+SPLIT_HEADINGS = (
+    "model bias² / |t|²",
+    "estimator bias² / |t|²",
+    "cross / |t|²",
+    "variance / |t|²",
+    "error / |t|²",
+)
+"""Against the gradient t in the true system."""
 
 
 def table_of(rows: Sequence[Row]) -> list[list[str]]:
@@ -193,7 +200,26 @@ def table_of(rows: Sequence[Row]) -> list[list[str]]:
 
     Numbers with a star are not divided, as the reference is no larger than its own error.
     """
-    return [list(HEADINGS), *(_cells(row) for row in rows)]
+    against_truth = any("split_total" in row for row in rows)
+    head = [*HEADINGS, *(SPLIT_HEADINGS if against_truth else ()), "remark"]
+    return [head, *([*_cells(row), *_split_cells(row), remark(row)] for row in rows)]
+
+
+def _split_cells(row: Row) -> list[str]:
+    """Return the parts of the error against the true system, each with twice its standard error."""
+    if "split_total" not in row:
+        return []
+    square = row["true_squared_norm"]
+
+    def part(name: str) -> str:
+        value, error = row[f"split_{name}"], row[f"split_{name}_error"]
+        if value is None or not square > 0.0:
+            return "-"
+        return f"{value / square:.2g} ± {2.0 * error / square:.1g}"
+
+    parts = [part(name) for name in ("model_bias", "estimator_bias", "cross", "variance")]
+    total = row["split_total"]
+    return [*parts, number(None if total is None or not square > 0.0 else total / square)]
 
 
 def _cells(row: Row) -> list[str]:
@@ -218,7 +244,6 @@ def _cells(row: Row) -> list[str]:
         f"{row['model_evaluations']:,}",
         f"{row['vjps']:,}",
         number(1e3 * row["seconds"]),
-        remark(row),
     ]
 
 

@@ -207,7 +207,8 @@ PARTS = {
 def split_figure(rows: Sequence[Row]) -> Figure:
     """Draw the parts of every estimator's error against the true system, a panel per horizon.
 
-    The black mark is the sum, with the cross term of the two biases.
+    The black mark is the sum, with the cross term of the two biases. An estimator is missing where
+    its variance could not be told.
     """
     horizons = sorted({row["horizon"] for row in rows})
     names = list(estimator_styles(rows))
@@ -217,7 +218,9 @@ def split_figure(rows: Sequence[Row]) -> Figure:
         )
         panels = figure.subplots(1, len(horizons), sharey=True, squeeze=False)[0]
         for panel, horizon in zip(panels, horizons, strict=True):
-            own = [row for row in rows if row["horizon"] == horizon]
+            own = [
+                row for row in rows if row["horizon"] == horizon and row["split_total"] is not None
+            ]
             places = [names.index(row["estimator"]) for row in own]
             squares = np.array([max(row["true_squared_norm"], 1e-300) for row in own])
             left = np.zeros(len(own))
@@ -226,7 +229,17 @@ def split_figure(rows: Sequence[Row]) -> Figure:
                 panel.barh(places, part, left=left, color=color, label=label)
                 left += part
             total = np.array([row["split_total"] for row in own]) / squares
-            panel.plot(total, places, "|", color="black", markersize=8, label="sum, cross term too")
+            fields = [f"{field}_error" for field in (*PARTS, "split_cross")]
+            error = np.array([np.linalg.norm([row[f] for f in fields]) for row in own]) / squares
+            panel.errorbar(
+                total,
+                places,
+                xerr=2.0 * error,
+                fmt="|",
+                color="black",
+                capsize=2,
+                label="sum with the cross term, 95 %",
+            )
             panel.set_xscale("symlog", linthresh=0.1)
             panel.set_xlim(left=0.0)
             panel.set_title(f"H = {horizon}")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from mbpo_jax.agents.sac import SACState
@@ -21,10 +22,10 @@ from mbpo_jax.gradients import inspection, trained
 from mbpo_jax.gradients.catalogue import make_problem
 from mbpo_jax.gradients.estimators import ESTIMATORS
 from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.study import study, suitable
+from mbpo_jax.gradients.study import lacking, named, study, suitable
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import save_png
-from mbpo_jax.reports.gradient_page import remark, study_figures, table_of, write_page
+from mbpo_jax.reports.gradient_page import CAPTIONS, remark, study_figures, table_of, write_page
 from mbpo_jax.training import devices, playback, run_directory
 from mbpo_jax.training.loop import TrainState
 
@@ -156,7 +157,7 @@ def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]
     lines = []
     growth = {row["horizon"]: row["log10_second_moment"] for row in stability}
     for horizon in dict.fromkeys(row["horizon"] for row in rows if row["overflowed"]):
-        if growth.get(horizon) is not None:
+        if np.isfinite(growth.get(horizon, np.nan)):
             lines.append(
                 f"H = {horizon}: gradients overflow; in logarithms, the mean square of the "
                 f"Jacobians' product is 10^{growth[horizon]:.1f}"
@@ -174,18 +175,34 @@ def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]
         own = [r for r in rows if (r["horizon"], r["batch_size"]) == (horizon, size)]
         known = [r for r in own if r["error_at_equal_flops"] is not None]
         told = f"H = {horizon}, B = {size}: "
-        if known:
+        if not known:
+            told += "no variance could be told"
+        elif "split_total" in known[0]:
+            best = min(known, key=lambda r: r["split_total"])
+            told += (
+                f"{best['estimator']} has the least mean squared error against the true gradient"
+            )
+        else:
             best = min(known, key=lambda r: r["mean_squared_error"])
             cheapest = min(known, key=lambda r: r["error_at_equal_flops"])
             told += f"{best['estimator']} has the least mean squared error"
             same = best is cheapest
             told += ", also" if same else f", {cheapest['estimator']} has it"
             told += " at equal FLOPs"
-        else:
-            told += "no variance could be told"
         unknown = [f"{r['estimator']} ({remark(r)})" for r in own if r not in known]
         lines.append(told + (f"; not estimable: {', '.join(unknown)}" if unknown else ""))
     return lines
+
+
+def left_out(problem: Problem, config: StudyConfig) -> list[str]:
+    """Say which estimators that were asked for have no row somewhere, and why."""
+    lines = {}
+    for name in named(config.estimators):
+        for horizon in config.horizons:
+            for size in config.batch_sizes:
+                if why := lacking(name, problem, horizon, size):
+                    lines[name] = f"{name} is left out where it lacks what it needs: {why}"
+    return list(lines.values())
 
 
 def make_directory(out: Path) -> None:
@@ -205,6 +222,7 @@ def make_directory(out: Path) -> None:
 def write(
     out: Path,
     findings: Findings,
+    lines: Sequence[str],
     title: str,
     command: str,
     config: StudyConfig,
@@ -218,6 +236,10 @@ def write(
     for name, part in findings._asdict().items():
         if part:
             _replace(out / f"{name}.jsonl", "".join(f"{_line(row)}\n" for row in part))
+        else:  # of an earlier study
+            (out / f"{name}.jsonl").unlink(missing_ok=True)
+    for name in CAPTIONS.keys() - figures.keys():
+        (out / f"{name}.png").unlink(missing_ok=True)
     _replace(out / "estimates.csv", as_csv(rows))
     made_with = dataclasses.asdict(config) | {"settings": dataclasses.asdict(settings)}
     _replace(out / "study.json", json.dumps({"command": command, **made_with}, indent=2) + "\n")
@@ -227,7 +249,7 @@ def write(
         out / "report.html",
         title,
         command,
-        conclusions(rows, findings.stability),
+        lines,
         table_of(rows),
         figures,
         notes,
@@ -291,10 +313,11 @@ def report(
     make_directory(out)
     with Console(stderr=True).status("starting") as status:
         findings = examine(problem, config, settings, true, status.update)
-    write(out, findings, title, command, config, settings)
+    lines = conclusions(findings.estimates, findings.stability) + left_out(problem, config)
+    write(out, findings, lines, title, command, config, settings)
     print(printed(table_of(findings.estimates)))
     print()
-    for line in conclusions(findings.estimates, findings.stability):
+    for line in lines:
         print(line)
     print(f"\nsee {out / 'report.html'}")
     return 0
@@ -340,7 +363,7 @@ def measure_run(
     if system != "true" and problems.learned is None:
         raise ConfigError(f"system: {run_dir} has no learned model; use --system true")
     problem = problems.true if system == "true" else problems.learned
-    assert problem is not None
+    assert problem is not None  # states that the policy visits have their simulators
     true = problems.true if system == "both" else None
     title = f"Gradient estimators on {run_dir} ({system} system)"
     out = out or run_dir / f"gradients-{system}"

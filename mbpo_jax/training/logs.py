@@ -68,17 +68,18 @@ class RunLog:
     def rewind(self, position: Mapping[str, int]) -> None:
         """Drop everything written after `position`, from `position()` or `BEGINNING`.
 
-        TensorBoard is told to forget later steps; what its older files hold stays in them.
+        TensorBoard is told to forget later steps; what its older files hold stays in them. A file
+        that the position does not name did not exist then.
 
         Raises:
           LogError: a file is shorter than it was at that position. Nothing is changed then.
         """
         for name in ROW_FILES:
-            self._check_reaches(self._directory / name, position[name])
+            self._check_reaches(self._directory / name, position.get(name, 0))
         self.close()
         for name in ROW_FILES:
             if (self._directory / name).exists():
-                os.truncate(self._directory / name, position[name])
+                os.truncate(self._directory / name, position.get(name, 0))
         self._env_steps = position["env_steps"]
         self._purge_step = self._env_steps + 1
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mbpo_jax.agents.sac import SACState
 from mbpo_jax.config import Config, EstimatorConfig
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
 from mbpo_jax.gradients import metrics, trained
 from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
@@ -71,13 +72,21 @@ def measure(
 
 
 def suitable(config: Config, problem: Problem) -> list[str]:
-    """Return the chosen estimators to which the run gives what they need."""
+    """Return the chosen estimators, or those of all to which the run gives what they need.
+
+    Raises:
+      ConfigError: one that is named lacks something.
+    """
     tracking = config.tracking
-    return [
-        name
+    reasons = {
+        name: lacking(name, problem, tracking.horizon, tracking.batch_size)
         for name in named(tracking.estimators)
-        if not lacking(name, problem, tracking.horizon, tracking.batch_size)
-    ]
+    }
+    if "all" not in tracking.estimators and any(reasons.values()):
+        raise ConfigError(
+            *(f"tracking.estimators: {n} needs {why}" for n, why in reasons.items() if why)
+        )
+    return [name for name, why in reasons.items() if not why]
 
 
 def gradients(
@@ -100,7 +109,9 @@ def rows_of(
             inner = inner_products(gram, float(measured.log_scale[run]), config.tracking.batches)
             row: Row = {"env_steps": env_steps, "run": run, "seed": seed, "estimator": name}
             row["horizon"] = config.tracking.horizon
-            row["reference_norm"] = float(np.sqrt(max(inner.reference, 0.0)))
+            known = max(inner.reference - inner.reference_error, 0.0)
+            row["reference_norm"] = float(np.sqrt(known))
+            row["reference_error"] = float(np.sqrt(inner.reference_error))
             row |= metrics.summary(inner, config.tracking.batch_size, RESAMPLES)
             rows.append(row)
     return rows

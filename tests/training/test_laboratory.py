@@ -64,11 +64,13 @@ def test_a_study_writes_rows_figures_and_one_page():
         ("--problem lq --estimator.window 0", "window: 0 is too small"),
         ("--problem heaviside --width 0", "width: 0.0 cannot be; use a finite number above 0"),
         ("--problem cosine --frequency nan", "frequency: nan cannot be; use a finite number"),
+        ("--problem lq --system both", "--index and --system belong to --run"),
+        ("--run nowhere --beta 2", "settings of problems belong to --problem"),
         ("--run nowhere", "nowhere is no run directory"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing_behind(arguments, message, capsys):
-    precision = [] if "--run" in arguments else ["--precision", "float32"]
+    precision = ["--precision", "float32"] if "--problem" in arguments else []
     assert cli.main(["variance", *arguments.split(), *precision]) == 2
     assert message in capsys.readouterr().err
     assert not list(Path().iterdir())

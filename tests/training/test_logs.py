@@ -140,3 +140,12 @@ class TestEnvironmentInfo:
         (tmp_path / "code.py").write_text("2")
         assert logs._git_revision(tmp_path) == (revision, True)
         assert logs._git_revision(tmp_path / "inside") == (None, None), "installed in a project"
+
+
+def test_a_log_from_before_gradients_were_tracked_goes_on(tmp_path):
+    with logs.RunLog(tmp_path) as log:
+        log.write_evals([{"env_steps": 1, "run": 0, "seed": 0, "return_mean": 1.0}])
+        position = log.position()
+        del position[logs.GRADIENTS]
+        log.rewind(position)
+        assert log.position()[logs.EVALS] == position[logs.EVALS]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mbpo_jax.config import TrackingConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.gradients import metrics
@@ -53,6 +54,16 @@ def test_an_algorithm_without_an_actor_and_a_critic_cannot_be_tracked():
         dataclasses.replace(
             environment_preset("pendulum", "debug"), algorithm="mpc", track_gradients=1
         )
+
+
+def test_settings_that_cannot_be_tracked_are_refused_before_training():
+    with pytest.raises(ConfigError, match="start_states: 12 is no multiple of 8"):
+        TrackingConfig(start_states=12)
+    config = environment_preset("pendulum", "debug")
+    tracking = TrackingConfig(estimators=("lr_state",))
+    config = dataclasses.replace(config, algorithm="sac", track_gradients=1, tracking=tracking)
+    with pytest.raises(ConfigError, match="lr_state needs a system with noise"):
+        driver.train(config, Path("refused"))
 
 
 def test_scaled_products_give_the_metrics_of_the_gradients():
