@@ -116,8 +116,7 @@ class Render:
 class Variance:
     """Compare gradient estimators on a problem, or on what a run has learned.
 
-    Prints a table and writes rows, figures and report.html. docs/gradients.md explains estimators
-    and problems.
+    Prints a table and writes rows, figures and report.html; docs/gradients.md explains it all.
     """
 
     estimators: str = "rp,lr"
