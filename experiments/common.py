@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbpo_jax.config import Config
-from mbpo_jax.files import Row, append_rows, read_rows
+from mbpo_jax.files import Row, read_rows, replace_rows
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -68,8 +68,7 @@ def collect(experiment: str, entries: Sequence[Entry]) -> list[Row]:
         rows += [head | row for row in read_rows(path)]
     order = {entry[:2]: place for place, entry in enumerate(entries)}
     rows.sort(key=lambda row: order.get((row["environment"], row["learner"]), len(order)))
-    raw.unlink(missing_ok=True)
-    append_rows(raw, rows)
+    replace_rows(raw, rows)
     return rows
 
 
@@ -78,8 +77,7 @@ def replace_part(experiment: str, part: str, rows: Iterable[Row]) -> None:
     raw = results_file(experiment)
     old = read_rows(raw) if raw.exists() else []
     new = [{"part": part, **row} for row in rows]
-    raw.unlink(missing_ok=True)
-    append_rows(raw, [row for row in old if row["part"] != part] + new)
+    replace_rows(raw, [row for row in old if row["part"] != part] + new)
 
 
 def panels(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:

@@ -9,6 +9,7 @@ many trajectories, and says what was expected and what was found.
 """
 
 import argparse
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -306,7 +307,7 @@ def contact() -> Iterator[Row]:
         reference_batch_size=500,
     )
     yield from study(problem, config)
-    alone = StudyConfig(**{**config.__dict__, "estimators": ("aobg",)})
+    alone = dataclasses.replace(config, estimators=("aobg",))
     for tolerance in TOLERANCES:
         for row in study(problem, alone, EstimatorConfig(tolerance=tolerance)):
             yield {**row, "tolerance": tolerance}

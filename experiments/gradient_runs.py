@@ -25,14 +25,18 @@ RUN_COLUMNS = (
 )
 
 
+def trained(entry: common.Entry) -> laboratory.RunProblems:
+    """Train a run, or take the one that is there, and return its problems."""
+    if common.train(NAME, [entry]):
+        raise SystemExit("training did not end")
+    return laboratory.load_problems(common.run_directory(NAME, entry), 0, 0, from_replay=False)
+
+
 def trained_run(environment: str) -> Iterator[Row]:
     """All estimators in the ensemble of a trained MBPO run, against the true system."""
     entry = common.Entry(environment, "MBPO", environment_preset(environment))
     with jax.enable_x64(False):  # as it was trained
-        if common.train(NAME, [entry]):
-            raise SystemExit("training did not end")
-        run_dir = common.run_directory(NAME, entry)
-        problems = laboratory.load_problems(run_dir, 0, 0, from_replay=False)
+        problems = trained(entry)
         assert problems.learned is not None
         config = StudyConfig(
             estimators=("all",),
@@ -45,7 +49,7 @@ def trained_run(environment: str) -> Iterator[Row]:
         for row in study(problems.learned, config, true=problems.true, announce=print):
             yield {name: row[name] for name in RUN_COLUMNS}
         if problems.true is not None:
-            two = StudyConfig(**{**config.__dict__, "estimators": ("rp", "lr", "lr_value")})
+            two = dataclasses.replace(config, estimators=("rp", "lr", "lr_value"))
             for row in study(problems.true, two, announce=print):
                 yield {name: row.get(name) for name in RUN_COLUMNS}
 
@@ -58,11 +62,7 @@ def spectral_norm() -> Iterator[Row]:
         label = "MBPO spectral norm" if normalised else "MBPO"
         entry = common.Entry("pendulum", label, dataclasses.replace(plain, ensemble=ensemble))
         with jax.enable_x64(False):
-            if common.train(NAME, [entry]):
-                raise SystemExit("training did not end")
-            problems = laboratory.load_problems(
-                common.run_directory(NAME, entry), 0, 0, from_replay=False
-            )
+            problems = trained(entry)
             assert problems.learned is not None
             config = StudyConfig(
                 estimators=("rp",), horizons=(1, 2, 5, 10, 20, 40), batches=64, resamples=200

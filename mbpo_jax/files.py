@@ -32,6 +32,12 @@ def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
+def replace_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a row file as a whole; numbers are written as `append_rows` does."""
+    with replacing(path) as file:
+        file.write("".join(_to_json(row) + "\n" for row in rows).encode())
+
+
 def read_rows(path: Path) -> list[Row]:
     """Read the rows of a file; a last line without its line end was never finished and is left out.
 

@@ -192,8 +192,6 @@ def slice_rows(
 
 def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[Row]:
     """Return how small changes grow along trajectories, for every horizon up to the longest."""
-    keys = jax.random.split(jax.random.key(config.seed), TRAJECTORIES)
-    noise = jax.vmap(lambda key: draw(key, problem, horizon))(keys)
     if problem.moving == ():
         return []
     state = jax.eval_shape(
@@ -201,6 +199,8 @@ def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[
     )
     if state.size == 0 or state.size > MOST_COORDINATES:
         return []
+    keys = jax.random.split(jax.random.key(config.seed), TRAJECTORIES)
+    noise = jax.vmap(lambda key: draw(key, problem, horizon))(keys)
     found = jax.jit(lambda noise: stability(problem.params, problem, noise))(noise)
     found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
     return [

@@ -221,9 +221,12 @@ def at_horizon(
     # Both gradients by the same estimator, so that what they share cancels: one to trust in both.
     paired = None
     if true is not None:
-        kinds = [make_reference(p, horizon, config).kind for p in (problem, true)]
-        kind = next((kind for kind in kinds if kind != "rp"), "rp")
-        paired = [draws_of(kind, p, horizon, config).draws for p in (problem, true)]
+        known = (problem, reference), (true, make_reference(true, horizon, config))
+        kind = next((found.kind for _, found in known if found.kind != "rp"), "rp")
+        paired = [
+            found.draws if found.kind == kind else draws_of(kind, p, horizon, config).draws
+            for p, found in known
+        ]
     for batch_size in dict.fromkeys(config.batch_sizes):
         able = [name for name in names if not lacking(name, problem, horizon, batch_size)]
         rows, first = [], None

@@ -3,21 +3,25 @@
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from mbpo_jax.agents.sac import SACState
-from mbpo_jax.config import ESTIMATOR_SUMMARIES, Config, EstimatorConfig, StudyConfig
+from mbpo_jax.config import (
+    ACTOR_CRITIC,
+    ESTIMATOR_SUMMARIES,
+    Config,
+    EstimatorConfig,
+    StudyConfig,
+)
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import Row, replacing, to_plain
+from mbpo_jax.files import Row, replace_rows, replacing, to_plain, write_json_atomic
 from mbpo_jax.gradients import inspection, trained
 from mbpo_jax.gradients.catalogue import make_problem
 from mbpo_jax.gradients.estimators import ESTIMATORS
@@ -117,8 +121,8 @@ def problems_of(
     agent = state.agent
     if not isinstance(agent, SACState):
         raise ConfigError(
-            f"run: {config.algorithm} has no actor and critic; use a run of sac, mbpo, dyna, mba, "
-            "mve, steve, svg or retrace"
+            f"run: {config.algorithm} has no actor and critic; use a run of one of: "
+            f"{', '.join(ACTOR_CRITIC)}"
         )
     if from_replay:
         starts = trained.replayed(key, state.replay, START_STATES)
@@ -140,11 +144,10 @@ def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> Ru
         actor-critic's.
     """
     config = run_directory.load_config(run_dir)
-    if not 0 <= index < config.num_seeds:
-        raise ConfigError(f"run: {index} is not there; use 0 to {config.num_seeds - 1}")
+    playback.check_run(config, index)
     devices.use_host_devices(config.num_seeds)
     states, _ = playback.load_state(run_dir, config)
-    state = jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[index]), states)
+    state = playback.of_run(states, index)
     return problems_of(config, state, jax.random.key(seed), from_replay)
 
 
@@ -235,14 +238,15 @@ def write(
     notes = {name: (ESTIMATORS[name], *ESTIMATOR_SUMMARIES[name]) for name in names}
     for name, part in findings._asdict().items():
         if part:
-            _replace(out / f"{name}.jsonl", "".join(f"{_line(row)}\n" for row in part))
+            replace_rows(out / f"{name}.jsonl", part)
         else:  # of an earlier study
             (out / f"{name}.jsonl").unlink(missing_ok=True)
     for name in CAPTIONS.keys() - figures.keys():
         (out / f"{name}.png").unlink(missing_ok=True)
-    _replace(out / "estimates.csv", as_csv(rows))
+    with replacing(out / "estimates.csv") as file:
+        file.write(as_csv(rows).encode())
     made_with = dataclasses.asdict(config) | {"settings": dataclasses.asdict(settings)}
-    _replace(out / "study.json", json.dumps({"command": command, **made_with}, indent=2) + "\n")
+    write_json_atomic(out / "study.json", {"command": command, **made_with})
     for name, figure in figures.items():
         save_png(out / f"{name}.png", figure)
     write_page(
@@ -254,15 +258,6 @@ def write(
         figures,
         notes,
     )
-
-
-def _line(row: Row) -> str:
-    return json.dumps(to_plain(row), allow_nan=False)
-
-
-def _replace(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -66,9 +66,18 @@ def load_state(run_dir: Path, config: Config) -> tuple[TrainState, int]:
 
 def run_learned(state: TrainState, run: int) -> Learned:
     """Take model and agent of one run out of the state of all, off the mesh."""
-    return jax.tree.map(
-        lambda x: jnp.asarray(jax.device_get(x)[run]), Learned(state.model, state.agent)
-    )
+    return of_run(Learned(state.model, state.agent), run)
+
+
+def of_run(tree: PyTree, run: int) -> PyTree:
+    """Take one run out of arrays `[R, ...]`, off the mesh."""
+    return jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[run]), tree)
+
+
+def check_run(config: Config, run: int) -> None:
+    """Raise a ConfigError if the configuration has no such run."""
+    if not 0 <= run < config.num_seeds:
+        raise ConfigError(f"run: {run} is not there; use 0 to {config.num_seeds - 1}")
 
 
 def evaluate(
@@ -189,8 +198,7 @@ def render_run(run_dir: Path, run: int) -> int:
       ConfigError: it is no run directory, or it has no such run or no checkpoint.
     """
     config = run_directory.load_config(run_dir)
-    if not 0 <= run < config.num_seeds:
-        raise ConfigError(f"run: {run} is not there; use 0 to {config.num_seeds - 1}")
+    check_run(config, run)
     devices.use_host_devices(config.num_seeds)
     state, _ = load_state(run_dir, config)
     for line in render(config, run_dir, state, run):
