@@ -62,8 +62,7 @@ def ratio_rows(
     params: jax.Array, problem: Problem, noise: Noise, signal: Callable = to_go
 ) -> jax.Array:
     """Return likelihood-ratio gradients `[B, P]` with the leave-one-out baseline of each step."""
-    made = jax.lax.stop_gradient(jax.vmap(lambda n: roll_out(params, problem, n))(noise))
-    advantage = likelihood_ratio.leave_one_out(jax.vmap(lambda m: signal(problem, m))(made))
+    made, advantage = likelihood_ratio.against_others(params, problem, noise, signal)
     return jax.vmap(lambda m, a: likelihood_ratio.at_actions(params, problem, m, a))(
         made, advantage
     )

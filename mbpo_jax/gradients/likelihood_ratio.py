@@ -5,6 +5,8 @@ that does not depend on it (Williams 1992). The choice is the policy's action, o
 is noisy, the system's next state (Parmas et al. 2018, arXiv:1902.01240).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -94,6 +96,17 @@ def leave_one_out(signal: jax.Array) -> jax.Array:
     """
     rows = signal.shape[0]
     return (signal - jnp.mean(signal, axis=0, keepdims=True)) * (rows / (rows - 1))
+
+
+def against_others(
+    params: jax.Array,
+    problem: Problem,
+    noise: Noise,
+    signal: Callable[[Problem, Trajectory], jax.Array] = to_go,
+) -> tuple[Trajectory, jax.Array]:
+    """Roll a batch `[B]` out; return also each row's signal `[B, H]` less the mean of the others'."""
+    made = jax.lax.stop_gradient(jax.vmap(lambda n: roll_out(params, problem, n))(noise))
+    return made, leave_one_out(jax.vmap(lambda m: signal(problem, m))(made))
 
 
 def at_states(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:

@@ -8,7 +8,7 @@ mean and standard deviation is `A_t (eps / std, (eps^2 - 1) / std)`, what the pa
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.gradients.likelihood_ratio import leave_one_out
+from mbpo_jax.gradients.likelihood_ratio import against_others
 from mbpo_jax.gradients.problem import (
     Gaussian,
     Noise,
@@ -19,7 +19,6 @@ from mbpo_jax.gradients.problem import (
     last,
     roll_out,
     step,
-    to_go,
     total,
 )
 from mbpo_jax.trees import coordinates
@@ -51,9 +50,8 @@ def made_by_batch(
     params: jax.Array, problem: Problem, noise: Noise
 ) -> tuple[Trajectory, jax.Array]:
     """Roll a batch `[B]` out, and return its discounted rewards-to-go less those of the others."""
-    made = jax.lax.stop_gradient(jax.vmap(lambda n: roll_out(params, problem, n))(noise))
-    paid = jax.vmap(lambda m: to_go(problem, m))(made)
-    return made, discounts(problem, paid.shape[1])[None] * leave_one_out(paid)
+    made, advantage = against_others(params, problem, noise)
+    return made, discounts(problem, advantage.shape[1])[None] * advantage
 
 
 def total_propagation(
