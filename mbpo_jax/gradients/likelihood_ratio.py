@@ -104,7 +104,7 @@ def against_others(
     noise: Noise,
     signal: Callable[[Problem, Trajectory], jax.Array] = to_go,
 ) -> tuple[Trajectory, jax.Array]:
-    """Roll a batch `[B]` out; return also each row's signal `[B, H]` less the mean of the others'."""
+    """Roll a batch `[B]` out; return also each signal `[B, H]` less the mean of the others'."""
     made = jax.lax.stop_gradient(jax.vmap(lambda n: roll_out(params, problem, n))(noise))
     return made, leave_one_out(jax.vmap(lambda m: signal(problem, m))(made))
 
