@@ -22,6 +22,8 @@ RUN_COLUMNS = (
     *("heavy_tailed", "overflowed", "median_of_means_variance", "model_evaluations", "vjps"),
     *("flops", "seconds", "error_at_equal_flops", "true_squared_norm", "split_total"),
     *("split_model_bias", "split_estimator_bias", "split_cross", "split_variance"),
+    *("split_model_bias_error", "split_estimator_bias_error", "split_cross_error"),
+    "split_variance_error",
 )
 
 

@@ -212,8 +212,8 @@ class TrackingConfig(Checked):
     reference_batches: Annotated[int, Ge(2)] = 64
     """Independent estimates of the true gradient, of as many trajectories each."""
     start_states: Annotated[int, Ge(8)] = 256
-    """States from which trajectories start: those that the policy visits in as many steps of eight
-    environments, from the start of an episode on; a multiple of 8."""
+    """States from which trajectories start: those that the policy visits in eight environments,
+    evenly spaced over an episode; a multiple of 8."""
 
     def _rule_errors(self) -> list[str]:
         if self.start_states % 8:

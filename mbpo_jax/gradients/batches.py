@@ -68,6 +68,15 @@ def ratio_rows(
     )
 
 
+def scored_at_states(config, params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
+    """Make a likelihood ratio at the states, with the baseline of `ratio_rows`."""
+    made, advantage = likelihood_ratio.against_others(params, problem, noise)
+    rows = jax.vmap(lambda n, m, a: likelihood_ratio.at_states(params, problem, n, m, a))(
+        noise, made, advantage
+    )
+    return jnp.mean(rows, axis=0)
+
+
 def path_rows(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
     """Return pathwise gradients `[B, P]`."""
     return jax.vmap(lambda n: pathwise.whole(params, problem, n))(noise)

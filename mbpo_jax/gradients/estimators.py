@@ -18,6 +18,7 @@ from mbpo_jax.gradients.batches import (
     mixed,
     scored,
     scored_against_others,
+    scored_at_states,
     unless_discontinuous,
     weighted,
     weighted_by_halves,
@@ -94,13 +95,9 @@ ESTIMATORS: dict[str, Estimator] = {
         needs=("critic",),
     ),
     "lr_state": Estimator(
-        averaged(
-            lambda config, params, problem, noise: likelihood_ratio.at_states(
-                params, problem, noise
-            )
-        ),
+        scored_at_states,
         differentiates=True,
-        needs=("noisy system",),
+        needs=("noisy system", "batch of 2"),
     ),
     "rp": Estimator(
         averaged(lambda config, params, problem, noise: pathwise.whole(params, problem, noise)),

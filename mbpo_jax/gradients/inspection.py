@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
 from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.files import Row
@@ -18,7 +19,7 @@ from mbpo_jax.gradients.estimators import (
 from mbpo_jax.gradients.metrics import between
 from mbpo_jax.gradients.problem import Problem, draw, roll_out, total
 from mbpo_jax.gradients.stability import moving_coordinates, stability
-from mbpo_jax.gradients.study import compiled, lacking, make_reference
+from mbpo_jax.gradients.study import compiled, keys_of, lacking
 
 MOST_NUMBERS = 200_000
 """Steps times parameters that are told apart."""
@@ -52,7 +53,7 @@ def step_rows(
         if name in ("es", "fd") or lacking(name, problem, horizon, batch_size):
             continue
         estimate = compiled(name, settings, timed, horizon, config.batches, batch_size)
-        gradients = np.asarray(estimate(jax.random.key(config.seed)), np.float64)
+        gradients = np.asarray(estimate(keys_of(config.seed).estimates), np.float64)
         parts = gradients.reshape(config.batches, horizon, -1)
         for step in range(horizon):
             own = parts[:, step]
@@ -84,9 +85,10 @@ def source_rows(
         # A running average has no independent estimates.
         if name in OVER_BATCHES or lacking(name, problem, horizon, batch_size):
             continue
+        keys = keys_of(config.seed)
         pair = [
             draw_batches(key, name, problem, horizon, config.batches, batch_size)
-            for key in jax.random.split(jax.random.key(config.seed))
+            for key in (keys.estimates, keys.others)
         ]
 
         @jax.jit
@@ -127,7 +129,7 @@ def weight_rows(
     rows = []
     for name in [name for name in ways if name in names and batch_size >= 2]:
         noise = draw_batches(
-            jax.random.key(config.seed), name, problem, horizon, config.batches, batch_size
+            keys_of(config.seed).estimates, name, problem, horizon, config.batches, batch_size
         )
         weights = np.asarray(jax.jit(lambda n, way=ways[name]: jax.lax.map(way, n))(noise))
         for step in range(horizon):
@@ -148,14 +150,17 @@ def weight_rows(
 
 
 def slice_rows(
-    problem: Problem, true: Problem | None, horizon: int, config: StudyConfig
+    problem: Problem,
+    true: Problem | None,
+    direction: np.ndarray,
+    horizon: int,
+    config: StudyConfig,
 ) -> list[Row]:
     """Return the return along the gradient, in the model and in the true system.
 
-    The parameters go along the reference gradient, up to a tenth of their own length to either
-    side. All points have the same noise; the errors are those of the mean return.
+    The parameters go along a direction `[P]`, up to a tenth of their own length to either side. All
+    points have the same noise; the errors are those of the mean return.
     """
-    direction = np.mean(make_reference(problem, horizon, config).draws, axis=0)
     size = np.linalg.norm(direction)
     if not np.isfinite(size) or size == 0.0:
         return []
@@ -165,7 +170,7 @@ def slice_rows(
     points = jnp.asarray(params + distances[:, None] * direction / size, problem.params.dtype)
     rows = []
     for system in filter(None, (problem, true)):
-        keys = jax.random.split(jax.random.key(config.seed), TRAJECTORIES)
+        keys = jax.random.split(keys_of(config.seed).averages, TRAJECTORIES)
 
         @jax.jit
         def returns(points, keys, system=system) -> jax.Array:
@@ -191,7 +196,10 @@ def slice_rows(
 
 
 def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[Row]:
-    """Return how small changes grow along trajectories, for every horizon up to the longest."""
+    """Return how small changes grow along trajectories, for every horizon up to the longest.
+
+    Quantiles are those of trajectories, intervals those of a bootstrap over them.
+    """
     if problem.moving == ():
         return []
     state = jax.eval_shape(
@@ -199,18 +207,32 @@ def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[
     )
     if state.size == 0 or state.size > MOST_COORDINATES:
         return []
-    keys = jax.random.split(jax.random.key(config.seed), TRAJECTORIES)
+    keys = jax.random.split(keys_of(config.seed).averages, TRAJECTORIES)
     noise = jax.vmap(lambda key: draw(key, problem, horizon))(keys)
     found = jax.jit(lambda noise: stability(problem.params, problem, noise))(noise)
     found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+    steps = np.arange(1, horizon + 1)
+    rng = np.random.default_rng(config.seed)
+    # Of resampled trajectories, [R, H].
+    chosen = found.log_norm[rng.integers(TRAJECTORIES, size=(config.resamples, TRAJECTORIES))]
+    mean = np.mean(chosen, axis=1) / steps
+    moment = (logsumexp(2.0 * chosen, axis=1) - np.log(TRAJECTORIES)) / (2.0 * steps)
+
+    def quantiles(x: np.ndarray, h: int, ends: tuple[float, float]) -> list[float]:
+        return [float(q) for q in np.quantile(x[:, h], ends)]
+
     return [
         {
             "problem": problem.name,
             "horizon": h + 1,
             "largest": float(np.median(found.largest[:, h])),
+            "largest_quantiles": quantiles(found.largest, h, (0.05, 0.95)),
             "smallest": float(np.median(found.smallest[:, h])),
+            "smallest_quantiles": quantiles(found.smallest, h, (0.05, 0.95)),
             "mean_exponent": float(found.mean_exponent[h]),
+            "mean_exponent_interval": quantiles(mean, h, (0.025, 0.975)),
             "moment_exponent": float(found.moment_exponent[h]),
+            "moment_exponent_interval": quantiles(moment, h, (0.025, 0.975)),
             "log10_second_moment": float(2.0 * (h + 1) * found.moment_exponent[h] / np.log(10.0)),
         }
         for h in range(horizon)

@@ -109,18 +109,26 @@ def against_others(
     return made, leave_one_out(jax.vmap(lambda m: signal(problem, m))(made))
 
 
-def at_states(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
+def at_states(
+    params: jax.Array, problem: Problem, noise: Noise, made: Trajectory, advantage: jax.Array
+) -> jax.Array:
     """Return the likelihood-ratio gradient `[P]` at the outcomes of the system.
 
     An outcome's law depends on the parameters through the action, whose own noise is held fixed:
-    `sum_t gamma^t [R_t grad log p(y_t | s_t, a_t) + grad r(s_t, a_t, s_{t+1})]`, where states and
+    `sum_t gamma^t [A_t grad log p(y_t | s_t, a_t) + grad r(s_t, a_t, s_{t+1})]`, where states and
     outcomes are held fixed, too. One derivative of the law is asked for, and no product of them.
+
+    Args:
+      params: `[P]`.
+      problem: tells policy and outcomes.
+      noise: of the trajectory.
+      made: what the policy did under that noise.
+      advantage: `[H]`, each discounted to its own step.
     """
     outcome_of = problem.outcome
     assert outcome_of is not None
-    made = jax.lax.stop_gradient(roll_out(params, problem, noise))
-    signal = discounts(problem, made.reward.shape[0]) * to_go(problem, made)
     weight = discounts(problem, made.reward.shape[0])
+    signal = weight * advantage
     following = jax.tree.map(lambda x: x[1:], made.state)
 
     def surrogate(params: jax.Array) -> jax.Array:

@@ -22,6 +22,8 @@ from mbpo_jax.gradients.estimators import (
     estimate_batches,
 )
 from mbpo_jax.gradients.problem import Problem
+from mbpo_jax.gradients.summary import log_variance_ratio, summarise
+from mbpo_jax.gradients.tails import tails
 
 MOST_PARAMETERS = 1000
 """For estimators that ask for a pair of trajectories for every parameter."""
@@ -50,6 +52,29 @@ class Reference(NamedTuple):
         """The variance of the mean."""
         rows = len(self.draws)
         return float(np.sum(np.var(self.draws, axis=0, ddof=1)) / rows) if rows > 1 else 0.0
+
+
+class Keys(NamedTuple):
+    """Keys of a study's noise: what has a key of its own is independent of the rest.
+
+    Attributes:
+      starts: of the states that a run visits.
+      estimates: of the estimators, all of which get the same trajectories.
+      others: of as many trajectories more, for the parts of a variance.
+      reference: of what estimates are compared with.
+      averages: of returns and Jacobians.
+    """
+
+    starts: jax.Array
+    estimates: jax.Array
+    others: jax.Array
+    reference: jax.Array
+    averages: jax.Array
+
+
+def keys_of(seed: int) -> Keys:
+    """Return the keys of a study."""
+    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
 def named(estimators: Sequence[str]) -> list[str]:
@@ -145,9 +170,7 @@ def reference_estimators(problem: Problem) -> list[str]:
 
 
 def make_reference(problem: Problem, horizon: int, config: StudyConfig) -> Reference:
-    """Return the gradient of the return, exactly or by the unbiased estimator of least variance.
-
-    What a sample shows of a variance is too little if tails are heavy; ten times as much is taken.
+    """Return the gradient of the return, exactly or by the unbiased estimator of least doubt.
 
     Args:
       problem: whose gradient it is.
@@ -158,21 +181,28 @@ def make_reference(problem: Problem, horizon: int, config: StudyConfig) -> Refer
         return Reference("exact", np.asarray(problem.exact(problem.params, horizon))[None])
     found = [draws_of(kind, problem, horizon, config) for kind in reference_estimators(problem)]
 
-    def doubt(reference: Reference) -> float:
-        inner = metrics.inner_products(reference.draws, np.mean(reference.draws, axis=0))
-        if metrics.overflowed(inner):
-            return np.inf
-        return reference.error * (10.0 if metrics.tails(inner).heavy_tailed else 1.0)
+    def doubt_of(reference: Reference) -> float:
+        return doubt(metrics.inner_products(reference.draws, np.mean(reference.draws, axis=0)))
 
-    return min(found, key=doubt)
+    return min(found, key=doubt_of)
+
+
+def doubt(draws: metrics.Inner) -> float:
+    """Return how little the mean of draws of a reference is to be trusted.
+
+    It is their variance; what a sample shows of that is too little if tails are heavy, and ten
+    times as much is taken.
+    """
+    if metrics.overflowed(draws):
+        return np.inf
+    return float(metrics.variance(draws)) * (10.0 if tails(draws).heavy_tailed else 1.0)
 
 
 def draws_of(kind: str, problem: Problem, horizon: int, config: StudyConfig) -> Reference:
     """Return the mean of independent estimates by one estimator as a reference."""
-    # Noise of its own: estimates and reference have to be independent.
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
     sizes = config.reference_batches, config.reference_batch_size
-    draws = compiled(kind, EstimatorConfig(), problem, horizon, *sizes)(key)
+    draw_all = compiled(kind, EstimatorConfig(), problem, horizon, *sizes)
+    draws = draw_all(keys_of(config.seed).reference)
     return Reference(kind, np.asarray(draws, np.float64))
 
 
@@ -182,6 +212,7 @@ def study(
     settings: EstimatorConfig | None = None,
     *,
     true: Problem | None = None,
+    reference_of: Callable[[int], Reference] | None = None,
     announce: Announce = lambda line: None,
 ) -> list[Row]:
     """Measure estimators at every horizon and batch size.
@@ -192,6 +223,7 @@ def study(
       settings: of the estimators.
       true: the same policy, starts and critic in the true system, if `problem` is in a model; the
         error is then split into the model's and the estimator's.
+      reference_of: from a horizon to what estimates are compared with; `make_reference` if None.
       announce: told what is about to be measured.
 
     Raises:
@@ -199,16 +231,18 @@ def study(
     """
     settings = settings or EstimatorConfig()
     names = suitable(config, problem)
-    return [
-        row
-        for horizon in dict.fromkeys(config.horizons)
-        for row in at_horizon(problem, true, names, horizon, config, settings, announce)
-    ]
+    rows = []
+    for horizon in dict.fromkeys(config.horizons):
+        announce(f"horizon {horizon}: reference")
+        found = reference_of(horizon) if reference_of else make_reference(problem, horizon, config)
+        rows += at_horizon(problem, true, found, names, horizon, config, settings, announce)
+    return rows
 
 
 def at_horizon(
     problem: Problem,
     true: Problem | None,
+    reference: Reference,
     names: Sequence[str],
     horizon: int,
     config: StudyConfig,
@@ -216,8 +250,6 @@ def at_horizon(
     announce: Announce,
 ) -> Iterator[Row]:
     """Yield the rows of a horizon; see `study`."""
-    announce(f"horizon {horizon}: reference")
-    reference = make_reference(problem, horizon, config)
     # Both gradients by the same estimator, so that what they share cancels: one to trust in both.
     paired = None
     if true is not None:
@@ -233,7 +265,7 @@ def at_horizon(
         for name in able:
             announce(f"horizon {horizon}, batches of {batch_size}: {name}")
             function = compiled(name, settings, problem, horizon, config.batches, batch_size)
-            found, seconds = timed(function, jax.random.key(config.seed))
+            found, seconds = timed(function, keys_of(config.seed).estimates)
             estimates = np.asarray(found, np.float64)
             first = estimates if first is None else first
             row = described(name, problem, horizon, batch_size, config)
@@ -271,7 +303,7 @@ def compared(
 ) -> Row:
     """Return the metrics of estimates `[M, P]`."""
     inner = metrics.inner_products(estimates, np.mean(reference.draws, axis=0), reference.error)
-    row: Row = dict(metrics.summary(inner, batch_size, config.resamples, config.seed))
+    row: Row = dict(summarise(inner, batch_size, config.resamples, config.seed))
     for name in ("squared_bias", "mean_squared_error"):
         row[f"{name}_interval"] = widened(row[f"{name}_interval"], row["squared_bias"], reference)
     return {
@@ -299,7 +331,7 @@ def against_first(estimates: np.ndarray, first: np.ndarray, config: StudyConfig)
     """Return how much more the estimates vary than those of the first estimator of the list."""
     nothing = np.zeros(estimates.shape[1])
     own, other = (metrics.inner_products(x, nothing) for x in (estimates, first))
-    ratio = metrics.log_variance_ratio(own, other, config.resamples, config.seed)
+    ratio = log_variance_ratio(own, other, config.resamples, config.seed)
     return {
         "log10_variance_ratio": ratio and ratio[0],
         "log10_variance_ratio_interval": ratio and list(ratio[1:]),

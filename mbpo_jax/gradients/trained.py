@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from mbpo_jax import replay
 from mbpo_jax.agents.sac import ActorCritic, SACState, make_actor_critic, make_networks
 from mbpo_jax.config import Config
-from mbpo_jax.envs.base import step_or_reset
+from mbpo_jax.envs.base import episode_limit, step_or_reset
 from mbpo_jax.envs.system import never
 from mbpo_jax.envs.termination import termination_fn
 from mbpo_jax.gradients.problem import Critic, Gaussian, Problem
@@ -73,6 +73,8 @@ def visited(
 ) -> Point:
     """Let the policy act, with its noise, in several environments, and return where they were.
 
+    States are evenly spaced in time over an episode of full length or more.
+
     Args:
       key: a key, used up.
       env: the true system.
@@ -85,19 +87,24 @@ def visited(
       States `[N]` with their simulators.
     """
     sample = actor_critic(env, config).sample
+    looks = num_states // num_envs
+    spacing = -(-episode_limit(env.spec) // looks)
 
-    def step(state: EnvState, key: jax.Array):
+    def act(state: EnvState, key: jax.Array) -> tuple[EnvState, None]:
         def one(key: jax.Array, state: EnvState) -> EnvState:
             act_key, env_key = jax.random.split(key)
             action, _ = sample(act_key, agent.policy, state.observation)
             return step_or_reset(env, env_key, state, action)[0]
 
-        keys = jax.random.split(key, num_envs)
-        return jax.vmap(one)(keys, state), Point(state.observation, state.simulator)
+        return jax.vmap(one)(jax.random.split(key, num_envs), state), None
+
+    def look(state: EnvState, keys: jax.Array) -> tuple[EnvState, Point]:
+        seen = Point(state.observation, state.simulator)
+        return jax.lax.scan(act, state, keys)[0], seen
 
     reset_key, steps_key = jax.random.split(key)
     start = jax.vmap(env.reset)(jax.random.split(reset_key, num_envs))
-    _, points = jax.lax.scan(step, start, jax.random.split(steps_key, num_states // num_envs))
+    _, points = jax.lax.scan(look, start, jax.random.split(steps_key, (looks, spacing)))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), points)
 
 

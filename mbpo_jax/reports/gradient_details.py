@@ -90,25 +90,25 @@ def stability_figure(rows: Sequence[Row]) -> Figure:
     """Draw the closed loop's singular values and its Lyapunov exponents against time.
 
     Args:
-      rows: with `problem`, `horizon`, `largest`, `smallest`, `mean_exponent`, `moment_exponent`.
+      rows: of `gradients.inspection.stability_rows`.
     """
     horizons = [row["horizon"] for row in rows]
     with figure_style():
         figure = Figure(figsize=(7.5, 3.2), layout="constrained")
         values, exponents = figure.subplots(1, 2)
-        values.plot(horizons, [r["largest"] for r in rows], "-", color=BLUE, label="largest")
-        values.plot(
-            horizons, [r["smallest"] for r in rows], "--", color=VERMILLION, label="smallest"
-        )
+        lines = {
+            "largest": (values, "largest", "largest_quantiles", "-", BLUE),
+            "smallest": (values, "smallest", "smallest_quantiles", "--", VERMILLION),
+            "second moment": (exponents, "moment_exponent", "moment_exponent_interval", "-", BLUE),
+            "mean": (exponents, "mean_exponent", "mean_exponent_interval", "--", VERMILLION),
+        }
+        for label, (panel, field, ends, line, color) in lines.items():
+            panel.plot(horizons, [row[field] for row in rows], line, color=color, label=label)
+            low, high = np.transpose([row[ends] for row in rows])
+            panel.fill_between(horizons, low, high, color=color, alpha=0.15)
         if any(row["largest"] > 0.0 for row in rows):
             values.set_yscale("log")
-        values.set_ylabel("Singular value of a step's Jacobian\n(median over trajectories)")
-        exponents.plot(
-            horizons, [r["moment_exponent"] for r in rows], "-", color=BLUE, label="second moment"
-        )
-        exponents.plot(
-            horizons, [r["mean_exponent"] for r in rows], "--", color=VERMILLION, label="mean"
-        )
+        values.set_ylabel("Singular value of a step's Jacobian\n(median and 90 % of trajectories)")
         exponents.axhline(0.0, color=GREY, linewidth=0.8)
         exponents.set_ylabel("Lyapunov exponent (nats per step)")
         for panel in (values, exponents):

@@ -104,7 +104,8 @@ def variance_figure(rows: Sequence[Row], stability: Sequence[Row] = ()) -> Figur
     """Draw the relative variance of every estimator against the horizon.
 
     Where the Lyapunov exponents are known, a dotted line grows as the second moment of the
-    Jacobians' product does: the pathwise variance is expected to follow it.
+    Jacobians' product does: the pathwise variance is expected to follow it. Thin lines have the
+    slopes of H and of H cubed.
 
     Args:
       rows: of one batch size.
@@ -125,9 +126,24 @@ def variance_figure(rows: Sequence[Row], stability: Sequence[Row] = ()) -> Figur
             "over the squared norm of the gradient"
         )
         panel.set_title(f"{rows[0]['problem']}: variance against horizon")
+        _slopes(panel, rows)
         _guide(panel, rows, stability)
         with_legend(figure, panel)
     return figure
+
+
+def _slopes(panel: Axes, rows: Sequence[Row]) -> None:
+    horizons = sorted({row["horizon"] for row in rows})
+    starts = [r["relative"] for r in relative(rows) if r["horizon"] == horizons[0]]
+    starts = [x for x in starts if x]
+    if len(horizons) < 3 or not starts:
+        return
+    limits = panel.get_ylim()
+    growth = np.array(horizons, float) / horizons[0]
+    for power, label in ((1, "slope of H"), (3, "slope of H³")):
+        line = np.median(starts) * growth**power
+        panel.plot(horizons, line, "-" if power == 1 else "--", color=GREY, lw=0.7, label=label)
+    panel.set_ylim(limits)
 
 
 def _guide(panel: Axes, rows: Sequence[Row], stability: Sequence[Row]) -> None:

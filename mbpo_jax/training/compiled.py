@@ -13,7 +13,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import Program, TrainState
 from mbpo_jax.training.runs_axis import map_runs, run_mesh, run_sharding
-from mbpo_jax.training.tracking import Measured
+from mbpo_jax.training.tracking import Found
 from mbpo_jax.types import Metrics, PyTree
 
 
@@ -47,7 +47,7 @@ class Compiled(NamedTuple):
     start: Callable[[], TrainState]
     step: Callable[[int, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[int, TrainState], tuple[jax.Array, jax.Array]]
-    measure: Callable[[int, TrainState], dict[str, Measured]] | None
+    measure: Callable[[int, TrainState], Found] | None
     seconds: dict[str, float]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,10 +27,18 @@ from mbpo_jax.gradients import inspection, trained
 from mbpo_jax.gradients.catalogue import make_problem
 from mbpo_jax.gradients.estimators import ESTIMATORS
 from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.study import lacking, named, study, suitable
+from mbpo_jax.gradients.study import (
+    keys_of,
+    lacking,
+    make_reference,
+    named,
+    study,
+    suitable,
+)
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import save_png
-from mbpo_jax.reports.gradient_page import CAPTIONS, remark, study_figures, table_of, write_page
+from mbpo_jax.reports.gradient_conclusions import conclusions
+from mbpo_jax.reports.gradient_page import CAPTIONS, study_figures, table_of, write_page
 from mbpo_jax.training import devices, playback, run_directory
 from mbpo_jax.training.loop import TrainState
 
@@ -79,7 +88,9 @@ def examine(
     settings = settings or EstimatorConfig()
     names, longest = suitable(config, problem), max(config.horizons)
     where = names, settings, problem, longest, max(config.batch_sizes), config
-    rows = study(problem, config, settings, true=true, announce=announce)
+    reference_of = functools.cache(lambda horizon: make_reference(problem, horizon, config))
+    rows = study(problem, config, settings, true=true, reference_of=reference_of, announce=announce)
+    gradient = np.mean(reference_of(longest).draws, axis=0)
     announce("a closer look at the longest horizon")
     return Findings(
         rows,
@@ -87,7 +98,7 @@ def examine(
         inspection.source_rows(*where),
         inspection.stability_rows(problem, longest, config),
         inspection.weight_rows(names, problem, longest, max(config.batch_sizes), config),
-        inspection.slice_rows(problem, true, longest, config),
+        inspection.slice_rows(problem, true, gradient, longest, config),
     )
 
 
@@ -148,53 +159,7 @@ def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> Ru
     devices.use_host_devices(config.num_seeds)
     states, _ = playback.load_state(run_dir, config)
     state = playback.of_run(states, index)
-    return problems_of(config, state, jax.random.key(seed), from_replay)
-
-
-def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]:
-    """Say in a sentence per horizon and batch size which estimator has the least error.
-
-    And where the reference is too noisy for a bias, or for numbers relative to it, and how large
-    the Jacobians' product is where gradients overflowed.
-    """
-    lines = []
-    growth = {row["horizon"]: row["log10_second_moment"] for row in stability}
-    for horizon in dict.fromkeys(row["horizon"] for row in rows if row["overflowed"]):
-        if np.isfinite(growth.get(horizon, np.nan)):
-            lines.append(
-                f"H = {horizon}: gradients overflow; in logarithms, the mean square of the "
-                f"Jacobians' product is 10^{growth[horizon]:.1f}"
-            )
-    for horizon in dict.fromkeys(row["horizon"] for row in rows):
-        row = next(row for row in rows if row["horizon"] == horizon)
-        norm, error = row["reference_norm"], row["reference_error"]
-        if norm**2 < 10.0 * error**2:
-            lines.append(
-                f"H = {horizon}: the reference ({row['reference']}) has the norm {norm:.3g} and an "
-                f"error of {error:.3g}, so biases and relative numbers are rough; raise "
-                "--reference-batches"
-            )
-    for horizon, size in dict.fromkeys((r["horizon"], r["batch_size"]) for r in rows):
-        own = [r for r in rows if (r["horizon"], r["batch_size"]) == (horizon, size)]
-        known = [r for r in own if r["error_at_equal_flops"] is not None]
-        told = f"H = {horizon}, B = {size}: "
-        if not known:
-            told += "no variance could be told"
-        elif "split_total" in known[0]:
-            best = min(known, key=lambda r: r["split_total"])
-            told += (
-                f"{best['estimator']} has the least mean squared error against the true gradient"
-            )
-        else:
-            best = min(known, key=lambda r: r["mean_squared_error"])
-            cheapest = min(known, key=lambda r: r["error_at_equal_flops"])
-            told += f"{best['estimator']} has the least mean squared error"
-            same = best is cheapest
-            told += ", also" if same else f", {cheapest['estimator']} has it"
-            told += " at equal FLOPs"
-        unknown = [f"{r['estimator']} ({remark(r)})" for r in own if r not in known]
-        lines.append(told + (f"; not estimable: {', '.join(unknown)}" if unknown else ""))
-    return lines
+    return problems_of(config, state, keys_of(seed).starts, from_replay)
 
 
 def left_out(problem: Problem, config: StudyConfig) -> list[str]:

@@ -62,7 +62,7 @@ class Program(NamedTuple):
     collect: Callable[[Config, TrainState], TrainState]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
-    measure: Callable[[Config, jax.Array, TrainState], dict[str, tracking.Measured]]
+    measure: Callable[[Config, jax.Array, TrainState], tracking.Found]
 
 
 def replay_capacity(config: Config) -> int:

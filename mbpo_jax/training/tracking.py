@@ -19,7 +19,8 @@ from mbpo_jax.files import Row
 from mbpo_jax.gradients import metrics, trained
 from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
 from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.study import lacking, named, reference_estimators
+from mbpo_jax.gradients.study import doubt, lacking, named, reference_estimators
+from mbpo_jax.gradients.summary import as_json, summarise
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.types import Env, PyTree
 
@@ -28,20 +29,22 @@ RESAMPLES = 200
 
 
 class Measured(NamedTuple):
-    """Inner products of an estimator's gradients, scaled so that float32 holds them.
+    """Inner products of gradients, each scaled so that float32 holds them.
 
     Attributes:
       gram: `[M + N, M + N]`, of M estimates and N draws of the true gradient.
-      log_scale: `[]`, logarithm of what all gradients were divided by.
+      log_scale: `[M + N]`, logarithms of what the gradients were divided by.
     """
 
     gram: jax.Array
     log_scale: jax.Array
 
 
-def measure(
-    env: Env, config: Config, key: jax.Array, agent: SACState, model: PyTree
-) -> dict[str, Measured]:
+Found = dict[str, dict[str, Measured]]
+"""By estimator, and by the unbiased one that drew the true gradient."""
+
+
+def measure(env: Env, config: Config, key: jax.Array, agent: SACState, model: PyTree) -> Found:
     """Measure every estimator that suits the run, on the device.
 
     Args:
@@ -57,18 +60,26 @@ def measure(
     true = problem = trained.make_true_problem(env, config, agent, points)
     if isinstance(model, EnsembleState):
         problem = trained.make_learned_problem(env, config, agent, model, points)
-    kind = reference_estimators(true)[0]
-    truth = gradients(truth_key, kind, true, config, tracking.reference_batches)
+    kinds = reference_estimators(true)
+    truths = {
+        kind: gradients(jax.random.clone(truth_key), kind, true, config, tracking.reference_batches)
+        for kind in kinds
+    }
 
-    def one(name: str) -> Measured:
+    def one(name: str) -> dict[str, Measured]:
         # All estimators get the same trajectories.
         found = gradients(jax.random.clone(noise_key), name, problem, config, tracking.batches)
-        rows = jnp.concatenate([found, truth])
-        scale = jnp.max(jnp.abs(rows))
-        rows /= jnp.where(scale == 0.0, 1.0, scale)
-        return Measured(jnp.matmul(rows, rows.T, precision="highest"), jnp.log(scale))
+        return {kind: measured(jnp.concatenate([found, truth])) for kind, truth in truths.items()}
 
     return {name: one(name) for name in suitable(config, problem)}
+
+
+def measured(rows: jax.Array) -> Measured:
+    """Return the inner products of gradients `[M + N, P]`; one beyond range spoils no other."""
+    scale = jnp.max(jnp.abs(rows), axis=1)
+    scale = jnp.where(scale == 0.0, 1.0, scale)
+    rows = rows / scale[:, None]
+    return Measured(jnp.matmul(rows, rows.T, precision="highest"), jnp.log(scale))
 
 
 def suitable(config: Config, problem: Problem) -> list[str]:
@@ -98,30 +109,40 @@ def gradients(
     return estimate_batches(name, EstimatorConfig(), problem.params, problem, noise)
 
 
-def rows_of(
-    config: Config, env_steps: int, seeds: Sequence[int], found: dict[str, Measured]
-) -> list[Row]:
-    """Return a row for each run and estimator, with the metrics of `gradients.metrics`."""
+def rows_of(config: Config, env_steps: int, seeds: Sequence[int], found: Found) -> list[Row]:
+    """Return a row for each run and estimator, with the numbers of `gradients.summary`.
+
+    The true gradient is that of the unbiased estimator of least doubt, as in a study.
+    """
     rows = []
-    for name, measured in found.items():
+    for name, by_kind in found.items():
         for run, seed in enumerate(seeds):
-            gram = np.asarray(measured.gram[run], np.float64)
-            inner = inner_products(gram, float(measured.log_scale[run]), config.tracking.batches)
+            known = {
+                kind: inner_products(m.gram[run], m.log_scale[run], config.tracking.batches)
+                for kind, m in by_kind.items()
+            }
+            kind = min(known, key=lambda kind: doubt(known[kind][1]))
+            inner, _ = known[kind]
             row: Row = {"env_steps": env_steps, "run": run, "seed": seed, "estimator": name}
             row["horizon"] = config.tracking.horizon
-            known = max(inner.reference - inner.reference_error, 0.0)
-            row["reference_norm"] = float(np.sqrt(known))
-            row["reference_error"] = float(np.sqrt(inner.reference_error))
-            row |= metrics.summary(inner, config.tracking.batch_size, RESAMPLES)
+            row["reference"] = kind
+            row["reference_norm"] = as_json(
+                np.sqrt(np.maximum(inner.reference - inner.reference_error, 0.0))
+            )
+            row["reference_error"] = as_json(np.sqrt(inner.reference_error))
+            row |= summarise(inner, config.tracking.batch_size, RESAMPLES)
             rows.append(row)
     return rows
 
 
-def inner_products(gram: np.ndarray, log_scale: float, batches: int) -> metrics.Inner:
-    """Turn scaled inner products of estimates and draws of the truth into those of metrics."""
-    gram = gram * np.exp(2.0 * log_scale)
-    estimates, across = gram[:batches, :batches], gram[:batches, batches:]
-    truth = gram[batches:, batches:]
-    draws = len(truth)
-    spread = (np.trace(truth) - truth.sum() / draws) / (draws - 1)
-    return metrics.Inner(estimates, across.mean(axis=1), float(truth.mean()), float(spread / draws))
+def inner_products(
+    gram: jax.Array, log_scale: jax.Array, batches: int
+) -> tuple[metrics.Inner, metrics.Inner]:
+    """Turn scaled inner products into those of the estimates, and those of the truth's draws."""
+    logs = np.asarray(log_scale, np.float64)
+    products = np.asarray(gram, np.float64) * np.exp(logs[:, None] + logs[None, :])
+    estimates, across = products[:batches, :batches], products[:batches, batches:]
+    truth = products[batches:, batches:]
+    draws = metrics.Inner(truth, truth.mean(axis=1), float(truth.mean()), 0.0)
+    error = float(metrics.variance(draws)) / len(truth)
+    return metrics.Inner(estimates, across.mean(axis=1), draws.reference, error), draws

@@ -1,5 +1,7 @@
 """What holds of every estimator, and what each is known to do."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,13 +55,36 @@ def noisy_lq() -> Problem:
     return make_lq(1.1, 0.5, 1.0, 0.1, -0.6, 0.25, 0.04, 1.0, terminal=1.0)
 
 
-@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - OTHER_GRADIENT - SAME_BATCH))
-def test_the_mean_is_the_gradient_of_the_return(name):
+@functools.cache
+def twice(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what two calls of an estimator make `[M, P]` of the same noise.
+
+    Batches are small where weights come from them, so that their bias shows.
+    """
     problem = noisy_lq()
     # A cut beyond the end cuts nothing, and a quadratic's smoothing does not move its gradient
     # by more than the square of the perturbation.
     config = EstimatorConfig(truncation=HORIZON, perturbation_std=1e-3)
-    found = estimates(name, problem, HORIZON, 1000, 64, config)
+    batches, batch_size = (4000, 4) if name in SAME_BATCH else (400, 32)
+
+    @jax.jit
+    def run(key: jax.Array) -> jax.Array:
+        noise = draw_batches(key, name, problem, HORIZON, batches, batch_size)
+        return estimate_batches(name, config, problem.params, problem, noise)
+
+    first, second = (np.asarray(run(jax.random.key(0))) for _ in range(2))
+    return first, second
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_a_second_call_gives_the_same(name):
+    np.testing.assert_array_equal(*twice(name))
+
+
+@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - OTHER_GRADIENT - SAME_BATCH))
+def test_the_mean_is_the_gradient_of_the_return(name):
+    problem = noisy_lq()
+    found, _ = twice(name)
     assert np.all(np.abs(deviation(found, problem.exact(problem.params, HORIZON))) < 4.5)
 
 
@@ -67,19 +92,10 @@ def test_the_mean_is_the_gradient_of_the_return(name):
 def test_weights_from_the_same_batch_are_unbiased_in_the_limit(name):
     problem = noisy_lq()
     expected = problem.exact(problem.params, HORIZON)
-    small = estimates(name, problem, HORIZON, 4000, 4)
+    small, _ = twice(name)
     large = estimates(name, problem, HORIZON, 20, 4000)
     assert np.all(np.abs(deviation(small, expected)) > 5.0)
     assert np.all(np.abs(deviation(large, expected)) < 4.5)
-
-
-@pytest.mark.parametrize("name", sorted(ESTIMATORS))
-def test_a_second_call_gives_the_same(name):
-    problem = noisy_lq()
-    noise = draw_batches(jax.random.key(0), name, problem, 2, 3, 4)
-    run = jax.jit(lambda noise: estimate_batches(name, config, problem.params, problem, noise))
-    config = EstimatorConfig()
-    np.testing.assert_array_equal(run(noise), run(noise))
 
 
 def test_the_first_window_holds_the_first_actions_alone():
@@ -121,14 +137,18 @@ def test_propagation_with_fixed_weights_is_either_gradient():
     noise = jax.tree.map(
         lambda x: x[0], draw_batches(jax.random.key(3), "rp", problem, HORIZON, 1, 16)
     )
-    path = propagation.total_propagation(problem.params, problem, noise, 0.0)
-    ratio = propagation.total_propagation(problem.params, problem, noise, 1.0)
-    np.testing.assert_allclose(
-        path, path_rows(problem.params, problem, noise).mean(axis=0), rtol=1e-10
-    )
-    np.testing.assert_allclose(
-        ratio, ratio_rows(problem.params, problem, noise).mean(axis=0), rtol=1e-10
-    )
+
+    @jax.jit
+    def gradients(params: jax.Array):
+        return [
+            (propagation.total_propagation(params, problem, noise, weight), rows.mean(axis=0))
+            for weight, rows in enumerate(
+                (path_rows(params, problem, noise), ratio_rows(params, problem, noise))
+            )
+        ]
+
+    for found, expected in gradients(problem.params):
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def test_finite_differences_are_the_pathwise_gradient():
@@ -163,10 +183,10 @@ def test_cosine_crosses_over(frequency, path, ratio):
 def test_heaviside(width, gradient, path, ratio, mean):
     problem = make_heaviside(width)
     np.testing.assert_allclose(problem.exact(problem.params, 1)[0], gradient, rtol=2e-4)
-    found = estimates("rp", problem, 1, 200_000, 1)[:, 0]
+    found = estimates("rp", problem, 1, 100_000, 1)[:, 0]
     np.testing.assert_allclose(found.var(), path, rtol=0.05)
     np.testing.assert_allclose(
-        estimates("lr_total", problem, 1, 200_000, 1)[:, 0].var(), ratio, rtol=0.02
+        estimates("lr_total", problem, 1, 100_000, 1)[:, 0].var(), ratio, rtol=0.03
     )
     # Ten rows that all miss the step have a gradient of zero without variance, and are believed.
     np.testing.assert_allclose(
@@ -192,11 +212,11 @@ def test_measure_valued_variance():
 
 def test_chaos_explodes_the_path_but_not_the_ratio():
     def variance(name: str, beta: float, horizon: int) -> float:
-        return estimates(name, make_chaotic_rnn(beta), horizon, 20_000, 1)[:, 0].var()
+        return estimates(name, make_chaotic_rnn(beta), horizon, 8_000, 1)[:, 0].var()
 
     rise = np.log10(variance("rp", 3.5, 40)) - np.log10(variance("rp", 3.5, 20))
     assert 6.0 < rise < 9.0
-    horizons = np.array([20, 40, 60, 80, 100])
+    horizons = np.array([20, 40, 70, 100])
     ratios = np.array([variance("lr_total", 1.0, h) for h in horizons])
     assert np.corrcoef(horizons, ratios)[0, 1] ** 2 > 0.99
     assert variance("rp", 3.5, 10) < variance("lr_total", 3.5, 10)

@@ -31,43 +31,47 @@ HORIZONS = range(1, 7)
 """A grid of five nodes for each of eight steps is for the nightly tests."""
 
 
-def one_trajectory(name: str, problem: Problem, horizon: int):
-    """Return the gradient of one trajectory, with exact baselines in the place of the batch's."""
+def one_trajectory(problem: Problem, horizon: int):
+    """Return a function from noise to one trajectory's gradients, `[len(VARIANCES)]`.
+
+    Baselines are exact, in the place of the batch's.
+    """
     params = problem.params
     assert problem.critic is not None
     critic = problem.critic(params, horizon)
     expected = critic.value(jnp.asarray(0), problem.start(jax.random.key(0)))
 
-    def scored(signal):
-        def one(noise: Noise) -> jax.Array:
-            made = jax.lax.stop_gradient(roll_out(params, problem, noise))
-            return likelihood_ratio.at_actions(params, problem, made, signal(made))
+    def together(noise: Noise) -> jax.Array:
+        made = jax.lax.stop_gradient(roll_out(params, problem, noise))
+        advantages = {
+            "lr_advantage": likelihood_ratio.exact_advantage(made, critic),
+            "lr_value": to_go(problem, made) - likelihood_ratio.values(critic, made),
+            "lr_to_go": to_go(problem, made),
+            "lr_loo": likelihood_ratio.total_return(problem, made) - expected,
+            "lr_total": likelihood_ratio.total_return(problem, made),
+        }
+        found = {
+            "q": pathwise.action_value_gradient(params, problem, critic, noise),
+            "rp": pathwise.whole(params, problem, noise),
+        }
+        for name, advantage in advantages.items():
+            found[name] = likelihood_ratio.at_actions(params, problem, made, advantage)
+        return jnp.concatenate([found[name] for name in VARIANCES])
 
-        return one
-
-    return {
-        "q": lambda noise: pathwise.action_value_gradient(params, problem, critic, noise),
-        "rp": lambda noise: pathwise.whole(params, problem, noise),
-        "lr_advantage": scored(lambda made: likelihood_ratio.exact_advantage(made, critic)),
-        "lr_value": scored(
-            lambda made: to_go(problem, made) - likelihood_ratio.values(critic, made)
-        ),
-        "lr_to_go": scored(lambda made: to_go(problem, made)),
-        "lr_loo": scored(lambda made: likelihood_ratio.total_return(problem, made) - expected),
-        "lr_total": scored(lambda made: likelihood_ratio.total_return(problem, made)),
-    }[name]
+    return together
 
 
-@pytest.mark.parametrize("name", VARIANCES)
 @pytest.mark.parametrize("horizon", HORIZONS)
-def test_linear_quadratic_table(name, horizon):
+def test_linear_quadratic_table(horizon):
     problem = make_scalar_lq()
     noise, weights = action_noise(problem, horizon, 5)
-    mean, variance = mean_and_variance(one_trajectory(name, problem, horizon), noise, weights)
-    np.testing.assert_allclose(mean, -MEANS[horizon - 1], rtol=2e-7)
-    np.testing.assert_allclose(mean, problem.exact(problem.params, horizon), rtol=1e-9)
-    digits = 5e-6 if name in ("q", "rp") else 5e-4
-    np.testing.assert_allclose(variance, VARIANCES[name][horizon - 1], atol=1.1 * digits)
+    together = one_trajectory(problem, horizon)
+    means, variances = mean_and_variance(together, noise, weights)
+    for name, mean, variance in zip(VARIANCES, means, variances, strict=True):
+        np.testing.assert_allclose(mean, -MEANS[horizon - 1], rtol=2e-7, err_msg=name)
+        np.testing.assert_allclose(mean, problem.exact(problem.params, horizon), rtol=1e-9)
+        expected, digits = VARIANCES[name][horizon - 1], 5e-6 if name in ("q", "rp") else 5e-4
+        np.testing.assert_allclose(variance, expected, atol=1.1 * digits, err_msg=name)
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 8, 40])
@@ -77,9 +81,8 @@ def test_exact_gradient_is_that_of_the_value(horizon):
     def value(params):
         return problem.critic(params, horizon).value(0, problem.start(jax.random.key(0)))
 
-    np.testing.assert_allclose(
-        problem.exact(problem.params, horizon), jax.grad(value)(problem.params), rtol=1e-10
-    )
+    both = jax.jit(lambda params: (problem.exact(params, horizon), jax.grad(value)(params)))
+    np.testing.assert_allclose(*both(problem.params), rtol=1e-10)
 
 
 @pytest.mark.slow

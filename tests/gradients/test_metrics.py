@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mbpo_jax.gradients import metrics
-from mbpo_jax.gradients.metrics import Inner, inner_products, summary
+from mbpo_jax.gradients.metrics import Inner, inner_products
+from mbpo_jax.gradients.summary import intervals, log_variance_ratio, summarise
+from mbpo_jax.gradients.tails import Tails, share_limit, tails
 
 MEAN = np.array([1.0, -0.5, 0.0])
 STD = np.array([1.0, 0.5, 2.0])
@@ -104,7 +106,7 @@ def test_a_reference_that_is_no_direction_is_refused():
     assert metrics.cosines(inner_products(g, REFERENCE, 0.15)) is None
     assert metrics.cosines(inner_products(g, REFERENCE, 0.14)) is not None
     assert metrics.cosines(inner_products(g, np.zeros(3))) is None
-    unknown = summary(inner_products(g, np.full(3, np.nan)), 1)
+    unknown = summarise(inner_products(g, np.full(3, np.nan)), 1)
     refused = {"cosine", "cosine_5", "squared_bias", "squared_bias_interval", "relative_variance"}
     assert {unknown[name] for name in refused} == {None}
     assert unknown["variance_interval"] is not None
@@ -116,7 +118,7 @@ def test_without_a_signal_no_batch_is_large_enough():
     assert metrics.signal(found) < 0.0
     assert metrics.required_batch(found, 8) == np.inf
     assert metrics.isotropic_cosine(found) == 0.0
-    values = summary(found, 8)
+    values = summarise(found, 8)
     assert [values[name] for name in ("required_batch", "snr_db", "variance_interval")] == [
         None
     ] * 3
@@ -125,23 +127,23 @@ def test_without_a_signal_no_batch_is_large_enough():
 def test_gradients_of_zero():
     found = inner_products(np.concatenate([np.zeros((9, 2)), np.ones((9, 2))]), np.ones(2))
     np.testing.assert_allclose(metrics.cosines(found), np.repeat([0.0, 1.0], 9))
-    nothing = summary(inner_products(np.zeros((9, 2)), np.ones(2)), 1)
+    nothing = summarise(inner_products(np.zeros((9, 2)), np.ones(2)), 1)
     assert nothing["variance"] == 0.0
     assert nothing["snr"] is None
     np.testing.assert_allclose(nothing["squared_bias"], 2.0)
 
 
 def test_estimates_without_variance():
-    values = summary(inner_products(np.full((16, 3), 0.3), np.full(3, 0.3)), 4)
+    values = summarise(inner_products(np.full((16, 3), 0.3), np.full(3, 0.3)), 4)
     assert (values["variance"], values["required_batch"], values["cosine"]) == (0.0, 0.0, 1.0)
     assert (values["snr"], values["effective_rank"], values["largest_share"]) == (None, None, None)
 
 
-def tails_of(draw, number: int, repeats: int) -> list[metrics.Tails]:
+def tails_of(draw, number: int, repeats: int) -> list[Tails]:
     """Describe many samples `draw(rng, [M, 1])`."""
     rng = np.random.default_rng(0)
     samples = [draw(rng, (number, 1)) for _ in range(repeats)]
-    return [metrics.tails(inner_products(g, np.ones(1))) for g in samples]
+    return [tails(inner_products(g, np.ones(1))) for g in samples]
 
 
 @pytest.mark.parametrize("number", [8, 32, 64, 256])
@@ -168,7 +170,7 @@ def test_heavy_tails_are_found(draw, number, power):
 
 
 def test_the_limit_of_shares_is_one_tenth_if_there_are_enough():
-    limits = [metrics.share_limit(number) for number in (32, 64, 151, 153, 10_000)]
+    limits = [share_limit(number) for number in (32, 64, 151, 153, 10_000)]
     np.testing.assert_allclose(limits[:2], [0.345, 0.204], atol=1e-3)
     assert limits[2] > 0.1
     assert limits[3:] == [0.1, 0.1]
@@ -185,26 +187,41 @@ def test_the_hill_index_is_the_exponent_of_the_tail():
 
 def test_a_variance_that_is_not_estimable_is_not_given():
     g = np.random.default_rng(0).standard_cauchy((256, 2))
-    values = summary(inner_products(g, np.ones(2)), 1)
+    values = summarise(inner_products(g, np.ones(2)), 1)
     assert values["heavy_tailed"] is True
     refused = ("variance", "snr", "snr_db", "required_batch", "mean_squared_error", "squared_bias")
     assert [values[name] for name in refused] == [None] * len(refused)
-    squares = np.sum((g - g.mean(axis=0)) ** 2, axis=1)
-    np.testing.assert_allclose(values["log10_squared_deviations"][3], np.log10(np.median(squares)))
+    first, second = np.triu_indices(256, 1)
+    halves = 0.5 * np.sum((g[first] - g[second]) ** 2, axis=1)
+    np.testing.assert_allclose(
+        values["log10_half_squared_distances"][3], np.log10(np.median(halves))
+    )
     groups = np.split(g, 8)
     np.testing.assert_allclose(
         values["median_of_means_variance"],
         np.median([x.var(axis=0, ddof=1).sum() for x in groups]),
     )
     other = inner_products(normal(0, 256), REFERENCE)
-    assert metrics.log_variance_ratio(inner_products(g, np.ones(2)), other) is None
+    assert log_variance_ratio(inner_products(g, np.ones(2)), other) is None
+
+
+def test_one_estimate_that_is_far_off_does_not_move_what_is_told_of_the_others():
+    g = normal(0, 64)
+    far = np.vstack([g[:-1], [[1e12, 0.0, 0.0]]])
+    plain, moved = (summarise(inner_products(x, REFERENCE), 1, 200) for x in (g, far))
+    assert (plain["heavy_tailed"], moved["heavy_tailed"]) == (False, True)
+    middle = slice(1, 5)  # the largest distances are those to the one that is far off
+    np.testing.assert_allclose(
+        *(x["log10_half_squared_distances"][middle] for x in (moved, plain)), atol=0.1
+    )
+    np.testing.assert_allclose(*(x["median_of_means_variance"] for x in (moved, plain)), rtol=0.3)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e200])
 def test_overflow_is_told_and_nothing_else(value):
     g = normal(0, 16)
     g[3, 1] = value
-    values = summary(inner_products(g, REFERENCE), 4)
+    values = summarise(inner_products(g, REFERENCE), 4)
     assert values.pop("overflowed") is True
     assert (values.pop("estimates"), values.pop("batch_size")) == (16, 4)
     assert set(values.values()) == {None}
@@ -212,19 +229,19 @@ def test_overflow_is_told_and_nothing_else(value):
 
 def test_float32_at_its_limit_does_not_overflow():
     g = (1e37 * normal(0, 16)).astype(np.float32)
-    values = summary(inner_products(g, np.float32(1e37) * REFERENCE.astype(np.float32)), 4)
+    values = summarise(inner_products(g, np.float32(1e37) * REFERENCE.astype(np.float32)), 4)
     np.testing.assert_allclose(values["variance"], 1e74 * metrics.variance(inner(0, 16)), rtol=1e-5)
     assert values["mean_squared_error_interval"] is not None
 
 
 def test_metrics_follow_the_scale():
     plain, large = (
-        summary(inner_products(c * normal(1, 32), c * REFERENCE), 4, 200) for c in (1.0, 1024.0)
+        summarise(inner_products(c * normal(1, 32), c * REFERENCE), 4, 200) for c in (1.0, 1024.0)
     )
     squared = {"variance", "signal", "squared_bias", "mean_squared_error"}
     squared |= {f"{name}_interval" for name in squared} | {"median_of_means_variance"}
     for name, value in plain.items():
-        if name == "log10_squared_deviations":
+        if name == "log10_half_squared_distances":
             np.testing.assert_allclose(large[name], np.add(value, 2 * np.log10(1024.0)))
         else:
             factor = 1024.0**2 if name in squared else 1
@@ -234,8 +251,8 @@ def test_metrics_follow_the_scale():
 
 def test_a_second_call_gives_the_same_and_all_of_it_is_json():
     found = inner(0, 32)
-    first = json.dumps(summary(found, 4, 200), allow_nan=False)
-    assert first == json.dumps(summary(found, 4, 200), allow_nan=False)
+    first = json.dumps(summarise(found, 4, 200), allow_nan=False)
+    assert first == json.dumps(summarise(found, 4, 200), allow_nan=False)
 
 
 @pytest.mark.parametrize("name", ["variance", "snr", "squared_bias", "mean_squared_error"])
@@ -246,7 +263,7 @@ def test_intervals_cover_the_truth(name):
     def covers(seed: int) -> bool:
         found = inner(seed, 40)
         metric = getattr(metrics, name)
-        ((low, high),) = metrics.intervals(lambda n: metric(found, n)[None], 40, 400, seed)
+        ((low, high),) = intervals(lambda n: metric(found, n)[None], 40, 400, seed)
         return low < truth[name] < high
 
     assert 0.87 < np.mean([covers(seed) for seed in range(200)]) < 0.99
@@ -258,7 +275,7 @@ def test_intervals_of_bias_where_there_is_none_are_not_too_short():
     def covers(seed: int) -> bool:
         found = inner_products(normal(seed, 30, np.zeros(size), np.ones(size)), np.zeros(size))
         statistic = lambda n: metrics.squared_bias(found, n)[None]  # noqa: E731
-        ((low, high),) = metrics.intervals(statistic, 30, 400, seed)
+        ((low, high),) = intervals(statistic, 30, 400, seed)
         return low < 0.0 < high
 
     assert np.mean([covers(seed) for seed in range(100)]) > 0.9
@@ -267,10 +284,8 @@ def test_intervals_of_bias_where_there_is_none_are_not_too_short():
 def test_pairs_that_share_noise_are_compared_more_sharply():
     a = normal(0, 64)
     b = 2.0 * a + 0.1 * normal(1, 64)
-    found = metrics.log_variance_ratio(inner_products(b, MEAN), inner_products(a, MEAN))
-    apart = metrics.log_variance_ratio(
-        inner_products(2.0 * normal(2, 64), MEAN), inner_products(a, MEAN)
-    )
+    found = log_variance_ratio(inner_products(b, MEAN), inner_products(a, MEAN))
+    apart = log_variance_ratio(inner_products(2.0 * normal(2, 64), MEAN), inner_products(a, MEAN))
     assert found is not None
     assert apart is not None
     value, low, high = found

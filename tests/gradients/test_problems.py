@@ -49,7 +49,7 @@ def test_pathwise_gradients_are_central_differences(name):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["cartpole", "double_pendulum_fall", "pushing"])
 def test_both_gradients_have_the_same_mean(name):
     ratio, path = gradients(make_problem(name), SHORT, 4000)
     # Parameters of later steps, and what a state leaves alone, have no gradient up to rounding.
@@ -64,9 +64,14 @@ def test_single_precision_is_enough(name):
     with jax.enable_x64(False):
         problem = make_problem(name)
         assert problem.params.dtype == jnp.float32
-        for found in gradients(problem, 20, 4):
-            assert found.dtype == np.float32
-            assert np.all(np.isfinite(found))
+
+        @jax.jit
+        def gradient(key: jax.Array) -> jax.Array:
+            return pathwise.whole(problem.params, problem, draw(key, problem, 20))
+
+        found = gradient(jax.random.key(0))
+        assert found.dtype == np.float32
+        assert np.all(np.isfinite(found))
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -105,7 +110,11 @@ def test_only_the_state_of_the_fall_has_a_likelihood():
     noise = draw(jax.random.key(1), problem, 6)
     made = jax.jit(lambda noise: roll_out(problem.params, problem, noise))(noise)
     np.testing.assert_array_equal(made.state[1, :4], problem.params + 0.5 * noise.action[0])
-    ratio = likelihood_ratio.at_actions(problem.params, problem, made, to_go(problem, made))
+    ratio = jax.jit(
+        lambda made: likelihood_ratio.at_actions(
+            problem.params, problem, made, to_go(problem, made)
+        )
+    )(made)
     np.testing.assert_allclose(ratio, total(problem, made) * noise.action[0] / 0.5, rtol=1e-12)
 
 

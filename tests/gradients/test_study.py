@@ -105,7 +105,7 @@ def test_unknown_problems_and_settings_are_answered_with_the_nearest():
         make_problem("pendulum", beta=1.0)
 
 
-@pytest.mark.parametrize("name", ["heaviside", "lq_3d", "double_pendulum", "pushing"])
+@pytest.mark.parametrize("name", ["heaviside", "pushing"])
 def test_problems_of_all_kinds_can_be_studied(name):
     rows = study(
         make_problem(name),
@@ -117,8 +117,10 @@ def test_problems_of_all_kinds_can_be_studied(name):
 def test_a_gradient_beyond_float32_is_reported_as_overflow_with_the_growth_in_logarithms():
     with jax.enable_x64(False):
         problem = make_problem("chaotic_rnn", beta=5.0)
-        (row,) = study(problem, config(estimators=("rp",), horizons=(300,), batch_sizes=(2,)))
-        growth = stability_rows(problem, 300, config())[-1]
+        (row,) = study(
+            problem, config(estimators=("rp",), horizons=(200,), batch_sizes=(2,), batches=8)
+        )
+        growth = stability_rows(problem, 200, config())[-1]
     assert row["overflowed"]
     assert row["variance"] is None
     assert growth["log10_second_moment"] > 76.0
@@ -166,9 +168,10 @@ def test_the_weights_of_steps_lie_between_either_gradient():
 
 def test_the_return_rises_along_its_gradient_with_the_slope_of_its_norm():
     problem = make_problem("lq")
-    rows = slice_rows(problem, None, 3, config())
     assert problem.exact is not None
+    gradient = np.asarray(problem.exact(problem.params, 3))
+    rows = slice_rows(problem, None, gradient, 3, config())
     x, y = (np.array([row[name] for row in rows]) for name in ("distance", "return"))
     slope = np.polyfit(x, y, 2)[1]
-    norm = float(np.linalg.norm(problem.exact(problem.params, 3)))
+    norm = float(np.linalg.norm(gradient))
     assert abs(slope - norm) < 4.0 * np.sqrt(2.87328 / 256)

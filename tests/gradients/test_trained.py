@@ -1,5 +1,7 @@
 """Problems made of a run: its policy in its ensemble and in the true system."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +28,9 @@ CONFIG = environment_preset("pendulum", "debug")
 ENV = make_env(CONFIG.env)
 
 
+@functools.cache
 def untrained():
-    """Return agent, model, and states that the policy visits."""
+    """Return algorithm, agent, model, and states that the policy visits."""
     algorithm = make_algorithm(ENV, CONFIG)
     assert algorithm.model is not None
     agent = algorithm.agent.init(jax.random.key(0))
@@ -36,6 +39,7 @@ def untrained():
     return algorithm, agent, model, points
 
 
+@functools.cache
 def problems():
     _, agent, model, points = untrained()
     return {
@@ -48,7 +52,7 @@ def test_a_step_of_the_true_problem_is_one_of_the_environment():
     problem = problems()["true"]
     state = problem.start(jax.random.key(0))
     action = jnp.array([0.3])
-    after = problem.advance(state, action, jnp.zeros(0))
+    after = jax.jit(problem.advance)(state, action, jnp.zeros(0))
     found = state.simulator
     speed = found[1] + 0.05 * (15.0 * jnp.sin(found[0]) + 6.0 * 0.3)
     np.testing.assert_allclose(after.simulator[1], jnp.clip(speed, -8.0, 8.0), rtol=1e-5)
@@ -117,18 +121,24 @@ def test_pathwise_gradients_and_likelihood_ratios_agree(system):
 
 def test_rollouts_are_finite():
     for problem in problems().values():
-        made = roll_out(problem.params, problem, draw(jax.random.key(0), problem, 5))
+        made = jax.jit(lambda key, p=problem: roll_out(p.params, p, draw(key, p, 5)))(
+            jax.random.key(0)
+        )
         assert np.all(np.isfinite(np.asarray(made.reward)))
 
 
 def test_the_jacobians_of_the_learned_system_are_those_of_its_observations():
     problem = problems()["learned"]
-    noise = jax.tree.map(lambda x: x[None], draw(jax.random.key(0), problem, 4))
-    found = stability(problem.params, problem, noise)
+
+    @jax.jit
+    def of_one_trajectory(key: jax.Array):
+        noise = jax.tree.map(lambda x: x[None], draw(key, problem, 4))
+        return stability(problem.params, problem, noise)
+
+    found = of_one_trajectory(jax.random.key(0))
     size = ENV.spec.observation_size
-    assert jacobians(problem.params, problem, draw(jax.random.key(0), problem, 4)).shape == (
-        4,
-        size,
-        size,
+    each = jax.eval_shape(
+        lambda key: jacobians(problem.params, problem, draw(key, problem, 4)), jax.random.key(0)
     )
+    assert each.shape == (4, size, size)
     assert np.all(np.asarray(found.smallest) > 0.0)

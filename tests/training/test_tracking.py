@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,9 +11,10 @@ from mbpo_jax.config import TrackingConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.gradients import metrics
+from mbpo_jax.gradients.study import doubt
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback
-from mbpo_jax.training.tracking import inner_products
+from mbpo_jax.training.tracking import inner_products, measured
 
 
 @pytest.fixture
@@ -46,6 +48,7 @@ def test_a_look_at_the_gradients_changes_no_number_of_the_training(runs):
     assert {row["env_steps"] for row in rows} == evaluations
     assert {row["estimator"] for row in rows} == {"rp", "q"}
     assert all(row["reference_norm"] > 0.0 for row in rows)
+    assert all(row["reference"] in ("rp", "lr_value") for row in rows)
     assert (tracked / "gradients.png").stat().st_size > 0
 
 
@@ -69,11 +72,23 @@ def test_settings_that_cannot_be_tracked_are_refused_before_training():
 def test_scaled_products_give_the_metrics_of_the_gradients():
     rng = np.random.default_rng(0)
     estimates, truth = 1e25 * rng.normal(1.0, 1.0, (2, 40, 3))
-    rows = np.concatenate([estimates, truth]) / 1e25
-    inner = inner_products(rows @ rows.T, float(np.log(1e25)), 40)
+    found = measured(jnp.asarray(np.concatenate([estimates, truth]), jnp.float32))
+    inner, _ = inner_products(*found, 40)
     error = truth.var(axis=0, ddof=1).sum() / len(truth)
     expected = metrics.inner_products(estimates, truth.mean(axis=0), error)
-    np.testing.assert_allclose(metrics.variance(inner), metrics.variance(expected), rtol=1e-9)
+    np.testing.assert_allclose(metrics.variance(inner), metrics.variance(expected), rtol=1e-5)
     np.testing.assert_allclose(
-        metrics.squared_bias(inner), metrics.squared_bias(expected), rtol=1e-6
+        metrics.squared_bias(inner), metrics.squared_bias(expected), rtol=1e-4
     )
+
+
+def test_a_draw_of_the_truth_that_is_not_finite_leaves_the_estimates_as_they_are():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(1.0, 1.0, (12, 3))
+    expected = metrics.variance(metrics.inner_products(rows[:8], rows[8]))
+    rows[10, 1] = np.inf
+    inner, draws = inner_products(*measured(jnp.asarray(rows, jnp.float32)), 8)
+    assert not metrics.overflowed(inner)
+    np.testing.assert_allclose(metrics.variance(inner), expected, rtol=1e-5)
+    assert metrics.overflowed(draws)
+    assert doubt(draws) == np.inf
