@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from mbpo_jax.files import Row
@@ -44,9 +45,10 @@ def by_estimator(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def with_legend(figure: Figure, panel: Axes, columns: int = 6) -> None:
-    """Put one legend below all panels."""
+    """Put one legend below all panels; lines without markers, which are guides, come last."""
     handles, labels = panel.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+    entries = sorted(zip(labels, handles, strict=True), key=lambda x: isinstance(x[1], Line2D))
+    unique = dict(entries)
     figure.legend(
         list(unique.values()),
         list(unique),
