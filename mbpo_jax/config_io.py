@@ -121,6 +121,19 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values by dotted path as values nested as `Config` is; nested ones may stay so."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        *sections, name = path.split(".")
+        section = functools.reduce(lambda node, part: node.setdefault(part, {}), sections, tree)
+        if isinstance(value, dict) and isinstance(section.get(name), dict):
+            section[name] = {**section[name], **value}
+        else:
+            section[name] = value
+    return tree
+
+
 @functools.cache
 def _adapter() -> TypeAdapter[Config]:
     return TypeAdapter(Config)

@@ -48,14 +48,22 @@ class Restored(NamedTuple):
     env_steps: int
 
 
-def save(directory: Path, env_steps: int, state: PyTree, host: Mapping[str, Any]) -> Path:
+def save(
+    directory: Path,
+    env_steps: int,
+    state: PyTree,
+    host: Mapping[str, Any],
+    num_runs: int | None = None,
+) -> Path:
     """Write a checkpoint and return its path once it is on disk; then drop the oldest.
 
     Args:
       directory: of all checkpoints of a run.
       env_steps: names the checkpoint; nothing is done if there is one of this name.
-      state: arrays.
+      state: arrays; of what `num_runs` does not count, as it depends on the number of devices,
+        nothing is kept.
       host: JSON object with what is to be remembered beside the arrays.
+      num_runs: length of their first axis that counts; all of it if None.
 
     Raises:
       CheckpointError: it could not be written. Earlier checkpoints are as they were.
@@ -68,7 +76,7 @@ def save(directory: Path, env_steps: int, state: PyTree, host: Mapping[str, Any]
         directory.mkdir(parents=True, exist_ok=True)
         _discard_partial(directory)
         partial.mkdir()
-        ocp.save(str(partial.absolute() / _STATE), _without_empty(state))
+        ocp.save(str(partial.absolute() / _STATE), _without_empty(_first(num_runs, state)))
         _write_synced(partial / _HOST, json.dumps(dict(host), indent=2))
         _write_synced(partial / _MANIFEST, json.dumps({"sha256": _digests(partial)}, indent=2))
         os.rename(partial, final)
@@ -91,13 +99,14 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def restore_newest(
-    directory: Path, like: PyTree, *, set_aside: bool = False
+    directory: Path, like: PyTree, num_runs: int | None = None, *, set_aside: bool = False
 ) -> tuple[Restored | None, list[str]]:
     """Restore the newest checkpoint that is whole.
 
     Args:
       directory: of all checkpoints of a run.
       like: `jax.ShapeDtypeStruct`s with shardings, in the shape of the state.
+      num_runs: as it was saved with; its last row is repeated to the length of `like`.
       set_aside: rename corrupt checkpoints that are newer than a good one, so that training can
         save them again. Only for the process that trains: another one may be reading.
 
@@ -112,7 +121,7 @@ def restore_newest(
     for path in reversed(checkpoints(directory)):
         reason = find_damage(path)
         if reason is None:
-            restored = _load(path, like)
+            restored = _load(path, like, num_runs)
             for other in corrupt if set_aside else ():
                 aside = other.with_name(f"{other.name}.corrupt")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -143,18 +152,37 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
-def _load(path: Path, like: PyTree) -> Restored:
+def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
     host = json.loads((path / _HOST).read_text())
+
+    def counted(target: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if num_runs is None or num_runs == target.shape[0]:
+            return target
+        return jax.ShapeDtypeStruct((num_runs, *target.shape[1:]), target.dtype)
+
+    saved_like = jax.tree.map(counted, like)
     with warnings.catch_warnings():
         # Orbax cannot hand a sharding to typed keys, and says so each time.
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
-        saved = iter(jax.tree.leaves(ocp.load(str(path.absolute() / _STATE), _without_empty(like))))
+        found = ocp.load(str(path.absolute() / _STATE), _without_empty(saved_like))
+    saved = iter(jax.tree.leaves(found))
 
     def restore(target: jax.ShapeDtypeStruct) -> jax.Array:
-        value = next(saved) if target.size else np.zeros(target.shape, target.dtype)
+        if not target.size:
+            return jax.device_put(np.zeros(target.shape, target.dtype), target.sharding)
+        value = next(saved)
+        if value.shape != target.shape:
+            value = value[np.minimum(np.arange(target.shape[0]), len(value) - 1)]
         return jax.device_put(value, target.sharding)
 
     return Restored(jax.tree.map(restore, like), host, int(path.name))
+
+
+def _first(num_runs: int | None, tree: PyTree) -> PyTree:
+    """Return the first rows of all arrays, and an array itself where that is all of it."""
+    if num_runs is None:
+        return tree
+    return jax.tree.map(lambda x: x if x.shape[0] == num_runs else x[:num_runs], tree)
 
 
 def _without_empty(tree: PyTree) -> PyTree:

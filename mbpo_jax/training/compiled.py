@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -11,8 +12,9 @@ from jax.sharding import Mesh
 
 from mbpo_jax.config import Config
 from mbpo_jax.training.devices import compiler_options
+from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import Program, TrainState
-from mbpo_jax.training.runs_axis import map_runs, run_mesh, run_sharding
+from mbpo_jax.training.runs_axis import map_runs, padded_size, run_mesh, run_sharding
 from mbpo_jax.training.tracking import Found
 from mbpo_jax.types import Metrics, PyTree
 
@@ -24,7 +26,8 @@ class Runs(NamedTuple):
       config: with its data fields as arrays `[R]`.
       keys: `[R]`, one key per run, from its seed; training starts from it.
       evaluation_keys: `[R]`, kept apart, so that looking changes nothing.
-      mesh: devices that share the runs.
+      mesh: devices that share the runs; where their number does not divide that of the runs, the
+        last run is repeated, and what becomes of its copies is not looked at.
     """
 
     config: Config
@@ -51,17 +54,16 @@ class Compiled(NamedTuple):
     seconds: dict[str, float]
 
 
-def seeds(config: Config) -> list[int]:
-    """Return the seed of each run."""
-    return [config.seed + i for i in range(config.num_seeds)]
-
-
-def make_runs(config: Config) -> Runs:
-    """Lay the runs of a configuration out over the devices."""
-    mesh = run_mesh(config.num_seeds)
+def make_runs(group: Group) -> Runs:
+    """Lay the runs of a group out over the devices."""
+    mesh = run_mesh(len(group.runs))
     sharding = run_sharding(mesh)
-    pairs = [tuple(jax.random.split(jax.random.key(seed))) for seed in seeds(config)]
-    batched = jax.tree.map(lambda x: jnp.full(config.num_seeds, x, jnp.float32), config)
+    copies = padded_size(len(group.runs), mesh) - len(group.runs)
+    runs = (*group.runs, *group.runs[-1:] * copies)
+    pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
+    shared = group.config
+    data = [replace(run, seed=shared.seed, num_seeds=shared.num_seeds) for run in runs]
+    batched = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *data)
     keys, evaluation_keys = (
         jax.device_put(jnp.stack(keys), sharding) for keys in zip(*pairs, strict=True)
     )

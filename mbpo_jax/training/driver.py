@@ -18,7 +18,8 @@ from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
 from mbpo_jax.reports.tracking import tracking_figure
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
-from mbpo_jax.training.compiled import compile_program, make_runs, seeds, state_shapes
+from mbpo_jax.training.compiled import compile_program, make_runs, state_shapes
+from mbpo_jax.training.group import Group, group_of
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.loop import TrainState, make_program
 from mbpo_jax.training.progress import Progress
@@ -93,23 +94,27 @@ def is_due(config: Config, host: HostState, every: int) -> bool:
     return (host.env_steps - config.random_steps) % every == 0
 
 
-def metric_rows(config: Config, env_steps: int, metrics: Metrics) -> list[Row]:
-    """Return one row per run of metrics `[R]`."""
+def metric_rows(seeds: Sequence[int], env_steps: int, metrics: Metrics) -> list[Row]:
+    """Return one row per run of metrics `[R, ...]`; of copies behind the runs there is none."""
     values = {name: np.asarray(value, np.float32) for name, value in metrics.items()}
     return [
         {"env_steps": env_steps, "run": run, "seed": seed}
         # The shortest digits that tell the float32 from its neighbours.
         | {name: float(str(value[run])) for name, value in values.items()}
-        for run, seed in enumerate(seeds(config))
+        for run, seed in enumerate(seeds)
     ]
 
 
 def evaluation_rows(
-    config: Config, host: HostState, returns: jax.Array, lengths: jax.Array, healthy: jax.Array
+    seeds: Sequence[int],
+    host: HostState,
+    returns: jax.Array,
+    lengths: jax.Array,
+    healthy: jax.Array,
 ) -> list[Row]:
     """Return one row per run of an evaluation's returns and lengths, `[R, eval_episodes]`."""
     rows = []
-    for run, seed in enumerate(seeds(config)):
+    for run, seed in enumerate(seeds):
         row: Row = {
             "env_steps": host.env_steps,
             "run": run,
@@ -126,17 +131,21 @@ def evaluation_rows(
 
 
 class Training:
-    """The runs of one configuration in one directory, in one process."""
+    """The runs of one group in one directory, in one process."""
 
-    def __init__(self, config: Config, run_dir: Path, log: RunLog, progress: Progress) -> None:
-        self._config, self._run_dir, self._log, self._progress = config, run_dir, log, progress
+    def __init__(self, group: Group, run_dir: Path, log: RunLog, progress: Progress) -> None:
+        self._group, self._run_dir, self._log, self._progress = group, run_dir, log, progress
+        self._config = config = group.config
         self._began = time.monotonic()
         env = make_env(config.env)
-        program, runs = make_program(env), make_runs(config)
+        program, runs = make_program(env), make_runs(group)
         self._updates_per_chunk = plan.updates_per_chunk(config, env)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = checkpoint.restore_newest(
-            run_dir / run_directory.CHECKPOINTS, state_shapes(program, runs), set_aside=True
+            run_dir / run_directory.CHECKPOINTS,
+            state_shapes(program, runs),
+            len(group.runs),
+            set_aside=True,
         )
         for problem in problems:
             progress.print(f"warning: {problem}")
@@ -164,7 +173,7 @@ class Training:
         config, host = self._config, self.host
         self._state, metrics = self._compiled.step(host.env_steps, self._state)
         host.env_steps += config.steps_per_fit
-        rows = metric_rows(config, host.env_steps, metrics)
+        rows = metric_rows(self._group.seeds, host.env_steps, metrics)
         model_steps = float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows]))
         host.gradient_steps += self._updates_per_chunk + model_steps
         host.wall_seconds = self._seconds_before + time.monotonic() - self._began
@@ -177,7 +186,7 @@ class Training:
             config, host, config.eval_every * config.track_gradients
         ):
             found = self._compiled.measure(host.env_steps, self._state)
-            rows = tracking.rows_of(config, host.env_steps, seeds(config), found)
+            rows = tracking.rows_of(config, host.env_steps, self._group.seeds, found)
             self._log.write_gradients(rows)
         if is_due(config, host, config.checkpoint_every):
             self._save()
@@ -187,7 +196,9 @@ class Training:
         config, host = self._config, self.host
         known = set(host.diverged())
         returns, lengths = self._compiled.evaluate(host.env_steps, self._state)
-        host.evaluation = evaluation_rows(config, host, returns, lengths, self._state.healthy)
+        host.evaluation = evaluation_rows(
+            self._group.seeds, host, returns, lengths, self._state.healthy
+        )
         self._log.write_evals(host.evaluation)
         means = [row["return_mean"] for row in host.evaluation]
         target = config.stop_at_return
@@ -195,7 +206,7 @@ class Training:
         host.solved = host.solved + 1 if solved else 0
         for run in set(host.diverged()) - known:
             self._progress.print(
-                f"warning: run {run} (seed {seeds(config)[run]}) became non-finite before "
+                f"warning: run {run} (seed {self._group.seeds[run]}) became non-finite before "
                 f"{host.env_steps:,} steps and is frozen at its last finite parameters"
             )
         return float(np.mean(means))
@@ -207,6 +218,7 @@ class Training:
             self.host.env_steps,
             self._state,
             dataclasses.asdict(self.host),
+            len(self._group.runs),
         )
         self._write_status("running")
         try:
@@ -238,7 +250,7 @@ class Training:
         picture = playback.picture_name(self._config)
         self._progress.phase(f"playing an episode for {picture}")
         try:
-            for line in playback.render(self._config, self._run_dir, self._state, run=0):
+            for line in playback.render(self._group.runs[0], self._run_dir, self._state, run=0):
                 self._progress.print(line)
         except (UserError, OSError) as problem:
             self._progress.print(f"warning: no {picture}: {problem}")
@@ -282,10 +294,15 @@ def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
 
 
 def train(config: Config, run_dir: Path, command: Sequence[str] = ()) -> int:
-    """Train the runs of a configuration, or resume them, and return the exit code.
+    """Train the runs of a configuration, or resume them; see `train_group`."""
+    return train_group(group_of(config), run_dir, command)
+
+
+def train_group(group: Group, run_dir: Path, command: Sequence[str] = ()) -> int:
+    """Train the runs of a group, or resume them, and return the exit code.
 
     Args:
-      config: what to train.
+      group: what to train.
       run_dir: where everything goes; made if need be.
       command: the command line, for `environment.json`; empty if there is none.
 
@@ -297,14 +314,14 @@ def train(config: Config, run_dir: Path, command: Sequence[str] = ()) -> int:
         cannot be written to, or the device has too little memory. Nothing was changed then.
       CheckpointError: checkpoints cannot be written or read.
     """
-    devices.use_host_devices(config.num_seeds)
-    memory = plan.describe_memory(plan.check_fits(config))
-    with run_directory.opened(run_dir, config), RunLog(run_dir) as log:
+    devices.use_host_devices(len(group.runs))
+    memory = plan.describe_memory(plan.check_fits(group))
+    with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
         if run_directory.read_state(run_dir) == "finished":
             print(f"{run_dir} is finished; choose another --run-dir to train again")
             return EXIT_DONE
         info = logs.environment_info(command, devices.describe_devices())
         run_directory.write_environment(run_dir, info)
         print(f"memory: {memory}")
-        with Interruption() as interruption, Progress(config.total_env_steps) as progress:
-            return Training(config, run_dir, log, progress).run(interruption)
+        with Interruption() as interruption, Progress(group.config.total_env_steps) as progress:
+            return Training(group, run_dir, log, progress).run(interruption)

@@ -154,12 +154,12 @@ def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> Ru
       ConfigError: it is no run directory, it has no such run or no checkpoint, or its policy is no
         actor-critic's.
     """
-    config = run_directory.load_config(run_dir)
-    playback.check_run(config, index)
-    devices.use_host_devices(config.num_seeds)
-    states, _ = playback.load_state(run_dir, config)
+    group = run_directory.load_group(run_dir)
+    playback.check_run(group, index)
+    devices.use_host_devices(len(group.runs))
+    states, _ = playback.load_state(run_dir, group)
     state = playback.of_run(states, index)
-    return problems_of(config, state, keys_of(seed).starts, from_replay)
+    return problems_of(group.runs[index], state, keys_of(seed).starts, from_replay)
 
 
 def left_out(problem: Problem, config: StudyConfig) -> list[str]:

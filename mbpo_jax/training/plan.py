@@ -12,8 +12,10 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
-from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
+from mbpo_jax.training.compiled import make_runs, state_shapes
+from mbpo_jax.training.group import Group, group_of
 from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.training.runs_axis import padded_size
 from mbpo_jax.types import Env
 
 
@@ -70,24 +72,30 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     return state * copies + fit + rollout
 
 
-def check_fits(config: Config) -> Plan:
-    """Plan the memory of all runs, and check the environment's name and that they fit.
+def plan_memory(group: Group) -> Plan:
+    """Plan the memory of all runs, and check the environment's name."""
+    runs = make_runs(group)
+    state = state_shapes(make_program(make_env(group.config.env)), runs)
+    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
+    share = padded_size(len(group.runs), runs.mesh) // runs.mesh.size
+    return Plan(state, estimate_bytes(group.config, one_run, share), runs.mesh.size)
+
+
+def check_fits(group: Group) -> Plan:
+    """Plan the memory of all runs, and check that they fit.
 
     Raises:
       ConfigError: as `train`.
     """
-    runs = make_runs(config)
-    state = state_shapes(make_program(make_env(config.env)), runs)
-    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
-    needed = estimate_bytes(config, one_run, config.num_seeds // runs.mesh.size)
-    available = devices.available_bytes(runs.mesh.size)
-    if available is not None and needed > available:
+    plan = plan_memory(group)
+    available = devices.available_bytes(plan.num_devices)
+    if available is not None and plan.bytes_per_device > available:
         raise ConfigError(
-            f"each device needs about {needed / devices.GIB:.1f} GiB, but has "
+            f"each device needs about {plan.bytes_per_device / devices.GIB:.1f} GiB, but has "
             f"{available / devices.GIB:.1f} GiB: "
-            f"lower num_seeds ({config.num_seeds}), {MEMORY_FIELDS}"
+            f"lower num_seeds ({len(group.runs)}), {MEMORY_FIELDS}"
         )
-    return Plan(state, needed, runs.mesh.size)
+    return plan
 
 
 def describe_memory(plan: Plan) -> str:
@@ -104,7 +112,8 @@ def dry_run(config: Config, run_dir: Path) -> None:
       ConfigError: as `train`.
     """
     devices.use_host_devices(config.num_seeds)
-    plan = check_fits(config)
+    group = group_of(config)
+    plan = check_fits(group)
     env = make_env(config.env)
     spec = env.spec
     print(config_io.dump_yaml(config))
@@ -112,7 +121,7 @@ def dry_run(config: Config, run_dir: Path) -> None:
     rows = {
         "run directory": run_dir,
         "devices": ", ".join(devices.describe_devices()),
-        "runs": f"{config.num_seeds} (seeds {seeds(config)[0]} to {seeds(config)[-1]})",
+        "runs": f"{config.num_seeds} (seeds {group.seeds[0]} to {group.seeds[-1]})",
         "environment": f"{spec.name}: observation {spec.observation_size}, action "
         f"{spec.action_size}, {spec.dt:g} s per action",
         "compiled steps": f"{num_chunks(config)} of {config.steps_per_fit} environment steps",

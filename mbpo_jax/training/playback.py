@@ -15,7 +15,8 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_curves
 from mbpo_jax.training import checkpoint, devices, run_directory
-from mbpo_jax.training.compiled import make_runs, seeds, state_shapes
+from mbpo_jax.training.compiled import make_runs, state_shapes
+from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import TrainState, acting, make_program
 from mbpo_jax.types import PyTree
 
@@ -45,7 +46,7 @@ class Episode(NamedTuple):
     total_reward: float
 
 
-def load_state(run_dir: Path, config: Config) -> tuple[TrainState, int]:
+def load_state(run_dir: Path, group: Group) -> tuple[TrainState, int]:
     """Load the newest good checkpoint of a run directory.
 
     Returns:
@@ -55,8 +56,10 @@ def load_state(run_dir: Path, config: Config) -> tuple[TrainState, int]:
       ConfigError: there is no checkpoint.
       CheckpointError: every checkpoint is corrupt.
     """
-    shapes = state_shapes(make_program(make_env(config.env)), make_runs(config))
-    restored, problems = checkpoint.restore_newest(run_dir / run_directory.CHECKPOINTS, shapes)
+    shapes = state_shapes(make_program(make_env(group.config.env)), make_runs(group))
+    restored, problems = checkpoint.restore_newest(
+        run_dir / run_directory.CHECKPOINTS, shapes, len(group.runs)
+    )
     for problem in problems:
         print(f"warning: {problem}")
     if restored is None:
@@ -74,10 +77,10 @@ def of_run(tree: PyTree, run: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[run]), tree)
 
 
-def check_run(config: Config, run: int) -> None:
-    """Raise a ConfigError if the configuration has no such run."""
-    if not 0 <= run < config.num_seeds:
-        raise ConfigError(f"run: {run} is not there; use 0 to {config.num_seeds - 1}")
+def check_run(group: Group, run: int) -> None:
+    """Raise a ConfigError if there is no such run."""
+    if not 0 <= run < len(group.runs):
+        raise ConfigError(f"run: {run} is not there; use 0 to {len(group.runs) - 1}")
 
 
 def evaluate(
@@ -179,11 +182,11 @@ def evaluate_run(run_dir: Path, episodes: int, seed: int) -> int:
     Raises:
       ConfigError: it is no run directory, or it has no checkpoint.
     """
-    config = run_directory.load_config(run_dir)
-    devices.use_host_devices(config.num_seeds)
-    state, env_steps = load_state(run_dir, config)
-    for run, run_seed in enumerate(seeds(config)):
-        returns, lengths = evaluate(config, state, run, episodes, seed)
+    group = run_directory.load_group(run_dir)
+    devices.use_host_devices(len(group.runs))
+    state, env_steps = load_state(run_dir, group)
+    for run, run_seed in enumerate(group.seeds):
+        returns, lengths = evaluate(group.runs[run], state, run, episodes, seed)
         print(
             f"run {run} (seed {run_seed}) at {env_steps:,} steps: return {np.mean(returns):,.1f} "
             f"± {np.std(returns):,.1f} over {episodes} episodes, length {np.mean(lengths):,.0f}"
@@ -197,11 +200,11 @@ def render_run(run_dir: Path, run: int) -> int:
     Raises:
       ConfigError: it is no run directory, or it has no such run or no checkpoint.
     """
-    config = run_directory.load_config(run_dir)
-    check_run(config, run)
-    devices.use_host_devices(config.num_seeds)
-    state, _ = load_state(run_dir, config)
-    for line in render(config, run_dir, state, run):
+    group = run_directory.load_group(run_dir)
+    check_run(group, run)
+    devices.use_host_devices(len(group.runs))
+    state, _ = load_state(run_dir, group)
+    for line in render(group.runs[run], run_dir, state, run):
         print(line)
-    print(f"see {run_dir / picture_name(config)}")
+    print(f"see {run_dir / picture_name(group.config)}")
     return 0

@@ -10,10 +10,13 @@ from typing import Any
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import replacing, write_json_atomic
+from mbpo_jax.files import replacing, to_plain, write_json_atomic
 from mbpo_jax.training import logs
+from mbpo_jax.training.group import Group, differences, group_of, restored
 
 CONFIG = "config.yaml"
+RUNS = "runs.json"
+"""In what runs differ, where that is more than seeds in a row."""
 CHECKPOINTS = "checkpoints"
 STATUS = "status.json"
 ENVIRONMENT = "environment.json"
@@ -21,7 +24,7 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def opened(run_dir: Path, config: Config) -> Iterator[None]:
+def opened(run_dir: Path, group: Group) -> Iterator[None]:
     """Hold a run directory for this process, making it if need be.
 
     Raises:
@@ -45,7 +48,7 @@ def opened(run_dir: Path, config: Config) -> Iterator[None]:
             raise ConfigError(
                 f"another process trains in {run_dir}; wait for it, or choose another --run-dir"
             ) from error
-        _claim(run_dir, config)
+        _claim(run_dir, group)
         yield
 
 
@@ -61,22 +64,52 @@ def _refuse_foreign(run_dir: Path) -> None:
         )
 
 
-def _claim(run_dir: Path, config: Config) -> None:
+def _claim(run_dir: Path, group: Group) -> None:
     path = run_dir / CONFIG
     # A run without a checkpoint that has not ended has nothing to lose.
     ended = read_state(run_dir) in ("finished", "diverged")
     if not path.exists() or not (ended or any((run_dir / CHECKPOINTS).glob("*"))):
-        with replacing(path) as file:
-            file.write(config_io.dump_yaml(config).encode())
+        write_group(run_dir, group)
         (run_dir / ENVIRONMENT).unlink(missing_ok=True)  # nothing is resumed
         return
-    differences = config_io.diff_configs(load_config(run_dir), config)
-    if differences:
+    known = load_group(run_dir)
+    changes = config_io.diff_configs(known.config, group.config)
+    if not changes and differences(known) != differences(group):
+        changes = ["the runs' own settings"]
+    if changes:
         raise ConfigError(
             f"{run_dir} holds a run of another configuration:\n  "
-            + "\n  ".join(differences)
+            + "\n  ".join(changes)
             + "\nChoose another --run-dir, or give the settings of that run to resume it"
         )
+
+
+def write_group(run_dir: Path, group: Group) -> None:
+    """Write down what is trained in a run directory."""
+    if group == group_of(group.config):
+        (run_dir / RUNS).unlink(missing_ok=True)
+    else:
+        write_json_atomic(run_dir / RUNS, to_plain(differences(group)))
+    with replacing(run_dir / CONFIG) as file:
+        file.write(config_io.dump_yaml(group.config).encode())
+
+
+def load_group(run_dir: Path) -> Group:
+    """Read what is trained in a run directory.
+
+    Raises:
+      ConfigError: there is no configuration, or it cannot be read.
+    """
+    config, path = load_config(run_dir), run_dir / RUNS
+    if not path.exists():
+        return group_of(config)
+    try:
+        rows = json.loads(path.read_text())
+        return restored(config, rows, str(path))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} cannot be read: {error}; restore it from a copy") from error
 
 
 def load_config(run_dir: Path) -> Config:

@@ -16,8 +16,9 @@ from mbpo_jax.types import PyTree
 
 
 def num_run_devices(num_runs: int, num_devices: int) -> int:
-    """Return how many devices share the runs equally: the largest number that divides them."""
-    return max(d for d in range(1, min(num_runs, num_devices) + 1) if num_runs % d == 0)
+    """Return how many devices share the runs: no more than shorten the longest share."""
+    longest = -(-num_runs // min(num_runs, num_devices))
+    return -(-num_runs // longest)
 
 
 def run_mesh(num_runs: int) -> Mesh:
@@ -25,6 +26,11 @@ def run_mesh(num_runs: int) -> Mesh:
     devices = jax.devices()
     used = devices[: num_run_devices(num_runs, len(devices))]
     return Mesh(np.array(used), ("run",), axis_types=(AxisType.Auto,))
+
+
+def padded_size(num_runs: int, mesh: Mesh) -> int:
+    """Return the length of the runs axis: the last runs are repeated until all shares are equal."""
+    return -(-num_runs // mesh.size) * mesh.size
 
 
 def run_sharding(mesh: Mesh) -> NamedSharding:

@@ -16,6 +16,7 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
 from mbpo_jax.training import compiled, devices, driver, loop, plan, playback
+from mbpo_jax.training.group import group_of
 from tests.probe_environments import linear_gaussian
 
 SMALL = {
@@ -228,7 +229,7 @@ def test_the_memory_estimate_holds_what_the_step_holds():
     )
     rollout = dataclasses.replace(config.rollout, rollouts_per_step=2000)
     config = dataclasses.replace(config, rollout=rollout)
-    runs = compiled.make_runs(config)
+    runs = compiled.make_runs(group_of(config))
     program = loop.make_program(driver.make_env(config.env))
     shapes = compiled.state_shapes(program, runs)
     step = jax.jit(lambda config, state: program.step(config, config.random_steps, state))
@@ -236,7 +237,7 @@ def test_the_memory_estimate_holds_what_the_step_holds():
     numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), runs.config)
     needed = step.lower(numbers, one_run).compile().memory_analysis()
     total = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-    estimate = plan.check_fits(config).bytes_per_device
+    estimate = plan.check_fits(group_of(config)).bytes_per_device
     assert 0.9 * total < estimate < 3.0 * total
 
 

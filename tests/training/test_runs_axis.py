@@ -19,11 +19,11 @@ from mbpo_jax.training import runs_axis
         (1, 8, 1),
         (4, 2, 2),
         (4, 3, 2),
-        (5, 2, 1),
+        (5, 2, 2),
         (6, 4, 3),
         (6, 8, 6),
         (7, 8, 7),
-        (9, 8, 3),
+        (9, 8, 5),
     ],
 )
 def test_num_run_devices(num_runs, num_devices, expected):

@@ -1,0 +1,95 @@
+"""The runs of one program: what they share, and the seeds and numbers in which they differ."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mbpo_jax import config_io
+from mbpo_jax.config import Config
+from mbpo_jax.fields import field_types, is_data
+
+
+class Group(NamedTuple):
+    """Runs that are trained by one program.
+
+    Attributes:
+      config: of the first run, but with `num_seeds` saying how many there are.
+      runs: one configuration each, with a seed of its own; all else that differs is data.
+    """
+
+    config: Config
+    runs: tuple[Config, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the seed of each run."""
+        return [run.seed for run in self.runs]
+
+
+def group_of(config: Config) -> Group:
+    """Return the runs of a configuration: equal but for seeds in a row."""
+    seeds = ((config.seed + i) % 2**32 for i in range(config.num_seeds))
+    return Group(
+        config, tuple(dataclasses.replace(config, seed=seed, num_seeds=1) for seed in seeds)
+    )
+
+
+def make_group(runs: Sequence[Config]) -> Group:
+    """Put runs of one structure together.
+
+    Raises:
+      ValueError: they cannot share a program.
+    """
+    if len({structure(run) for run in runs}) != 1:
+        raise ValueError("runs of one program may differ in seeds and numbers only")
+    return Group(dataclasses.replace(runs[0], num_seeds=len(runs)), tuple(runs))
+
+
+def structure(config: Config) -> tuple[tuple[str, Any], ...]:
+    """Return all of a configuration that shapes the program; equal runs can share one."""
+    data = data_paths()
+
+    def fixed(path: str, value: Any) -> Any:
+        if path not in data:
+            return value
+        return len(value) if isinstance(value, tuple) else None
+
+    values = config_io.flatten(config)
+    return tuple(
+        (path, fixed(path, value))
+        for path, value in values.items()
+        if path not in ("seed", "num_seeds")
+    )
+
+
+def data_paths() -> frozenset[str]:
+    """Return the dotted paths of the fields that are data: they may differ within a program."""
+    return frozenset(_data_paths(Config))
+
+
+def _data_paths(cls: type, prefix: str = "") -> list[str]:
+    found = []
+    for name, annotation in field_types(cls).items():
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            found += _data_paths(annotation, f"{prefix}{name}.")
+        elif is_data(annotation):
+            found.append(prefix + name)
+    return found
+
+
+def differences(group: Group) -> list[dict[str, Any]]:
+    """Return for every run its seed and its values of the fields in which runs differ."""
+    flat = [config_io.flatten(run) for run in group.runs]
+    varied = [path for path in flat[0] if len({values[path] for values in flat}) > 1]
+    return [{path: values[path] for path in ("seed", *varied)} for values in flat]
+
+
+def restored(config: Config, rows: Sequence[dict[str, Any]], source: str) -> Group:
+    """Make a group of what its first run shares with all, and of `differences`.
+
+    Raises:
+      ConfigError: a row holds something that is no field or out of range.
+    """
+    one = dataclasses.replace(config, num_seeds=1)
+    runs = [config_io.apply(one, config_io.nested(row), source) for row in rows]
+    return Group(config, tuple(runs))

@@ -1,0 +1,74 @@
+"""Runs of one program that differ in seeds and numbers."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import read_rows
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.training import driver, playback, run_directory
+from mbpo_jax.training.group import data_paths, differences, group_of, make_group, structure
+
+CONFIG = environment_preset("pendulum", "debug")
+
+
+def changed(**sections):
+    """Return the configuration with fields of sections changed, and fields of its own."""
+    values = {
+        name: dataclasses.replace(getattr(CONFIG, name), **value)
+        if isinstance(value, dict)
+        else value
+        for name, value in sections.items()
+    }
+    return dataclasses.replace(CONFIG, **values)
+
+
+def test_numbers_are_data_and_all_else_is_structure():
+    assert {"sac.learning_rate", "sac.gamma", "rollout.real_ratio"} <= data_paths()
+    assert not {"seed", "sac.batch_size", "algorithm", "stop_at_return"} & data_paths()
+    assert structure(changed(sac={"gamma": 0.9})) == structure(CONFIG)
+    assert structure(changed(seed=3)) == structure(CONFIG)
+    assert structure(changed(sac={"batch_size": 8})) != structure(CONFIG)
+    with pytest.raises(ValueError, match="differ in seeds and numbers"):
+        make_group([CONFIG, changed(sac={"batch_size": 8})])
+
+
+def test_a_configuration_is_a_group_of_seeds_in_a_row():
+    group = group_of(changed(seed=2**32 - 1, num_seeds=2))
+    assert group.seeds == [2**32 - 1, 0]
+    assert {run.num_seeds for run in group.runs} == {1}
+
+
+def test_a_group_is_written_down_and_read_again(tmp_path):
+    group = make_group([changed(seed=5), changed(seed=5, sac={"gamma": 0.5}), changed(seed=1)])
+    run_directory.write_group(tmp_path, group)
+    assert run_directory.load_group(tmp_path) == group
+    assert differences(group)[1] == {"seed": 5, "sac.gamma": 0.5}
+    (tmp_path / run_directory.RUNS).write_text('[{"seed": 1, "sac.gama": 0.5}]')
+    with pytest.raises(ConfigError, match="did you mean gamma"):
+        run_directory.load_group(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Train three runs of two learning rates together, and each by itself."""
+    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    runs = [changed(seed=0), changed(seed=0, sac={"learning_rate": 3e-3}), changed(seed=7)]
+    assert driver.train_group(make_group(runs), Path("group")) == driver.EXIT_DONE
+    for i, run in enumerate(runs):
+        assert driver.train(run, Path(f"alone-{i}")) == driver.EXIT_DONE
+    return runs
+
+
+def test_every_run_of_a_group_is_what_it_is_alone(trained):
+    rows = read_rows(Path("group") / "evals.jsonl")
+    assert [row["seed"] for row in rows[:3]] == [0, 0, 7]
+    for i in range(len(trained)):
+        own = [row["return_mean"] for row in rows if row["run"] == i]
+        alone = [row["return_mean"] for row in read_rows(Path(f"alone-{i}") / "evals.jsonl")]
+        np.testing.assert_allclose(own, alone, rtol=1e-3)
+    first, second, _ = ([r["return_mean"] for r in rows if r["run"] == i] for i in range(3))
+    assert first != second
