@@ -30,7 +30,7 @@ from mbpo_jax.gradients.problems import (
     make_one_step,
     make_scalar_lq,
 )
-from mbpo_jax.gradients.study import compiled, study
+from mbpo_jax.gradients.study import compile_estimator, study
 from mbpo_jax.gradients.systems import make_double_pendulum_fall, make_pushing
 
 ONE_STEP = {
@@ -219,7 +219,6 @@ def single_variances(problem: Problem, horizon: int, rows: int) -> Iterator[Row]
             "variance": np.mean(square),
             "variance_interval": list(np.quantile(resampled, (0.025, 0.975))),
             "largest_share": square.max() / square.sum(),
-            "squared_mean": float(np.sum(np.square(found.mean(axis=0)))),
         }
 
 
@@ -232,7 +231,7 @@ def chaos() -> Iterator[Row]:
     problem, batches, batch_size = make_chaotic_rnn(2.4), 50, 1000
     for horizon in CHAOS_HORIZONS:
         for name in ("rp", "lr", "tp"):
-            run = compiled(name, EstimatorConfig(), problem, horizon, batches, batch_size)
+            run = compile_estimator(name, EstimatorConfig(), problem, horizon, batches, batch_size)
             found = np.asarray(run(jax.random.key(1)))[:, 0]
             yield {
                 "beta": 2.4,
@@ -281,7 +280,7 @@ def steps() -> Iterator[Row]:
         for name in ("ivw", "ivw_split", "ddcg", "aobg"):
             for batch_size in (10, 100):
                 key = jax.random.key(0)
-                run = compiled(name, EstimatorConfig(), problem, 1, 10_000, batch_size)
+                run = compile_estimator(name, EstimatorConfig(), problem, 1, 10_000, batch_size)
                 found = np.asarray(run(key))[:, 0]
                 yield {
                     "width": width,

@@ -17,6 +17,7 @@ from mbpo_jax.config.algorithms import (
 )
 from mbpo_jax.config.gradients import (
     ESTIMATOR_SUMMARIES,
+    PROBLEM_SUMMARIES,
     EstimatorConfig,
     StudyConfig,
     TrackingConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "ESTIMATOR_SUMMARIES",
     "MEMORY_FIELDS",
     "MODEL_BASED",
+    "PROBLEM_SUMMARIES",
     "SUMMARIES",
     "TABULAR",
     "Config",

@@ -147,6 +147,23 @@ ESTIMATOR_SUMMARIES: dict[str, tuple[str, str]] = {
 """What each does, and its source."""
 
 
+PROBLEM_SUMMARIES: dict[str, str] = {
+    "quadratic": "one step, the square of a normal variable",
+    "cosine": "one step, as good as chaotic at high frequency",
+    "heaviside": "one step, as steep as its width is small",
+    "lq": "a scalar linear system with quadratic costs",
+    "lq_noisy": "the same with a noisy system",
+    "lq_3d": "a noisy linear system of 3 states and 2 controls",
+    "chaotic_rnn": "two neurons, chaotic from a gain beta of about 3",
+    "pendulum": "swing-up under a small network",
+    "cartpole": "swing-up of a pole on a cart, under a network",
+    "double_pendulum": "swing-up of two links under a network",
+    "double_pendulum_fall": "chaotic fall of two links from a random state",
+    "pushing": "a block pushed through a stiff spring",
+}
+"""Problems of the gradient laboratory by name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EstimatorConfig(Checked):
     """Settings of the estimators that have any."""

@@ -46,7 +46,11 @@ def inverse_variance_weight(spread: Spread, covariance: bool = False) -> jax.Arr
     Without covariance it is `V_path / (V_ratio + V_path)`.
     """
     joint = spread.joint if covariance else 0.0
-    above, below = spread.path - joint, spread.ratio + spread.path - 2.0 * joint
+    return weight(spread.path - joint, spread.ratio + spread.path - 2.0 * joint)
+
+
+def weight(above: jax.Array, below: jax.Array) -> jax.Array:
+    """Return `above / below` `[...]` within [0, 1]; a half where neither says anything."""
     known = jnp.isfinite(above) & (below > 0.0)
     return jnp.where(known, jnp.clip(above / jnp.where(known, below, 1.0), 0.0, 1.0), 0.5)
 
@@ -76,6 +80,8 @@ def weighted_by_other_half(first: Rows, second: Rows) -> jax.Array:
 def weighted_by_past(ratio: jax.Array, path: jax.Array, spreads: Spread, decay: float) -> jax.Array:
     """Weight each batch by a running average of the variances of those before it.
 
+    The first, before which there are none, weighs both gradients alike.
+
     Args:
       ratio: `[M, P]`, means over batches.
       path: `[M, P]`.
@@ -91,7 +97,7 @@ def weighted_by_past(ratio: jax.Array, path: jax.Array, spreads: Spread, decay: 
 
     first = jax.tree.map(lambda x: x[0], spreads)
     _, past = jax.lax.scan(add, first, spreads)
-    weights = jax.vmap(inverse_variance_weight)(past)
+    weights = jax.vmap(inverse_variance_weight)(past).at[0].set(0.5)
     return jax.vmap(lambda k, a, b: blend(k, a[None], b[None]))(weights, ratio, path)
 
 

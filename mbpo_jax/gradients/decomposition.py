@@ -10,6 +10,9 @@ import numpy as np
 from mbpo_jax.gradients.problem import Critic, Gaussian, Noise, Problem
 from mbpo_jax.types import PyTree
 
+PARTS = 10
+"""Groups of rows, each of which the jackknife leaves out once; fewer if there are fewer rows."""
+
 
 class Timed(NamedTuple):
     """A state that knows when it is.
@@ -78,7 +81,7 @@ def by_action_time(problem: Problem, horizon: int) -> Problem:
 
 
 def with_source_of(noise: Noise, other: Noise) -> dict[str, Noise]:
-    """Return `other` with one source of randomness from `noise`, for every source there is.
+    """Return `other` with one source of randomness from `noise`, for every source that varies.
 
     Args:
       noise: of any shape.
@@ -89,7 +92,9 @@ def with_source_of(noise: Noise, other: Noise) -> dict[str, Noise]:
       an ensemble; "action", the policy's noise; "outcome", the system's; and "own", what an
       estimator draws for itself. A problem need not have the last three.
     """
-    mixed = {"start": other._replace(start=noise.start)}
+    mixed = {}
+    if varies(noise.start):
+        mixed["start"] = other._replace(start=noise.start)
     if hasattr(noise.start, "member"):
         ours, theirs = noise.start, other.start
         mixed["start"] = other._replace(start=ours._replace(member=theirs.member))
@@ -101,6 +106,19 @@ def with_source_of(noise: Noise, other: Noise) -> dict[str, Noise]:
     return mixed
 
 
+class Share(NamedTuple):
+    """A part of a variance and its standard error."""
+
+    variance: float
+    error: float
+
+
+def varies(tree: PyTree) -> bool:
+    """Return whether rows differ in any array `[M, ...]`."""
+    rows = (np.asarray(x) for x in jax.tree.leaves(tree))
+    return any(bool(np.any(x != x[:1])) for x in rows)
+
+
 def covariance(a: np.ndarray, b: np.ndarray) -> float:
     """Return the unbiased trace of the covariance matrix between rows of `[M, P]`."""
     return float(np.sum((a - a.mean(axis=0)) * (b - b.mean(axis=0))) / (len(a) - 1))
@@ -108,8 +126,8 @@ def covariance(a: np.ndarray, b: np.ndarray) -> float:
 
 def variance_by_source(
     estimate: Callable[[Noise], jax.Array], noise: Noise, other: Noise
-) -> dict[str, float]:
-    """Return how much of an estimator's variance each source of randomness makes by itself.
+) -> dict[str, Share]:
+    """Return how much of an estimator's variance each source of randomness makes, and the errors.
 
     A source's share is the variance of the mean given that source: first-order effects of Sobol
     1993. It is the covariance of two gradients that have nothing but the source in common, which
@@ -121,14 +139,29 @@ def variance_by_source(
       other: the same, independent of `noise`.
 
     Returns:
-      Traces of covariance matrices: of every source (see `with_source_of`), of the "interaction"
-      between sources, which is the rest, and the "total".
+      Traces of covariance matrices, each with its standard error by the jackknife: of every source
+      (see `with_source_of`), of the "interaction" between sources, which is the rest, and the
+      "total".
     """
     # On the host, as squares of large float32 numbers overflow there.
     gradients = np.asarray(estimate(noise), np.float64)
-    shares = {
-        name: covariance(gradients, np.asarray(estimate(mixed), np.float64))
-        for name, mixed in with_source_of(noise, other).items()
+    mixed = {
+        name: np.asarray(estimate(other), np.float64)
+        for name, other in with_source_of(noise, other).items()
     }
-    total = covariance(gradients, gradients)
-    return shares | {"interaction": total - sum(shares.values()), "total": total}
+
+    def shares(rows: np.ndarray) -> np.ndarray:
+        own = [covariance(gradients[rows], x[rows]) for x in mixed.values()]
+        total = covariance(gradients[rows], gradients[rows])
+        return np.array([*own, total - sum(own), total])
+
+    number = len(gradients)
+    parts = min(PARTS, number)
+    without = np.array(
+        [shares(np.flatnonzero(np.arange(number) % parts != i)) for i in range(parts)]
+    )
+    deviations = without - without.mean(axis=0, keepdims=True)
+    errors = np.sqrt((parts - 1) / parts * np.sum(np.square(deviations), axis=0))
+    found = zip(shares(np.arange(number)), errors, strict=True)
+    names = (*mixed, "interaction", "total")
+    return {n: Share(float(s), float(e)) for n, (s, e) in zip(names, found, strict=True)}

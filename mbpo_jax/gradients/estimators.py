@@ -29,7 +29,13 @@ from mbpo_jax.gradients.problem import Noise, Problem, draw, to_go
 from mbpo_jax.types import PyTree
 
 Need = Literal[
-    "critic", "noisy system", "batch of 2", "batch of 4", "few parameters", "few actions"
+    "critic",
+    "noisy system",
+    "derivatives",
+    "batch of 2",
+    "batch of 4",
+    "few parameters",
+    "few actions",
 ]
 
 
@@ -41,8 +47,8 @@ class Estimator(NamedTuple):
       estimand: whose gradient it has in the mean: of the whole "return", of the first "window" and
         the critic's value after it, or of the return "smoothed" over the parameters.
       biased: why its mean is another than its estimand's gradient; "" if it is not.
-      differentiates: whether it takes derivatives of the system.
-      needs: what a problem or batch has to have.
+      differentiates: whether it takes derivatives of the system, which has to have them.
+      needs: what else a problem or batch has to have.
       draw: `(key, problem, horizon) -> own noise` of one trajectory; None if it has none.
     """
 

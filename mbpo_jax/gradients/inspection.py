@@ -19,7 +19,7 @@ from mbpo_jax.gradients.estimators import (
 from mbpo_jax.gradients.metrics import between
 from mbpo_jax.gradients.problem import Problem, draw, roll_out, total
 from mbpo_jax.gradients.stability import moving_coordinates, stability
-from mbpo_jax.gradients.study import compiled, keys_of, lacking
+from mbpo_jax.gradients.study import compile_estimator, keys_of, lacking
 
 MOST_NUMBERS = 200_000
 """Steps times parameters that are told apart."""
@@ -52,7 +52,7 @@ def step_rows(
         # What moves parameters moves those of all steps, so it costs H times as much.
         if name in ("es", "fd") or lacking(name, problem, horizon, batch_size):
             continue
-        estimate = compiled(name, settings, timed, horizon, config.batches, batch_size)
+        estimate = compile_estimator(name, settings, timed, horizon, config.batches, batch_size)
         gradients = np.asarray(estimate(keys_of(config.seed).estimates), np.float64)
         parts = gradients.reshape(config.batches, horizon, -1)
         for step in range(horizon):
@@ -96,7 +96,7 @@ def source_rows(
             return estimate_batches(name, settings, problem.params, problem, noise)
 
         shares = variance_by_source(estimate, *pair)
-        total = shares.pop("total")
+        total = shares.pop("total").variance
         rows += [
             {
                 "problem": problem.name,
@@ -104,7 +104,8 @@ def source_rows(
                 "horizon": horizon,
                 "batch_size": batch_size,
                 "source": source,
-                "variance": share,
+                "variance": share.variance,
+                "variance_error": share.error,
                 "total": total,
             }
             for source, share in shares.items()
@@ -213,10 +214,11 @@ def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[
     found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
     steps = np.arange(1, horizon + 1)
     rng = np.random.default_rng(config.seed)
-    # Of resampled trajectories, [R, H].
-    chosen = found.log_norm[rng.integers(TRAJECTORIES, size=(config.resamples, TRAJECTORIES))]
-    mean = np.mean(chosen, axis=1) / steps
-    moment = (logsumexp(2.0 * chosen, axis=1) - np.log(TRAJECTORIES)) / (2.0 * steps)
+    index = rng.integers(TRAJECTORIES, size=(config.resamples, TRAJECTORIES))
+    # Of resampled trajectories, [R, H]; step by step, to hold no array [R, trajectories, H].
+    chosen = (found.log_norm[:, h][index] for h in range(horizon))
+    moments = [(x.mean(axis=1), logsumexp(2.0 * x, axis=1) - np.log(TRAJECTORIES)) for x in chosen]
+    mean, moment = np.moveaxis(np.array(moments), 0, -1) / np.array([steps, 2.0 * steps])[:, None]
 
     def quantiles(x: np.ndarray, h: int, ends: tuple[float, float]) -> list[float]:
         return [float(q) for q in np.quantile(x[:, h], ends)]

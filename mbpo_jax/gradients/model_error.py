@@ -62,12 +62,18 @@ def grams(estimates: np.ndarray, model: np.ndarray, true: np.ndarray) -> Grams:
     return Grams(g @ g.T, g @ m.T, g @ t.T, m @ m.T, m @ t.T, t @ t.T)
 
 
+PARTS = 10
+"""Groups of rows, each of which the jackknife leaves out once; fewer if there are fewer rows."""
+
+
 def product(inner: np.ndarray) -> float:
     """Return the inner product of two means, without bias, from that of all rows `[N, N]`.
 
-    Rows of the same number share their noise and are left out.
+    Rows of the same number share their noise and are left out. One row alone is an exact gradient.
     """
     rows = len(inner)
+    if rows == 1:
+        return float(inner[0, 0])
     return float((inner.sum() - np.trace(inner)) / (rows * (rows - 1)))
 
 
@@ -98,20 +104,28 @@ def resampled(inner: Grams, estimates: np.ndarray, draws: np.ndarray) -> Grams:
     )
 
 
-def standard_errors(inner: Grams, parts: int = 10) -> Split:
-    """Return standard errors of all parts, by the delete-one-group jackknife.
+def standard_errors(inner: Grams) -> tuple[Split, float]:
+    """Return standard errors of all parts and of their total, by the delete-one-group jackknife.
+
+    NaN of fewer than three estimates.
 
     A bootstrap would draw rows twice, and products of a row with itself would pass for products of
     independent ones.
 
     Args:
       inner: of all rows.
-      parts: groups, each of which is left out once.
     """
-    groups_of = [np.arange(n) % parts for n in (len(inner.gg), len(inner.ll))]
-    without = [
-        split(resampled(inner, *(np.flatnonzero(groups != part) for groups in groups_of)))
-        for part in range(parts)
-    ]
-    deviations = np.asarray(without) - np.mean(without, axis=0, keepdims=True)
-    return Split(*np.sqrt((parts - 1) / parts * np.sum(np.square(deviations), axis=0)))
+    sizes = len(inner.gg), len(inner.ll)
+    parts = min(PARTS, *(size for size in sizes if size > 1))
+    if parts < 3:
+        return Split(*[np.nan] * len(Split._fields)), np.nan
+
+    def kept(size: int, part: int) -> np.ndarray:
+        # An exact gradient has no row to spare.
+        return np.flatnonzero((np.arange(size) % parts != part) | (size == 1))
+
+    splits = [split(resampled(inner, *(kept(size, i) for size in sizes))) for i in range(parts)]
+    without = np.array([[*found, found.total] for found in splits])
+    deviations = without - np.mean(without, axis=0, keepdims=True)
+    *errors, total = np.sqrt((parts - 1) / parts * np.sum(np.square(deviations), axis=0))
+    return Split(*errors), float(total)

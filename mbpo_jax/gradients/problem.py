@@ -63,6 +63,7 @@ class Problem(NamedTuple):
       exact: `(params, horizon) -> [P]`, the gradient of J in closed form; None if unknown.
       smooth: whether pathwise gradients can be relied on; False if the return has steps, or slopes
         so steep that few trajectories meet them.
+      differentiable: whether the system has derivatives at all.
       moving: fields of a state whose growth tells how stable the closed loop is; None for all of
         it, () if no fields tell.
     """
@@ -82,6 +83,7 @@ class Problem(NamedTuple):
     critic: Callable[[jax.Array, int], Critic] | None = None
     exact: Callable[[jax.Array, int], jax.Array] | None = None
     smooth: bool = True
+    differentiable: bool = True
     moving: tuple[str, ...] | None = None
 
 

@@ -8,6 +8,7 @@ mean and standard deviation is `A_t (eps / std, (eps^2 - 1) / std)`, what the pa
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.gradients import combination
 from mbpo_jax.gradients.likelihood_ratio import against_others
 from mbpo_jax.gradients.problem import (
     Gaussian,
@@ -42,8 +43,7 @@ def ratio_weight(ratio: jax.Array, path: jax.Array, axes: tuple[int, ...]) -> ja
     A half where nothing varies.
     """
     above = jnp.sum(jnp.var(path, axis=0), axis=axes)
-    below = above + jnp.sum(jnp.var(ratio, axis=0), axis=axes)
-    return jnp.where(below > 0.0, above / jnp.where(below > 0.0, below, 1.0), 0.5)
+    return combination.weight(above, above + jnp.sum(jnp.var(ratio, axis=0), axis=axes))
 
 
 def made_by_batch(
@@ -125,22 +125,16 @@ def before_end_of_batch(states: PyTree) -> PyTree:
 
 
 def action_gradients(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
-    """Return the gradient `[H, A]` of one trajectory's return in its raw actions.
+    """Return the gradient `[H, A]` of one trajectory's return in its standard noise.
 
-    Later actions answer to earlier ones. A mean that is moved moves the raw action as much.
+    Later actions answer to earlier ones. A mean that is moved moves the raw action as much, so over
+    the standard deviation it is the gradient in the raw action.
     """
 
     def value(eps: jax.Array) -> jax.Array:
         return total(problem, roll_out(params, problem, noise._replace(action=eps)))
 
-    made = roll_out(params, problem, noise)
-    law = jax.vmap(lambda state: problem.policy(params, state))(before_end(made.state))
-    return jax.grad(value)(noise.action) / law.std
-
-
-def blend(k: jax.Array, ratio: jax.Array, path: jax.Array) -> jax.Array:
-    """Return `k ratio + (1 - k) path` of rows `[B, ...]`, with weights `[...]`."""
-    return k[None] * ratio + (1.0 - k[None]) * path
+    return jax.grad(value)(noise.action)
 
 
 def weighted_actions(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
@@ -170,7 +164,7 @@ def weighted_by_action(
 
     law, pull_law = jax.vjp(law_of, params)
     ratio = passed_by_ratio(advantage, noise.action, law.std)
-    path = passed_by_path(slopes, noise.action)
+    path = passed_by_path(slopes / law.std, noise.action)
     weights = jax.tree.map(lambda a, b: ratio_weight(a, b, ()), ratio, path)
-    mixed = jax.tree.map(blend, weights, ratio, path)
+    mixed = jax.tree.map(lambda k, a, b: k[None] * a + (1.0 - k[None]) * b, weights, ratio, path)
     return pull_law(mixed)[0] / advantage.shape[0], weights

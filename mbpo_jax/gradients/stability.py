@@ -67,8 +67,13 @@ def jacobians(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
 def log_product_norms(factors: jax.Array) -> jax.Array:
     """Return `log |J_t ... J_0|` `[H]` of matrices `[H, n, n]`, at any size of the products.
 
-    The running product is scaled to a largest entry of 1 after each step.
+    The running product is scaled to a largest entry of 1 after each step. First steps that pass
+    nothing on, as one that draws the state does, are left out: growth counts from the first that
+    does.
     """
+    passes = jnp.any(factors != 0.0, axis=(1, 2))
+    before = (jnp.cumsum(passes) == 0) & jnp.any(passes)
+    factors = jnp.where(before[:, None, None], jnp.eye(factors.shape[-1])[None], factors)
 
     def multiply(carry: tuple[jax.Array, jax.Array], factor: jax.Array):
         product, log_scale = carry

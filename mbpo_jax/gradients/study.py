@@ -22,7 +22,7 @@ from mbpo_jax.gradients.estimators import (
     estimate_batches,
 )
 from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.summary import log_variance_ratio, summarise
+from mbpo_jax.gradients.summary import as_json, log_variance_ratio, summarise
 from mbpo_jax.gradients.tails import tails
 
 MOST_PARAMETERS = 1000
@@ -92,6 +92,7 @@ def lacking(name: str, problem: Problem, horizon: int, batch_size: int) -> str |
         "batch of 4": batch_size >= 4,
         "few parameters": size <= MOST_PARAMETERS,
         "few actions": actions <= MOST_ACTIONS,
+        "derivatives": problem.differentiable,
     }
     reasons = {
         "critic": f"a critic, which the problem {problem.name!r} has not",
@@ -99,9 +100,11 @@ def lacking(name: str, problem: Problem, horizon: int, batch_size: int) -> str |
         "batch of 2": f"a batch size of 2 or more, not {batch_size}",
         "batch of 4": f"a batch size of 4 or more, not {batch_size}",
         "few parameters": f"at most {MOST_PARAMETERS:,} parameters, not {size:,}",
+        "derivatives": f"a system that can be differentiated, which {problem.name!r} is not",
         "few actions": f"at most {MOST_ACTIONS} steps times action components, not {actions}",
     }
-    return "; ".join(reasons[need] for need in ESTIMATORS[name].needs if not met[need]) or None
+    needs = ESTIMATORS[name].needs + (("derivatives",) if ESTIMATORS[name].differentiates else ())
+    return "; ".join(reasons[need] for need in needs if not met[need]) or None
 
 
 def suitable(config: StudyConfig, problem: Problem) -> list[str]:
@@ -123,7 +126,7 @@ def suitable(config: StudyConfig, problem: Problem) -> list[str]:
     return [name for name in names if name not in refused]
 
 
-def compiled(
+def compile_estimator(
     name: str,
     settings: EstimatorConfig,
     problem: Problem,
@@ -166,7 +169,7 @@ def cost_of(
 def reference_estimators(problem: Problem) -> list[str]:
     """Return the names of unbiased estimators that suit a problem, the usual one first."""
     ratio = "lr" if problem.critic is None else "lr_value"
-    return ["rp", ratio] if problem.smooth else [ratio]
+    return ["rp", ratio] if problem.smooth and problem.differentiable else [ratio]
 
 
 def make_reference(problem: Problem, horizon: int, config: StudyConfig) -> Reference:
@@ -201,7 +204,7 @@ def doubt(draws: metrics.Inner) -> float:
 def draws_of(kind: str, problem: Problem, horizon: int, config: StudyConfig) -> Reference:
     """Return the mean of independent estimates by one estimator as a reference."""
     sizes = config.reference_batches, config.reference_batch_size
-    draw_all = compiled(kind, EstimatorConfig(), problem, horizon, *sizes)
+    draw_all = compile_estimator(kind, EstimatorConfig(), problem, horizon, *sizes)
     draws = draw_all(keys_of(config.seed).reference)
     return Reference(kind, np.asarray(draws, np.float64))
 
@@ -264,7 +267,8 @@ def at_horizon(
         rows, first = [], None
         for name in able:
             announce(f"horizon {horizon}, batches of {batch_size}: {name}")
-            function = compiled(name, settings, problem, horizon, config.batches, batch_size)
+            sizes = horizon, config.batches, batch_size
+            function = compile_estimator(name, settings, problem, *sizes)
             found, seconds = timed(function, keys_of(config.seed).estimates)
             estimates = np.asarray(found, np.float64)
             first = estimates if first is None else first
@@ -344,14 +348,15 @@ def split_error(estimates: np.ndarray, model: np.ndarray, true: np.ndarray, know
     Of an estimator whose variance is not `known`, only the model's part is.
     """
     inner = model_error.grams(estimates, model, true)
-    parts, errors = model_error.split(inner), model_error.standard_errors(inner)
-    row: Row = {"true_squared_norm": model_error.product(inner.tt), "split_total": parts.total}
-    for name, part, error in zip(parts._fields, parts, errors, strict=True):
-        told = known or name == "model_bias"
-        row |= {f"split_{name}": part if told else None}
-        row |= {f"split_{name}_error": error if told else None}
-    if not known:
-        row["split_total"] = None
+    parts, (errors, total_error) = model_error.split(inner), model_error.standard_errors(inner)
+    row: Row = {"true_squared_norm": model_error.product(inner.tt)}
+    told = zip(
+        (*parts._fields, "total"), (*parts, parts.total), (*errors, total_error), strict=True
+    )
+    for name, part, error in told:
+        is_told = known or name == "model_bias"
+        row |= {f"split_{name}": as_json(part) if is_told else None}
+        row |= {f"split_{name}_error": as_json(error) if is_told else None}
     return row
 
 

@@ -105,7 +105,7 @@ def visited(
     reset_key, steps_key = jax.random.split(key)
     start = jax.vmap(env.reset)(jax.random.split(reset_key, num_envs))
     _, points = jax.lax.scan(look, start, jax.random.split(steps_key, (looks, spacing)))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), points)
+    return jax.tree.map(lambda x: x.reshape(looks * num_envs, *x.shape[2:]), points)
 
 
 def actor_critic(env: Env, config: Config) -> ActorCritic:
@@ -175,7 +175,7 @@ def make_true_problem(env: Env, config: Config, agent: SACState, starts: Point) 
     """Build the problem of a run's policy in its real environment.
 
     Args:
-      env: the true system, differentiable.
+      env: the true system; MJX solves for contacts in a loop that has no reverse derivative.
       config: of the run.
       agent: its state.
       starts: real states `[N]` with their simulators.
@@ -205,7 +205,8 @@ def make_true_problem(env: Env, config: Config, agent: SACState, starts: Point) 
     ends = termination_fn(env.spec.name, "known", config.env.backend)
     problem = policy_problem("true system", env, config, agent, start, advance)
     # A state holds the observation beside the simulator it was made from, so no part tells alone.
-    return problem._replace(smooth=ends is never, moving=())
+    differentiable = config.env.backend != "mjx"
+    return problem._replace(smooth=ends is never, differentiable=differentiable, moving=())
 
 
 def policy_problem(

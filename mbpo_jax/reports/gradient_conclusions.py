@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mbpo_jax.files import Row
-from mbpo_jax.reports.gradient_page import remark
-from mbpo_jax.reports.gradients import PARTS
+from mbpo_jax.reports.gradient_tables import remark
 
 
 def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]:
@@ -62,7 +61,7 @@ def not_worse(rows: Sequence[Row]) -> list[str]:
         if "split_total" not in row:
             low, high = row["mean_squared_error_interval"] or (row["mean_squared_error"],) * 2
             return row["mean_squared_error"], low, high
-        reach = 2.0 * np.linalg.norm([row[f"{part}_error"] for part in (*PARTS, "split_cross")])
+        reach = 2.0 * (row["split_total_error"] or 0.0)
         return row["split_total"], row["split_total"] - reach, row["split_total"] + reach
 
     first, *others = sorted(rows, key=error)

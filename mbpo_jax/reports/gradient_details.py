@@ -60,23 +60,37 @@ def source_figure(rows: Sequence[Row]) -> Figure:
     """Draw the share of each source in the variance of every estimator.
 
     Args:
-      rows: with `estimator`, `source`, `variance` and `total`. Shares below 0, which chance makes,
-        are drawn as 0.
+      rows: with `estimator`, `source`, `variance`, its standard error and `total`. Shares below 0,
+        which chance makes, are drawn as 0. Black lines are twice the standard error of each share.
     """
     groups = by_estimator(rows)
     with figure_style():
         figure = Figure(figsize=(6.5, 1.3 + 0.28 * len(groups)), layout="constrained")
         panel = figure.subplots()
         left = np.zeros(len(groups))
-        for source, (color, label) in SOURCES.items():
-            shares = np.array(
-                [
-                    sum(max(r["variance"], 0.0) / r["total"] for r in own if r["source"] == source)
-                    for own in groups.values()
-                ]
-            )
+        for place, (source, (color, label)) in enumerate(SOURCES.items()):
+            own = {name: r for name, rows in groups.items() for r in rows if r["source"] == source}
+            drawn = [
+                (
+                    max(own[n]["variance"], 0.0) / own[n]["total"],
+                    own[n]["variance_error"] / own[n]["total"],
+                )
+                if n in own
+                else (0.0, np.nan)
+                for n in groups
+            ]
+            shares, errors = np.array(drawn).T
             if shares.any():
+                places = np.arange(len(groups)) + 0.08 * (len(SOURCES) / 2 - place)
                 panel.barh(range(len(groups)), shares, left=left, color=color, label=label)
+                panel.errorbar(
+                    left + shares,
+                    places,
+                    xerr=2.0 * errors,
+                    fmt="none",
+                    ecolor="black",
+                    elinewidth=0.8,
+                )
             left += shares
         panel.set_yticks(range(len(groups)), list(groups))
         panel.invert_yaxis()

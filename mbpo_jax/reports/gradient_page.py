@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ from mbpo_jax.reports.gradients import (
     variance_figure,
 )
 
+Table = Sequence[Sequence[str]]
 Notes = Mapping[str, tuple[Estimator, str, str]]
 """Every estimator with its summary and its source, by name."""
 
@@ -97,7 +98,7 @@ def write_page(
     title: str,
     command: str,
     findings: Sequence[str],
-    table: Sequence[Sequence[str]],
+    tables: Sequence[Table],
     figures: Mapping[str, Figure],
     notes: Notes,
 ) -> None:
@@ -108,7 +109,7 @@ def write_page(
       title: its heading.
       command: that makes it again.
       findings: sentences.
-      table: headings, then rows of cells.
+      tables: headings, then rows of cells.
       figures: by name, see `CAPTIONS`.
       notes: on the estimators.
     """
@@ -121,9 +122,9 @@ def write_page(
         *(f"<li>{html.escape(line)}</li>" for line in findings),
         "</ul>",
         *(_figure(name, figure) for name, figure in figures.items()),
-        "<h2>Numbers</h2><div class=wide>",
-        _table(table),
-        "</div><h2>Estimators</h2><div class=wide>",
+        "<h2>Numbers</h2>",
+        *(f"<div class=wide>{_table(table)}</div>" for table in tables),
+        "<h2>Estimators</h2><div class=wide>",
         _notes(notes),
         "</div></html>",
     ]
@@ -148,7 +149,7 @@ def _figure(name: str, figure: Figure) -> str:
     )
 
 
-def _table(table: Sequence[Sequence[str]]) -> str:
+def _table(table: Table) -> str:
     head, *body = table
     heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body)
@@ -163,102 +164,3 @@ def _notes(notes: Notes) -> str:
 
     rows = (line(name, *note) for name, note in notes.items())
     return "<table class=notes>" + "".join(rows) + "</table>"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number as a table shows it; a dash for one that is not known."""
-    return "-" if value is None else f"{value:.{digits}g}"
-
-
-HEADINGS = (
-    "estimator",
-    "H",
-    "B",
-    "variance / |g|²",
-    "95 % interval",
-    "SNR (dB)",
-    "bias² / |g|²",
-    "MSE / |g|²",
-    "cosine",
-    "B for SNR 1",
-    "model evaluations",
-    "VJPs",
-    "ms",
-)
-SPLIT_HEADINGS = (
-    "model bias² / |t|²",
-    "estimator bias² / |t|²",
-    "cross / |t|²",
-    "variance / |t|²",
-    "error / |t|²",
-)
-"""Against the gradient t in the true system."""
-
-
-def table_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Return headings and cells of a study's rows; `|g|` is the norm of the reference.
-
-    Numbers with a star are not divided, as the reference is no larger than its own error.
-    """
-    against_truth = any("split_total" in row for row in rows)
-    head = [*HEADINGS, *(SPLIT_HEADINGS if against_truth else ()), "remark"]
-    return [head, *([*_cells(row), *_split_cells(row), remark(row)] for row in rows)]
-
-
-def _split_cells(row: Row) -> list[str]:
-    """Return the parts of the error against the true system, each with twice its standard error."""
-    if "split_total" not in row:
-        return []
-    square = row["true_squared_norm"]
-
-    def part(name: str) -> str:
-        value, error = row[f"split_{name}"], row[f"split_{name}_error"]
-        if value is None or not square > 0.0:
-            return "-"
-        return f"{value / square:.2g} ± {2.0 * error / square:.1g}"
-
-    parts = [part(name) for name in ("model_bias", "estimator_bias", "cross", "variance")]
-    total = row["split_total"]
-    return [*parts, number(None if total is None or not square > 0.0 else total / square)]
-
-
-def _cells(row: Row) -> list[str]:
-    square = row["reference_norm"] ** 2
-
-    def share(value: float | None) -> str:
-        # Without a norm to compare with, the number itself, and a star.
-        return number(value and value / square) if square > 0.0 else f"{number(value)}*"
-
-    ends = row["variance_interval"]
-    return [
-        row["estimator"],
-        str(row["horizon"]),
-        str(row["batch_size"]),
-        share(row["variance"]),
-        f"{share(ends[0])} to {share(ends[1])}" if ends else "-",
-        number(row["snr_db"]),
-        _bias(row, share),
-        share(row["mean_squared_error"]),
-        number(row["cosine"], 2),
-        number(row["required_batch"], 2),
-        f"{row['model_evaluations']:,}",
-        f"{row['vjps']:,}",
-        number(1e3 * row["seconds"]),
-    ]
-
-
-def _bias(row: Row, share: Callable[[float | None], str]) -> str:
-    """Return the squared bias, or what it is below if it cannot be told from 0."""
-    ends = row["squared_bias_interval"]
-    if ends and ends[0] <= 0.0:
-        return f"< {share(ends[1])}" if ends[1] > 0.0 else "0"
-    return share(row["squared_bias"])
-
-
-def remark(row: Row) -> str:
-    """Say why a row has no variance, or that its estimator is biased by design."""
-    if row["overflowed"]:
-        return f"overflow in {row['dtype']}"
-    if row["heavy_tailed"]:
-        return "heavy tails: variance not estimable"
-    return "biased by design" if row["biased_by_design"] else ""

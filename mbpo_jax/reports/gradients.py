@@ -222,11 +222,16 @@ PARTS = {
 }
 
 
+def is_split(row: Row) -> bool:
+    """Return whether the parts of a row's error are known, and what to divide them by."""
+    return row["split_total"] is not None and row["true_squared_norm"] > 0.0
+
+
 def split_figure(rows: Sequence[Row]) -> Figure:
     """Draw the parts of every estimator's error against the true system, a panel per horizon.
 
     The black mark is the sum, with the cross term of the two biases. An estimator is missing where
-    its variance could not be told.
+    its variance could not be told, or the true gradient's norm.
     """
     horizons = sorted({row["horizon"] for row in rows})
     names = list(estimator_styles(rows))
@@ -236,19 +241,16 @@ def split_figure(rows: Sequence[Row]) -> Figure:
         )
         panels = figure.subplots(1, len(horizons), sharey=True, squeeze=False)[0]
         for panel, horizon in zip(panels, horizons, strict=True):
-            own = [
-                row for row in rows if row["horizon"] == horizon and row["split_total"] is not None
-            ]
+            own = [row for row in rows if row["horizon"] == horizon and is_split(row)]
             places = [names.index(row["estimator"]) for row in own]
-            squares = np.array([max(row["true_squared_norm"], 1e-300) for row in own])
+            squares = np.array([row["true_squared_norm"] for row in own])
             left = np.zeros(len(own))
             for field, (color, label) in PARTS.items():
                 part = np.array([max(row[field], 0.0) for row in own]) / squares
                 panel.barh(places, part, left=left, color=color, label=label)
                 left += part
             total = np.array([row["split_total"] for row in own]) / squares
-            fields = [f"{field}_error" for field in (*PARTS, "split_cross")]
-            error = np.array([np.linalg.norm([row[f] for f in fields]) for row in own]) / squares
+            error = np.array([row["split_total_error"] for row in own], float) / squares
             panel.errorbar(
                 total,
                 places,

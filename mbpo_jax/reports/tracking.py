@@ -22,7 +22,7 @@ def tracking_figure(rows: Sequence[Row], title: str) -> Figure:
       title: heading.
     """
     drawn = {
-        "Signal-to-noise ratio of an estimate (dB)": _snr,
+        "Signal-to-noise ratio of an estimate": _snr,
         "Squared bias over the squared norm\nof the true gradient": _relative_bias,
     }
     alone = len({row["run"] for row in rows}) == 1
@@ -48,6 +48,7 @@ def tracking_figure(rows: Sequence[Row], title: str) -> Figure:
             panel.set_ylabel(label)
             panel.set_xlabel("Environment steps")
             panel.xaxis.set_major_formatter(THOUSANDS)
+        panels[0].set_yscale("log", nonpositive="clip")
         panels[1].set_yscale("symlog", linthresh=0.1)
         figure.suptitle(f"{title}: gradients at H = {rows[0]['horizon']}", x=0.01, ha="left")
         with_legend(figure, panels[1])
@@ -59,10 +60,7 @@ Point = tuple[float, float, float]
 
 
 def _snr(row: Row) -> Point | None:
-    if row["snr_db"] is None:
-        return None
-    ends = [10.0 * np.log10(x) if x and x > 0.0 else row["snr_db"] for x in _ends(row, "snr")]
-    return row["snr_db"], *ends
+    return None if row["snr"] is None else (row["snr"], *_ends(row, "snr"))
 
 
 def _relative_bias(row: Row) -> Point | None:

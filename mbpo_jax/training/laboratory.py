@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,8 @@ from mbpo_jax.gradients.study import (
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import save_png
 from mbpo_jax.reports.gradient_conclusions import conclusions
-from mbpo_jax.reports.gradient_page import CAPTIONS, study_figures, table_of, write_page
+from mbpo_jax.reports.gradient_page import CAPTIONS, study_figures, write_page
+from mbpo_jax.reports.gradient_tables import cost_table_of, table_of
 from mbpo_jax.training import devices, playback, run_directory
 from mbpo_jax.training.loop import TrainState
 
@@ -87,17 +89,21 @@ def examine(
     """
     settings = settings or EstimatorConfig()
     names, longest = suitable(config, problem), max(config.horizons)
-    where = names, settings, problem, longest, max(config.batch_sizes), config
     reference_of = functools.cache(lambda horizon: make_reference(problem, horizon, config))
     rows = study(problem, config, settings, true=true, reference_of=reference_of, announce=announce)
     gradient = np.mean(reference_of(longest).draws, axis=0)
+    # Where a variance could not be told, its parts cannot be, either.
+    largest = max(config.batch_sizes)
+    at_end = [row for row in rows if (row["horizon"], row["batch_size"]) == (longest, largest)]
+    known = [row["estimator"] for row in at_end if row["variance"]]
+    where = known, settings, problem, longest, largest, config
     announce("a closer look at the longest horizon")
     return Findings(
         rows,
         inspection.step_rows(*where),
         inspection.source_rows(*where),
         inspection.stability_rows(problem, longest, config),
-        inspection.weight_rows(names, problem, longest, max(config.batch_sizes), config),
+        inspection.weight_rows(names, problem, longest, largest, config),
         inspection.slice_rows(problem, true, gradient, longest, config),
     )
 
@@ -181,6 +187,8 @@ def make_directory(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise ConfigError(
             f"out: cannot write to {out}: {error.strerror}; choose another"
@@ -219,7 +227,7 @@ def write(
         title,
         command,
         lines,
-        table_of(rows),
+        (table_of(rows), cost_table_of(rows)),
         figures,
         notes,
     )
@@ -274,11 +282,11 @@ def report(
     with Console(stderr=True).status("starting") as status:
         findings = examine(problem, config, settings, true, status.update)
     lines = conclusions(findings.estimates, findings.stability) + left_out(problem, config)
-    write(out, findings, lines, title, command, config, settings)
     print(printed(table_of(findings.estimates)))
     print()
     for line in lines:
         print(line)
+    write(out, findings, lines, title, command, config, settings)
     print(f"\nsee {out / 'report.html'}")
     return 0
 

@@ -88,6 +88,11 @@ def check_fits(group: Group) -> Plan:
       ConfigError: as `train`.
     """
     plan = plan_memory(group)
+    if group.config.track_gradients:
+        # An estimator that lacks what it needs says so as it is traced.
+        one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), plan.state)
+        program = make_program(make_env(group.config.env))
+        jax.eval_shape(program.measure, group.runs[0], jax.random.key(0), one_run)
     available = devices.available_bytes(plan.num_devices)
     if available is not None and plan.bytes_per_device > available:
         raise ConfigError(

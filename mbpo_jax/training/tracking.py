@@ -71,7 +71,7 @@ def measure(env: Env, config: Config, key: jax.Array, agent: SACState, model: Py
         found = gradients(jax.random.clone(noise_key), name, problem, config, tracking.batches)
         return {kind: measured(jnp.concatenate([found, truth])) for kind, truth in truths.items()}
 
-    return {name: one(name) for name in suitable(config, problem)}
+    return {name: one(name) for name in chosen(config, problem)}
 
 
 def measured(rows: jax.Array) -> Measured:
@@ -82,7 +82,7 @@ def measured(rows: jax.Array) -> Measured:
     return Measured(jnp.matmul(rows, rows.T, precision="highest"), jnp.log(scale))
 
 
-def suitable(config: Config, problem: Problem) -> list[str]:
+def chosen(config: Config, problem: Problem) -> list[str]:
     """Return the chosen estimators, or those of all to which the run gives what they need.
 
     Raises:

@@ -106,10 +106,14 @@ def rows_of(problem: Problem, one: Callable = pathwise.whole) -> Callable[[Noise
     return jax.jit(jax.vmap(lambda noise: one(problem.params, problem, noise)))
 
 
+def shares_of(*arguments) -> dict[str, float]:
+    return {name: share.variance for name, share in variance_by_source(*arguments).items()}
+
+
 def test_shares_are_those_of_quadrature():
     problem = scalar_lq(0.3)
     rows = rows_of(problem)
-    found = variance_by_source(rows, *(scalar_draws(i, problem, 1, 40_000) for i in range(2)))
+    found = shares_of(rows, *(scalar_draws(i, problem, 1, 40_000) for i in range(2)))
 
     points, weights = grid(3, 6)
     noise = Noise(
@@ -134,17 +138,17 @@ def test_shares_sum_to_the_total():
     problem = scalar_lq(0.04)
     rows = rows_of(problem)
     noise, other = (scalar_draws(seed, problem, HORIZON, 2000) for seed in range(2))
-    found = variance_by_source(rows, noise, other)
+    found = shares_of(rows, noise, other)
     assert set(found) == {"start", "action", "outcome", "interaction", "total"}
     np.testing.assert_allclose(sum(found.values()), 2 * found["total"])
     np.testing.assert_allclose(found["total"], rows(noise).var(axis=0, ddof=1).sum())
-    assert found == variance_by_source(rows, noise, other)
+    assert found == shares_of(rows, noise, other)
 
 
 def test_what_an_estimator_draws_is_a_source():
     noise, other = (draws(i, noisy_lq(), 1, 4000) for i in range(2))
     noise, other = (n._replace(own={"x": n.outcome[:, 0], "y": ()}) for n in (noise, other))
-    found = variance_by_source(lambda n: 2.0 * n.own["x"] + n.start, noise, other)
+    found = shares_of(lambda n: 2.0 * n.own["x"] + n.start, noise, other)
     np.testing.assert_allclose(found["total"], 10.0, rtol=0.1)
     np.testing.assert_allclose([found["own"], found["start"]], [8.0, 2.0], atol=0.5)
     np.testing.assert_allclose(found["interaction"], 0.0, atol=0.8)
@@ -154,10 +158,22 @@ def test_one_source_has_all_of_the_variance():
     problem = scalar_lq(0.0)
     noise, other = (scalar_draws(seed, problem, HORIZON, 4000) for seed in range(2))
     noise, other = (n._replace(start=jnp.ones((4000, 1))) for n in (noise, other))
-    found = variance_by_source(rows_of(problem), noise, other)
+    found = shares_of(rows_of(problem), noise, other)
     assert found["action"] == found["total"]
-    np.testing.assert_allclose(found["start"], 0.0, atol=0.1 * found["total"])
-    assert set(found) == {"start", "action", "interaction", "total"}
+    # What does not vary is no source.
+    assert set(found) == {"action", "interaction", "total"}
+
+
+def test_errors_of_shares_are_those_of_many_repetitions():
+    problem = scalar_lq(0.0)
+    rows = rows_of(problem)
+    found = [
+        variance_by_source(rows, *(scalar_draws(2 * i + j, problem, 1, 100) for j in range(2)))
+        for i in range(100)
+    ]
+    for name in ("start", "action", "total"):
+        told = np.mean([shares[name].error for shares in found])
+        assert 0.7 < told / np.std([shares[name].variance for shares in found]) < 1.4
 
 
 class Member(NamedTuple):
@@ -186,7 +202,7 @@ def test_members_are_a_source_of_their_own():
         member = np.random.default_rng(seed + 2).integers(2, size=4000)
         return noise._replace(start=Member(noise.start[:, 0], jnp.asarray(member, jnp.int32)))
 
-    found = variance_by_source(rows_of(problem), drawn(0), drawn(1))
+    found = shares_of(rows_of(problem), drawn(0), drawn(1))
     assert found["member"] == found["total"]
     np.testing.assert_allclose(found["total"], 0.75**2, rtol=0.05)
     np.testing.assert_allclose([found["start"], found["action"]], 0.0, atol=0.05)

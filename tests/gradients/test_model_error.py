@@ -1,6 +1,7 @@
 """The split of an error into what the model, the estimator and chance have done."""
 
 import numpy as np
+import pytest
 
 from mbpo_jax.gradients.model_error import grams, split, standard_errors
 
@@ -53,9 +54,28 @@ def test_common_noise_makes_the_model_bias_precise():
 def test_standard_errors_are_those_of_many_repetitions():
     rng = np.random.default_rng(3)
     many = [draws(rng, rows=60) for _ in range(60)]
-    told = np.mean([standard_errors(inner) for inner in many], axis=0)
-    true = np.std([split(inner) for inner in many], axis=0)
+    told = np.mean([[*parts, total] for parts, total in map(standard_errors, many)], axis=0)
+    true = np.std([[*found, found.total] for found in map(split, many)], axis=0)
     assert np.all((told / true > 0.5) & (told / true < 2.0))
+
+
+def test_exact_gradients_have_no_error_of_their_own():
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=(40, 3))
+    found = split(grams(MODEL + noise, MODEL[None], TRUE[None]))
+    assert found.model_bias == pytest.approx(np.sum((MODEL - TRUE) ** 2))
+    bias = noise.mean(axis=0)
+    variance = noise.var(axis=0, ddof=1).sum()
+    assert found.estimator_bias == pytest.approx(bias @ bias - variance / 40)
+    errors, _ = standard_errors(grams(MODEL + noise, MODEL[None], TRUE[None]))
+    assert errors.model_bias == pytest.approx(0.0, abs=1e-12)
+    assert errors.variance > 0.0
+
+
+def test_two_estimates_have_no_standard_error():
+    rng = np.random.default_rng(6)
+    errors, total = standard_errors(draws(rng, rows=2))
+    assert np.isnan([*errors, total]).all()
 
 
 def test_without_a_model_error_there_is_none():

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbpo_jax.config import PROBLEM_SUMMARIES
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.gradients import likelihood_ratio, pathwise, perturbation
 from mbpo_jax.gradients.batches import gradient_rows
-from mbpo_jax.gradients.catalogue import PROBLEMS, make_problem
+from mbpo_jax.gradients.catalogue import MAKERS, make_problem, settings_of
 from mbpo_jax.gradients.problem import Problem, draw, roll_out, to_go, total
 
 SYSTEMS = ["cartpole", "double_pendulum", "double_pendulum_fall", "pendulum", "pushing"]
@@ -59,7 +60,7 @@ def test_both_gradients_have_the_same_mean(name):
     assert np.all(off[moved] < 4.5 * np.hypot(error(ratio), error(path))[moved])
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", MAKERS)
 def test_single_precision_is_enough(name):
     with jax.enable_x64(False):
         problem = make_problem(name)
@@ -74,7 +75,7 @@ def test_single_precision_is_enough(name):
         assert np.all(np.isfinite(found))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", MAKERS)
 def test_double_precision_is_kept(name):
     problem = make_problem(name)
     made = jax.eval_shape(
@@ -144,11 +145,12 @@ def test_the_path_through_a_stiff_spring_overtakes_the_ratio():
 
 
 def test_settings():
-    assert PROBLEMS["pushing"].settings == {"stiffness": 100.0}
-    assert PROBLEMS["pendulum"].settings == {}
-    for name, entry in PROBLEMS.items():
-        assert all(isinstance(default, float) for default in entry.settings.values())
-        assert make_problem(name, **entry.settings).name == name
+    assert list(PROBLEM_SUMMARIES) == list(MAKERS)
+    assert settings_of("pushing") == {"stiffness": 100.0}
+    assert settings_of("pendulum") == {}
+    for name in MAKERS:
+        assert all(isinstance(default, float) for default in settings_of(name).values())
+        assert make_problem(name, **settings_of(name)).name == name
     np.testing.assert_allclose(make_problem("chaotic_rnn", beta=3.5).params, [3.5])
     assert not make_problem("heaviside").smooth
     assert make_problem("quadratic").smooth

@@ -98,6 +98,9 @@ def test_products_beyond_all_floats():
             np.testing.assert_allclose(found, expected, rtol=1e-5)
     vanished = compiled(jnp.zeros((3, 2, 2)))
     np.testing.assert_array_equal(vanished, np.full(3, -np.inf))
+    # A first step that draws the state passes nothing on; growth counts from the next.
+    drawn = compiled(jnp.array([0.0, 2.0, 2.0])[:, None, None])
+    np.testing.assert_allclose(drawn, [0.0, np.log(2.0), np.log(4.0)])
 
 
 def test_jacobians_are_differences_of_trajectories():

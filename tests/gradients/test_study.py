@@ -142,8 +142,7 @@ def test_the_parts_of_a_gradient_sum_to_it():
 def test_without_a_random_start_all_variance_is_the_actions():
     rows = source_rows(["rp"], EstimatorConfig(), make_problem("lq"), 3, 8, config())
     shares = {row["source"]: row["variance"] / row["total"] for row in rows}
-    assert shares["action"] == pytest.approx(1.0)
-    assert abs(shares["start"]) < 0.5  # the covariance of 64 independent pairs
+    assert shares == {"action": pytest.approx(1.0), "interaction": pytest.approx(0.0, abs=1e-9)}
 
 
 def test_cheap_estimators_are_averaged_over_more_batches_at_equal_cost():

@@ -1,0 +1,99 @@
+"""The verb `train`, and how presets, files and options make its configuration."""
+
+import argparse
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from mbpo_jax.cli.common import PROGRAM, set_up_compilation_cache
+from mbpo_jax.config import SUMMARIES, Config, EnvConfig
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.presets import environment_preset
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train on an environment, or resume: the same command goes on where it stopped.
+
+    An environment's preset comes first, then --preset, then --config, then the other options.
+    """
+
+    environment: Annotated[Positional[str], arg(metavar="ENV")]
+    """Environment, one of `mbpo-jax envs`; the first argument."""
+    settings: Annotated[Config, arg(name="")]
+    preset: UseAppendAction[tuple[str, ...]] = ()
+    """Preset to put over the environment's own, one of `mbpo-jax presets`."""
+    config: UseAppendAction[tuple[Path, ...]] = ()
+    """YAML file of settings to put over the presets."""
+    run_dir: Path | None = None
+    """Directory for everything the run writes; below runs/, named after the run, if unset."""
+    dry_run: bool = False
+    """Print the settings, sizes and memory, and train nothing."""
+    compilation_cache: bool = True
+    """Keep compiled programs on disk, so that the next start is quicker."""
+
+    def run(self, base: Config, argv: Sequence[str]) -> int:
+        """Make the configuration, then train or print what would be trained."""
+        from mbpo_jax import config_io
+
+        # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
+        values: Any = self.settings
+        config = config_io.apply(base, values, "command line")
+        run_dir = self.run_dir or default_run_dir(config, self.preset)
+        set_up_compilation_cache(self.compilation_cache)
+        from mbpo_jax.training import driver, plan
+
+        if self.dry_run:
+            plan.dry_run(config, run_dir)
+            return 0
+        return driver.train(config, run_dir, [PROGRAM, *argv])
+
+
+def layered_config(argv: Sequence[str]) -> Config:
+    """Return what presets and files make of the defaults, before the other options of `train`.
+
+    This has to be known before the options are parsed, whose defaults it gives.
+
+    Raises:
+      ConfigError: the environment, a preset or something in a file is wrong.
+    """
+    if not argv or argv[0] != "train" or set(argv[1:2]) <= {"-h", "--help"}:
+        return Config()
+    if argv[1].startswith("-"):
+        raise ConfigError(f"the environment comes first: {PROGRAM} train ENV {argv[1]} ...")
+    environment = argv[1]
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", action="append", default=[])
+    parser.add_argument("--config", action="append", default=[], type=Path)
+    layers, _ = parser.parse_known_args(argv[2:])
+    config = environment_preset(environment, *layers.preset)
+    for path in layers.config:
+        from mbpo_jax import config_io
+
+        config = config_io.apply(config, config_io.read_yaml(path), str(path))
+    if config.env.name != environment:
+        raise ConfigError(
+            f"env.name: the command says {environment!r}, a preset or file {config.env.name!r}; "
+            "name the same environment in both"
+        )
+    return config
+
+
+def default_run_dir(config: Config, presets: Sequence[str] = ()) -> Path:
+    """Return where a run goes if the user does not say: a name for what is often varied."""
+    usual = (EnvConfig().backend, "analytic")
+    varied = [] if config.env.backend in usual else [config.env.backend]
+    varied += [config.algorithm, *([config.model] if config.model == "oracle" else [])]
+    last = config.seed + config.num_seeds - 1
+    seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
+    return Path("runs", "-".join([config.env.name, *varied, *presets, seeds]))
+
+
+def train_help() -> str:
+    """Return the description of `train`, with a line for each algorithm."""
+    algorithms = (f"- {name}: {summary}" for name, summary in SUMMARIES.items())
+    return "\n".join([str(inspect.getdoc(Train)), "\nAlgorithms:\n", *algorithms])

@@ -1,0 +1,95 @@
+"""The verbs that look at trained runs, and those that list what there is."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from mbpo_jax.cli.common import set_up_compilation_cache
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.presets import PRESETS, preset
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Play episodes with the trained policies of a run directory and print their returns."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """Directory that `train` wrote."""
+    episodes: int = 10
+    """Episodes for each run."""
+    seed: int = 0
+    """Seed of the initial states."""
+
+    def run(self) -> int:
+        """Evaluate, with the cache of compiled programs."""
+        if self.episodes < 1:
+            raise ConfigError(f"--episodes: {self.episodes} is too small; use a value >= 1")
+        set_up_compilation_cache()
+        from mbpo_jax.training import playback
+
+        return playback.evaluate_run(self.run_dir, self.episodes, self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Render:
+    """Draw an episode of a trained policy: rollout.html and rollout.webp, or episode.png."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """Directory that `train` wrote."""
+    index: Annotated[int, arg(name="run")] = 0
+    """Run to draw, counted from 0; more than one there is only after --num-seeds."""
+
+    def run(self) -> int:
+        """Render, with the cache of compiled programs."""
+        set_up_compilation_cache()
+        from mbpo_jax.training import playback
+
+        return playback.render_run(self.run_dir, self.index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Envs:
+    """List the environments with their sizes and physics backends."""
+
+    def run(self) -> int:
+        """Print a table."""
+        from mbpo_jax.envs import ENVIRONMENTS, environment_names
+
+        print(f"{'environment':<26}{'observation':>11}{'action':>8}  backends")
+        for name in environment_names():
+            info = ENVIRONMENTS[name]
+            sizes = f"{info.observation_size:>11}{info.action_size:>8}"
+            print(f"{name:<26}{sizes}  {', '.join(info.backends)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Presets:
+    """List the presets, or print the settings that one or several of them make."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
+    """Presets to put over each other, in this order."""
+
+    def run(self) -> int:
+        """Print a list, or YAML."""
+        if self.names:
+            from mbpo_jax import config_io
+
+            print(config_io.dump_yaml(preset(*self.names)), end="")
+            return 0
+        for name, (summary, _) in PRESETS.items():
+            print(f"{name:<26}{summary}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Look at this machine and say what is missing and how to mend it."""
+
+    def run(self) -> int:
+        """Print what was found."""
+        from mbpo_jax.training import doctor
+
+        return doctor.examine()

@@ -1,0 +1,1 @@
+"""Many runs: what they are, and where they are trained."""

@@ -1,0 +1,176 @@
+"""What a sweep consists of: the runs that a file asks for, and the groups that train them.
+
+A file names environments, algorithms, seeds and settings; what has several values makes runs. Runs
+of the same structure are trained by one program, seeds and numbers side by side. A run's id is a
+digest of all its settings, so the same run is the same in every sweep file.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax import config_io
+from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.files import to_plain
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.training.group import Group, make_group, structure
+
+FIELDS = {
+    "environments": list,
+    "algorithms": list,
+    "seeds": (int, list),
+    "presets": list,
+    "settings": dict,
+    "grid": dict,
+    "variants": list,
+    "parts": list,
+}
+"""What a sweep file holds; see docs/sweeps.md."""
+OFTEN_SET = {"stop_at_return": None}
+"""Runs that are compared are trained to the end, unless the file says otherwise."""
+
+
+def read_sweep(path: Path) -> list[Config]:
+    """Return the runs that a sweep file asks for, each once, in the order of the file.
+
+    Raises:
+      ConfigError: the file cannot be read, or something in it is wrong; all of it is named.
+    """
+    return expand(config_io.read_yaml(path), str(path))
+
+
+def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
+    """Return the runs that the content of a sweep file asks for.
+
+    Args:
+      content: see `FIELDS`.
+      source: where it comes from, for messages.
+
+    Raises:
+      ConfigError: as `read_sweep`.
+    """
+    problems = _field_problems(content, source)
+    parts = content.get("parts") or [{}]
+    if not problems:
+        for number, part in enumerate(parts, start=1):
+            problems += _field_problems(part, f"{source}: parts[{number}]", inside=True)
+    if problems:
+        raise ConfigError(*problems)
+    runs: dict[str, Config] = {}
+    for number, part in enumerate(parts, start=1):
+        where = f"{source}: parts[{number}]" if "parts" in content else source
+        merged = _over({k: v for k, v in content.items() if k != "parts"}, part)
+        missing = [name for name in ("environments", "algorithms") if not merged.get(name)]
+        problems += [f"{where}: {name} is missing; name one or more" for name in missing]
+        if missing:
+            continue
+        for make in _points(merged, where):
+            try:
+                config = make()
+            except ConfigError as error:
+                problems += [problem for problem in error.args if problem not in problems]
+            else:
+                runs.setdefault(run_id(config), config)
+    if problems:
+        raise ConfigError(*problems)
+    return list(runs.values())
+
+
+def _points(part: Mapping[str, Any], source: str) -> Iterator[Callable[[], Config]]:
+    """Yield a function that makes the configuration, for every run of a part."""
+    seeds = part.get("seeds", 1)
+    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+    grid = part.get("grid") or {}
+    values = [value if isinstance(value, list) else [value] for value in grid.values()]
+    crossed = [dict(zip(grid, point, strict=True)) for point in itertools.product(*values)]
+    presets = part.get("presets") or []
+    for environment, algorithm, variant, point, seed in itertools.product(
+        part["environments"], part["algorithms"], part.get("variants") or [{}], crossed, seeds
+    ):
+        own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
+        layers = (OFTEN_SET, part.get("settings") or {}, variant, point, own)
+
+        def make(environment=environment, layers=layers) -> Config:
+            config = environment_preset(environment, *presets)
+            changes: dict[str, Any] = {}
+            for layer in layers:
+                changes = _deep(changes, config_io.nested(layer))
+            return config_io.apply(config, changes, source)
+
+        yield make
+
+
+def _over(common: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part of a sweep with what stands above all parts; settings and grids are merged."""
+    merged = {**common, **part}
+    for name in ("settings", "grid"):
+        merged[name] = {**(common.get(name) or {}), **(part.get(name) or {})}
+    return merged
+
+
+def _deep(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _deep(merged[name], value) if both else value
+    return merged
+
+
+def _field_problems(content: Any, source: str, inside: bool = False) -> list[str]:
+    if not isinstance(content, Mapping):
+        return [f"{source}: {content!r} should be fields such as 'algorithms: [mbpo, sac]'"]
+    allowed = {name: kind for name, kind in FIELDS.items() if not (inside and name == "parts")}
+    problems = []
+    for name, value in content.items():
+        if name not in allowed:
+            problems.append(f"{source}: {name}: no such field; {suggestion(name, allowed)}")
+        elif value is not None and not isinstance(value, allowed[name]):
+            kinds = {list: "a list", dict: "fields", (int, list): "a number or a list"}
+            problems.append(f"{source}: {name}: {value!r} should be {kinds[allowed[name]]}")
+        elif name == "seeds" and isinstance(value, int) and value < 1:
+            problems.append(f"{source}: seeds: {value} is too small; use a value >= 1")
+    return problems
+
+
+def run_id(config: Config) -> str:
+    """Return a digest of all settings of one run."""
+    one = config_io.flatten(dataclasses.replace(config, num_seeds=1))
+    return _digest(json.dumps(to_plain(one), sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def group_name(group: Group) -> str:
+    """Return a name that tells what is trained and, by a digest of the runs, which runs."""
+    config = group.config
+    digest = _digest(" ".join(sorted(run_id(run) for run in group.runs)))
+    return f"{config.env.name}-{config.algorithm}-{digest}"
+
+
+def make_groups(
+    runs: Sequence[Config], most_runs: Callable[[Group], int] = lambda group: len(group.runs)
+) -> list[Group]:
+    """Put runs of one structure together, in groups that fit a device.
+
+    Args:
+      runs: in any order.
+      most_runs: how many of a group's runs fit together.
+    """
+    alike: dict[Any, list[Config]] = {}
+    for run in runs:
+        alike.setdefault(structure(run), []).append(run)
+    groups = []
+    for members in alike.values():
+        size = max(most_runs(make_group(members)), 1)
+        # As even as can be: equal groups share a compiled program.
+        number = -(-len(members) // size)
+        size = -(-len(members) // number)
+        groups += [make_group(members[i : i + size]) for i in range(0, len(members), size)]
+    return groups
