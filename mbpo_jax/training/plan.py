@@ -13,9 +13,9 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import make_runs, state_shapes
-from mbpo_jax.training.group import Group, group_of
+from mbpo_jax.training.group import Group, group_of, make_group
 from mbpo_jax.training.loop import TrainState, make_program
-from mbpo_jax.training.runs_axis import padded_size
+from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.types import Env
 
 
@@ -101,6 +101,25 @@ def check_fits(group: Group) -> Plan:
             f"lower num_seeds ({len(group.runs)}), {MEMORY_FIELDS}"
         )
     return plan
+
+
+def most_runs(group: Group) -> int:
+    """Return how many runs of a group a device's memory holds at once, at least one.
+
+    Raises:
+      ConfigError: not even one fits, or the environment is unknown.
+    """
+    config = group.config
+    alone = plan_memory(make_group(group.runs[:1])).state
+    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), alone)
+    for number in range(len(group.runs), 1, -1):
+        mesh = run_mesh(number)
+        available = devices.available_bytes(mesh.size)
+        needed = estimate_bytes(config, one_run, padded_size(number, mesh) // mesh.size)
+        if available is None or needed <= available:
+            return number
+    check_fits(make_group(group.runs[:1]))
+    return 1
 
 
 def describe_memory(plan: Plan) -> str:

@@ -1,11 +1,14 @@
 """A run's directory: who may write to it, and whether it belongs to this configuration."""
 
 import contextlib
+import datetime
 import fcntl
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
@@ -28,13 +31,13 @@ def opened(run_dir: Path, group: Group) -> Iterator[None]:
     """Hold a run directory for this process, making it if need be.
 
     Raises:
-      ConfigError: it belongs to another configuration, another process trains in it, or it cannot
-        be written to.
+      Busy: another process trains in it.
+      ConfigError: it belongs to another configuration, or it cannot be written to.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(run_dir)
-        lock = open(run_dir / LOCK, "w")  # noqa: SIM115 - held until the block ends
+        lock = open(run_dir / LOCK, "a+")  # noqa: SIM115 - held until the block ends
     except OSError as error:
         raise ConfigError(
             f"cannot write to the run directory {run_dir}: {error.strerror}; "
@@ -45,11 +48,42 @@ def opened(run_dir: Path, group: Group) -> Iterator[None]:
             # The lock goes with the process, so a killed run leaves none behind.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(
-                f"another process trains in {run_dir}; wait for it, or choose another --run-dir"
+            raise Busy(
+                f"another process trains in {run_dir} ({_described(lock)}); wait for it, or choose "
+                "another --run-dir"
             ) from error
+        lock.truncate(0)
+        began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": began}, lock)
+        lock.flush()
         _claim(run_dir, group)
         yield
+
+
+class Busy(ConfigError):
+    """Another process trains in a run directory."""
+
+
+def holder(run_dir: Path) -> str | None:
+    """Say which process trains in a run directory; None if there is none, or it is dead."""
+    try:
+        with open(run_dir / LOCK, "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return _described(lock)
+    except OSError:
+        pass
+    return None
+
+
+def _described(lock: TextIO) -> str:
+    try:
+        lock.seek(0)
+        facts = json.load(lock)
+        return f"process {facts['process']} on {facts['host']}, since {facts['started']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "which has not said who it is"
 
 
 def _refuse_foreign(run_dir: Path) -> None:

@@ -1,0 +1,124 @@
+"""What a person sees of a sweep: a live table of all groups, and a closing one."""
+
+import datetime
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mbpo_jax.files import Row, read_rows
+from mbpo_jax.sweeps.store import Unit
+from mbpo_jax.training import logs
+
+COLUMNS = ("group", "runs", "state", "env steps", "return", "steps/s a run", "ETA")
+REFRESH = 2.0
+"""Seconds between looks at what groups have written."""
+
+
+class Standing(NamedTuple):
+    """How a unit stands.
+
+    Attributes:
+      state: see `Unit.state`.
+      env_steps: of each run at its last evaluation.
+      returns: of every run there, `[R]`.
+      diverged: runs that became non-finite.
+      speed: environment steps a second and run, compiling included; None before an evaluation.
+      seconds: spent so far.
+    """
+
+    state: str
+    env_steps: int
+    returns: np.ndarray
+    diverged: int
+    speed: float | None
+    seconds: float
+
+
+def standing(unit: Unit) -> Standing:
+    """Read how a unit stands from its run directory."""
+    rows: list[Row] = []
+    if (path := unit.path / logs.EVALS).exists():
+        rows = read_rows(path)
+    last = max((row["env_steps"] for row in rows), default=0)
+    newest = [row for row in rows if row["env_steps"] == last]
+    seconds = max((row["wall_seconds"] for row in newest), default=0.0)
+    return Standing(
+        state=unit.state,
+        env_steps=last,
+        returns=np.array([row["return_mean"] for row in newest], float),
+        diverged=sum(bool(row.get("diverged")) for row in newest),
+        speed=last / seconds if seconds > 0.0 else None,
+        seconds=seconds,
+    )
+
+
+def table_of(units: Sequence[Unit], working: Unit | None = None) -> Table:
+    """Return a table with a row for each unit."""
+    table = Table(box=None, pad_edge=False)
+    for i, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if i in (0, 2) else "right", no_wrap=True)
+    for unit in units:
+        table.add_row(*_cells(unit, unit is working))
+    return table
+
+
+def _cells(unit: Unit, is_working: bool) -> list[str]:
+    now, total = standing(unit), unit.group.config.total_env_steps
+    left = ""
+    if is_working and now.speed:
+        left = str(datetime.timedelta(seconds=round(max(total - now.env_steps, 0) / now.speed)))
+    state = now.state + (f", {now.diverged} diverged" if now.diverged else "")
+    returned = "-"
+    if now.returns.size:
+        returned = f"{np.mean(now.returns):,.1f}"
+        returned += f" ± {np.std(now.returns):,.1f}" if now.returns.size > 1 else ""
+    return [
+        unit.name,
+        str(len(unit.group.runs)),
+        state,
+        f"{now.env_steps:,} of {total:,}",
+        returned,
+        "-" if now.speed is None else f"{now.speed:,.3g}",
+        left,
+    ]
+
+
+class Board:
+    """Shows the table at the bottom of a terminal; elsewhere only lines are printed."""
+
+    def __init__(self, units: Sequence[Unit], console: Console | None = None) -> None:
+        self._units, self._console = units, console or Console()
+        self._live = Live(console=self._console) if self._console.is_interactive else None
+        self._looked = 0.0
+
+    def __enter__(self) -> "Board":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def look(self, working: Unit | None) -> None:
+        """Bring the table up to date, if it is time."""
+        if self._live and time.monotonic() - self._looked > REFRESH:
+            self._looked = time.monotonic()
+            self._live.update(table_of(self._units, working))
+
+    def print(self, text: str) -> None:
+        """Write a line, above the table if there is one."""
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Print the table as it is in the end."""
+        if self._live:
+            self._live.update(table_of(self._units))
+        else:
+            wide = Console(width=160, file=self._console.file)
+            wide.print(table_of(self._units))

@@ -1,0 +1,90 @@
+"""What a process of a sweep does: plan its memory, or train one group."""
+
+import concurrent.futures
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mbpo_jax.config import Config
+from mbpo_jax.sweeps import store
+from mbpo_jax.training import devices, driver, plan, run_directory
+from mbpo_jax.training.group import Group
+
+EXIT_BUSY = 69
+"""EX_UNAVAILABLE: another process trains this group."""
+
+
+def command_of(sweep_dir: Path, name: str) -> list[str]:
+    """Return the command that trains a group, wherever it runs."""
+    return [sys.executable, "-m", "mbpo_jax", "sweep", str(sweep_dir), "--group", name]
+
+
+def train_unit(sweep_dir: Path, name: str) -> int:
+    """Train a group of a sweep, or go on with it, and return the exit code of `driver.train_group`.
+
+    Raises:
+      ConfigError: there is no such group, or it cannot be trained here.
+    """
+    unit = store.find_unit(sweep_dir, name)
+    try:
+        return driver.train_group(unit.group, unit.path, command_of(sweep_dir, name))
+    except run_directory.Busy as busy:
+        print(busy)
+        return EXIT_BUSY
+
+
+class Planned(NamedTuple):
+    """What a sweep would do, and what its groups need.
+
+    Attributes:
+      plan: units that are there, and those that are not.
+      memory: of every new unit, in words.
+      devices: of this machine, in words.
+    """
+
+    plan: store.Plan
+    memory: list[str]
+    devices: list[str]
+
+
+def planned(sweep_dir: Path, runs: Sequence[Config]) -> Planned:
+    """Plan a sweep in a process of its own, which leaves the device free when it ends.
+
+    Raises:
+      ConfigError: an environment is unknown, or a run does not fit a device.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_planned, sweep_dir, list(runs)).result()
+
+
+def _planned(sweep_dir: Path, runs: Sequence[Config]) -> Planned:
+    devices.use_host_devices(len(runs))
+    found = store.plan(sweep_dir, runs, plan.most_runs)
+    memory = [plan.describe_memory(plan.check_fits(unit.group)) for unit in found.new]
+    return Planned(found, memory, devices.describe_devices())
+
+
+def runs_of(units: Sequence[store.Unit]) -> int:
+    """Return the number of runs of all units."""
+    return sum(len(unit.group.runs) for unit in units)
+
+
+def varied(group: Group) -> str:
+    """Say in what the runs of a group differ, in a line."""
+    from mbpo_jax.training.group import differences
+
+    rows = differences(group)
+    values = {path: list(dict.fromkeys(row[path] for row in rows)) for path in rows[0]}
+    return ", ".join(
+        f"{len(found)} {path}s" if path == "seed" else f"{path} {_listed(found)}"
+        for path, found in values.items()
+        if path == "seed" or len(found) > 1
+    )
+
+
+def _listed(values: Sequence) -> str:
+    texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    return "|".join(texts) if len(texts) <= 4 else f"{texts[0]}..{texts[-1]} ({len(texts)})"

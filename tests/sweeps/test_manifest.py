@@ -1,0 +1,129 @@
+"""Runs that a sweep file asks for, and the groups they are trained in."""
+
+import pytest
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.presets import environment_preset
+from mbpo_jax.sweeps.manifest import expand, group_name, make_groups, read_sweep, run_id
+from mbpo_jax.training.group import structure
+
+BASE = {"environments": ["pendulum"], "algorithms": ["sac"]}
+
+
+def test_the_product_of_everything_that_has_several_values():
+    runs = expand(
+        {
+            "environments": ["pendulum", "inverted_pendulum"],
+            "algorithms": ["mbpo", "sac"],
+            "seeds": 3,
+            "grid": {"sac.learning_rate": [1e-3, 1e-4], "sac.gamma": 0.9},
+        }
+    )
+    assert len(runs) == 2 * 2 * 3 * 2
+    assert {run.sac.gamma for run in runs} == {0.9}
+    assert {run.num_seeds for run in runs} == {1}
+    assert {run.seed for run in runs} == {0, 1, 2}
+    assert len({run_id(run) for run in runs}) == len(runs)
+
+
+def test_layers_go_from_the_preset_to_the_grid():
+    (run,) = expand(
+        {
+            **BASE,
+            "presets": ["debug"],
+            "seeds": [7],
+            "settings": {"sac": {"gamma": 0.5, "tau": 0.1}},
+            "variants": [{"sac.gamma": 0.6, "eval_episodes": 3}],
+            "grid": {"sac.gamma": [0.7]},
+        }
+    )
+    assert (run.sac.gamma, run.sac.tau, run.eval_episodes, run.seed) == (0.7, 0.1, 3, 7)
+    assert run.sac.batch_size == environment_preset("pendulum", "debug").sac.batch_size
+
+
+def test_runs_are_trained_to_the_end_unless_the_file_says_otherwise():
+    assert environment_preset("inverted_pendulum").stop_at_return is not None
+    content = {"environments": ["inverted_pendulum"], "algorithms": ["sac"]}
+    assert expand(content)[0].stop_at_return is None
+    assert expand({**content, "settings": {"stop_at_return": 900.0}})[0].stop_at_return == 900.0
+
+
+def test_parts_add_to_what_stands_above_them():
+    runs = expand(
+        {
+            "environments": ["pendulum"],
+            "settings": {"sac": {"gamma": 0.5}},
+            "parts": [
+                {"algorithms": ["mbpo"], "grid": {"rollout.max_length": [1, 5]}},
+                {"algorithms": ["sac"], "settings": {"sac.tau": 0.1}},
+            ],
+        }
+    )
+    assert [run.algorithm for run in runs] == ["mbpo", "mbpo", "sac"]
+    assert {run.sac.gamma for run in runs} == {0.5}
+    assert [run.sac.tau for run in runs] == [0.005, 0.005, 0.1]
+
+
+def test_the_same_run_twice_is_one():
+    part = {"algorithms": ["sac"]}
+    assert len(expand({"environments": ["pendulum"], "parts": [part, part]})) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "messages"),
+    [
+        ({"algorithms": ["sac"]}, ["environments is missing"]),
+        ({**BASE, "seed": 3}, ["seed: no such field; did you mean seeds"]),
+        ({**BASE, "seeds": 0}, ["seeds: 0 is too small"]),
+        ({**BASE, "seeds": "3"}, ["seeds: '3' should be a number or a list"]),
+        ({**BASE, "algorithms": "sac"}, ["algorithms: 'sac' should be a list"]),
+        ({**BASE, "algorithms": ["sacc"]}, ["algorithm: 'sacc'", "sac"]),
+        ({**BASE, "environments": ["pendulun"]}, ["pendulun", "did you mean pendulum"]),
+        ({**BASE, "grid": {"sac.gama": [0.1]}}, ["sac.gama: no such field", "gamma"]),
+        ({**BASE, "grid": {"sac.gamma": [0.1, 2.0]}}, ["sac.gamma: 2.0 should be less than or equal to 1"]),
+        ({**BASE, "parts": ["sac"]}, ["parts[1]: 'sac' should be fields"]),
+    ],
+)
+def test_what_is_wrong_is_named(content, messages):
+    with pytest.raises(ConfigError) as error:
+        expand(content)
+    for message in messages:
+        assert message in "\n".join(error.value.args)
+
+
+def test_a_file_is_read_and_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("environments: [pendulum]\nalgorithms: [sac]\nseeds: 2\n")
+    assert len(read_sweep(path)) == 2
+    path.write_text("environments: [pendulum]\nalgorithms: [sac]\ngrid: {sac.gama: [0.1]}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        read_sweep(path)
+
+
+def test_an_id_is_that_of_the_settings_alone():
+    (run,), (other,) = (expand({**BASE, "seeds": [seed]}) for seed in (0, 1))
+    assert run_id(run) == run_id(expand({**BASE, "seeds": 1})[0])
+    assert run_id(run) != run_id(other)
+
+
+def test_runs_of_one_structure_share_a_group():
+    runs = expand(
+        {
+            **BASE,
+            "seeds": 2,
+            "grid": {"sac.gamma": [0.9, 0.99], "sac.batch_size": [32, 64]},
+        }
+    )
+    groups = make_groups(runs)
+    assert [len(group.runs) for group in groups] == [4, 4]
+    for group in groups:
+        assert len({structure(run) for run in group.runs}) == 1
+        assert group.config.num_seeds == 4
+    assert len({group_name(group) for group in groups}) == 2
+
+
+def test_groups_that_do_not_fit_are_divided_evenly():
+    runs = expand({**BASE, "seeds": 10})
+    sizes = [len(group.runs) for group in make_groups(runs, lambda group: 4)]
+    assert sizes == [4, 4, 2]
+    assert [len(group.runs) for group in make_groups(runs, lambda group: 6)] == [5, 5]

@@ -1,0 +1,166 @@
+"""Sweeps as a user starts them: real processes, killed and continued."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import read_rows
+from mbpo_jax.sweeps import manifest, store
+from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, sweep
+from mbpo_jax.training import run_directory
+from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED
+
+TINY = {
+    "environments": ["pendulum"],
+    "algorithms": ["sac"],
+    "presets": ["debug"],
+    "seeds": 3,
+    "settings": {"env": {"episode_length": 20}, "total_env_steps": 200},
+    "grid": {"sac.learning_rate": [1e-3]},
+}
+
+
+def written(path: Path, **changes) -> Path:
+    path.write_text(json.dumps({**TINY, **changes}))  # which is YAML, too
+    return path
+
+
+def returns(sweep_dir: Path) -> dict[tuple, list[float]]:
+    """Return the evaluations of every run, by its seed and learning rate."""
+    found = {}
+    for unit in store.units_of(sweep_dir):
+        rows = read_rows(unit.path / "evals.jsonl")
+        for i, run in enumerate(unit.group.runs):
+            own = [row["return_mean"] for row in rows if row["run"] == i]
+            found[run.seed, run.sac.learning_rate] = own
+    return found
+
+
+def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
+    runs = manifest.expand(TINY)
+    plan = store.plan(tmp_path, runs)
+    assert [len(unit.group.runs) for unit in plan.new] == [3]
+    store.create(plan.new)
+    (unit,) = store.units_of(tmp_path)
+    assert (unit.state, unit.group) == ("waiting", plan.new[0].group)
+    store.create(plan.new)  # a second driver finds it there
+    assert len(store.units_of(tmp_path)) == 1
+    larger = manifest.expand({**TINY, "seeds": [1, 2, 3, 4]})
+    again = store.plan(tmp_path, larger)
+    assert [run.seed for unit in again.new for run in unit.group.runs] == [3, 4]
+    assert (len(again.known), again.dropped) == (1, 1)
+
+
+def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
+    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
+    (unit,) = store.units_of(tmp_path)
+    for _ in range(store.MOST_FAILURES):
+        assert unit.state == "waiting"
+        unit.add_failure(reason="exit code 3")
+    assert unit.state == "failed"
+    unit.forgive()
+    assert unit.state == "waiting"
+
+
+def test_a_directory_that_is_held_says_by_whom(tmp_path):
+    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
+    (unit,) = store.units_of(tmp_path)
+    assert run_directory.holder(unit.path) is None
+    with run_directory.opened(unit.path, unit.group):
+        assert f"process {os.getpid()} on " in run_directory.holder(unit.path)
+        with (
+            pytest.raises(run_directory.Busy, match=f"process {os.getpid()}"),
+            run_directory.opened(unit.path, unit.group),
+        ):
+            pass
+    assert run_directory.holder(unit.path) is None
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_what_is_no_sweep_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError):
+        sweep(tmp_path / name, None, False, False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_new(tmp_path):
+    """The worker is killed in its midst, the driver tries again, and then the driver is stopped."""
+    path = written(tmp_path / "sweep.yaml", settings={**TINY["settings"], "total_env_steps": 1000})
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert sweep(path, straight, False, False) == EXIT_DONE
+
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        kill_once_trained(broken, steps=250)
+        output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == EXIT_DONE, output
+    assert "failed (signal SIGKILL) and is tried again" in output
+    assert returns(broken) == returns(straight)
+
+    assert sweep(path, broken, False, False) == EXIT_DONE  # nothing is trained twice
+    assert returns(broken) == returns(straight)
+    larger = written(
+        tmp_path / "larger.yaml", settings={**TINY["settings"], "total_env_steps": 1000}, seeds=4
+    )
+    command[4] = str(larger)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        wait_for(lambda: any(unit.state == "running" for unit in store.units_of(broken)))
+        driver.send_signal(signal.SIGINT)
+        output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == EXIT_INTERRUPTED, output
+    assert sweep(broken, None, False, False) == EXIT_DONE
+    found = returns(broken)
+    assert len(found) == 4
+    assert {key: found[key] for key in returns(straight)} == returns(straight)
+
+
+def kill_once_trained(sweep_dir: Path, steps: int) -> None:
+    """Kill the process that trains, with no warning, once it has written so many steps."""
+
+    def process() -> int | None:
+        for unit in store.units_of(sweep_dir) if (sweep_dir / store.GROUPS).is_dir() else []:
+            path = unit.path / "metrics.jsonl"
+            rows = read_rows(path) if path.exists() else []
+            if max((row["env_steps"] for row in rows), default=0) >= steps:
+                return json.loads((unit.path / ".lock").read_text())["process"]
+        return None
+
+    os.kill(wait_for(process), signal.SIGKILL)
+
+
+def wait_for(condition, seconds: float = 300.0):
+    """Wait until a condition holds, and return what it gave."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    """One group's directory is spoiled, so that its process fails at once, three times."""
+    path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], seeds=1)
+    runs = manifest.read_sweep(path)
+    store.create(store.plan(tmp_path / "out", runs).new)
+    spoiled = next(u for u in store.units_of(tmp_path / "out") if u.group.config.algorithm == "mve")
+    (spoiled.path / "checkpoints").write_text("this is no directory")
+    assert sweep(path, tmp_path / "out", False, False) == EXIT_INCOMPLETE
+    told = capsys.readouterr().out
+    assert "1 of 2 runs are trained" in told
+    assert f"failed: {spoiled.name}" in told
+    assert {unit.state for unit in store.units_of(tmp_path / "out")} == {"finished", "failed"}
+    assert "see" in told
+    (spoiled.path / "checkpoints").unlink()
+    assert sweep(path, tmp_path / "out", False, True) == EXIT_DONE
