@@ -14,7 +14,7 @@ from tyro.conf import subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from mbpo_jax.cli.common import PROGRAM
-from mbpo_jax.cli.sweep import Sweep
+from mbpo_jax.cli.sweep import Report, Sweep
 from mbpo_jax.cli.train import Train, layered_config, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Presets, Render
@@ -71,6 +71,7 @@ def _parse(argv: Sequence[str], base: Config) -> Any:
         | Annotated[Eval, subcommand("eval")]
         | Annotated[Render, subcommand("render")]
         | Annotated[Sweep, subcommand("sweep")]
+        | Annotated[Report, subcommand("report")]
         | Annotated[Variance, subcommand("variance", description=variance_help())]
         | Annotated[Envs, subcommand("envs")]
         | Annotated[Presets, subcommand("presets")]

@@ -41,3 +41,33 @@ class Sweep:
         from mbpo_jax.sweeps.worker import train_unit
 
         return train_unit(self.source, self.group)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write the report of a sweep, or ask questions of its rows.
+
+    Without an option it writes report.html into the sweep's directory. The tables for --sql are
+    runs, evaluations and metrics.
+    """
+
+    sweep_dir: Annotated[Positional[Path], arg(metavar="SWEEP_DIR")]
+    """Directory that `sweep` wrote."""
+    sql: str | None = None
+    """Print the answer to a query, such as "select algorithm, avg(final_return) from runs group by
+    all"."""
+    export: Path | None = None
+    """Write the answer to --sql, or all runs, to a file that ends in .csv, .parquet or .json."""
+
+    def run(self) -> int:
+        """Write or print."""
+        from mbpo_jax.sweeps import results
+
+        if self.export is not None:
+            results.export(self.sweep_dir, self.export, self.sql or "select * from runs")
+            print(f"see {self.export}")
+        elif self.sql is not None:
+            print(results.answer(self.sweep_dir, self.sql))
+        else:
+            print(f"see {results.write_report(self.sweep_dir)}")
+        return 0

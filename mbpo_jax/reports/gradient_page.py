@@ -1,16 +1,14 @@
 """The gradient laboratory's result as one HTML file that needs no network."""
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mbpo_jax.files import Row, replacing
+from mbpo_jax.files import Row
 from mbpo_jax.gradients.estimators import Estimator
-from mbpo_jax.reports.figures import figure_style
+from mbpo_jax.reports import page
 from mbpo_jax.reports.gradient_details import (
     slice_figure,
     source_figure,
@@ -25,21 +23,8 @@ from mbpo_jax.reports.gradients import (
     variance_figure,
 )
 
-Table = Sequence[Sequence[str]]
 Notes = Mapping[str, tuple[Estimator, str, str]]
 """Every estimator with its summary and its source, by name."""
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
-  color: #222; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-code { background: #f3f3f3; padding: .1em .3em }
-div.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child, table.notes td { text-align: left; vertical-align: top }
-figure { margin: 1rem 0 } img { max-width: 100% } figcaption { color: #555 }
-"""
 
 CAPTIONS = {
     "variance": "Variance of an estimate over the squared norm of the gradient, against the "
@@ -98,7 +83,7 @@ def write_page(
     title: str,
     command: str,
     findings: Sequence[str],
-    tables: Sequence[Table],
+    tables: Sequence[page.Table],
     figures: Mapping[str, Figure],
     notes: Notes,
 ) -> None:
@@ -114,53 +99,27 @@ def write_page(
       notes: on the estimators.
     """
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width'>",
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
-        f"<h1>{html.escape(title)}</h1><p><code>{html.escape(command)}</code></p>",
+        f"<p><code>{html.escape(command)}</code></p>",
         "<h2>In short</h2><ul>",
         *(f"<li>{html.escape(line)}</li>" for line in findings),
         "</ul>",
-        *(_figure(name, figure) for name, figure in figures.items()),
+        *(page.figure_of(figure, CAPTIONS[name]) for name, figure in figures.items()),
         "<h2>Numbers</h2>",
-        *(f"<div class=wide>{_table(table)}</div>" for table in tables),
+        *(page.table_of(table) for table in tables),
         "<h2>Estimators</h2><div class=wide>",
         _notes(notes),
-        "</div></html>",
+        "</div>",
     ]
-    with replacing(path) as file:
-        file.write("\n".join(parts).encode())
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file."""
-    with figure_style():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _figure(name: str, figure: Figure) -> str:
-    picture = base64.b64encode(png(figure)).decode()
-    caption = html.escape(CAPTIONS[name])
-    return (
-        f"<figure><img alt='{caption}' src='data:image/png;base64,{picture}'>"
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _table(table: Table) -> str:
-    head, *body = table
-    heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body)
-    return f"<table><tr>{heading}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    page.write(path, title, parts)
 
 
 def _notes(notes: Notes) -> str:
     def line(name: str, estimator: Estimator, summary: str, source: str) -> str:
         biased = f"biased: {estimator.biased}" if estimator.biased else "unbiased"
         cells = (name, f"{summary} ({source})", f"gradient of the {estimator.estimand}; {biased}")
-        return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        return (
+            "<tr>" + "".join(f"<td class=text>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        )
 
     rows = (line(name, *note) for name, note in notes.items())
-    return "<table class=notes>" + "".join(rows) + "</table>"
+    return "<table>" + "".join(rows) + "</table>"

@@ -15,6 +15,8 @@ from mbpo_jax.training import run_directory
 from mbpo_jax.training.group import Group
 
 GROUPS = "groups"
+SWEEP_FILE = "sweep.yaml"
+"""The file that a sweep directory was made of last."""
 FAILURES = "failures.json"
 OUTPUT = "output.txt"
 """What the process that trains a group printed."""

@@ -10,8 +10,6 @@ from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, Interruption
 
 EXIT_INCOMPLETE = 1
 """Some runs diverged, or some groups failed."""
-SWEEP_FILE = "sweep.yaml"
-"""The file that a sweep directory was made of last."""
 
 
 def sweep(source: Path, out: Path | None, dry_run: bool, retry: bool) -> int:
@@ -44,7 +42,7 @@ def sweep(source: Path, out: Path | None, dry_run: bool, retry: bool) -> int:
         if dry_run:
             return EXIT_DONE
         store.create(found.new)
-        shutil.copyfile(source, sweep_dir / SWEEP_FILE)
+        shutil.copyfile(source, sweep_dir / store.SWEEP_FILE)
     units = [*found.known, *found.new]
     if retry:
         for unit in units:

@@ -80,7 +80,7 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "algorithms": ["sacc"]}, ["algorithm: 'sacc'", "sac"]),
         ({**BASE, "environments": ["pendulun"]}, ["pendulun", "did you mean pendulum"]),
         ({**BASE, "grid": {"sac.gama": [0.1]}}, ["sac.gama: no such field", "gamma"]),
-        ({**BASE, "grid": {"sac.gamma": [0.1, 2.0]}}, ["sac.gamma: 2.0 should be less than or equal to 1"]),
+        ({**BASE, "grid": {"sac.gamma": [0.1, 2.0]}}, ["sac.gamma: 2.0 should be less than"]),
         ({**BASE, "parts": ["sac"]}, ["parts[1]: 'sac' should be fields"]),
     ],
 )

@@ -1,0 +1,72 @@
+"""Reports as one HTML file that needs no network: style, figures inside, tables."""
+
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mbpo_jax.files import replacing
+from mbpo_jax.reports.figures import figure_style
+
+Table = Sequence[Sequence[str]]
+"""Headings, then rows of cells."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
+  color: #222; background: #fff }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+code { background: #f3f3f3; padding: .1em .3em }
+div.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+td { vertical-align: top } .text { text-align: left }
+figure { margin: 1rem 0 } figure svg { max-width: 100%; height: auto } figcaption { color: #555 }
+"""
+
+
+def figure_of(figure: Figure, caption: str) -> str:
+    """Return a figure, drawn into the page, and what it shows."""
+    with figure_style():
+        buffer = io.StringIO()
+        # Without the date, pages of equal figures are equal; without the rest, no address is in it.
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    caption = html.escape(caption)
+    label = f"role=img aria-label='{caption}'"
+    return f"<figure {label}>{drawing}<figcaption>{caption}</figcaption></figure>"
+
+
+def table_of(table: Table) -> str:
+    """Return a table as HTML; its cells are text."""
+    head, *body = table
+    columns = list(zip(*body, strict=True)) or [()] * len(head)
+    kinds = ["" if all(map(is_number, column)) else " class=text" for column in columns]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        each = zip(cells, kinds, strict=True)
+        return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in each)
+
+    heading, rows = line(head, "th"), (line(row, "td") for row in body)
+    lines = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<div class=wide><table><tr>{heading}</tr>{lines}</table></div>"
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number, perhaps with its interval, and belongs to the right."""
+    return cell.strip(" *<>~")[:1] in set("-+.0123456789") or not cell
+
+
+def write(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page of parts, which are HTML, as a whole."""
+    head = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'>",
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
+        f"<h1>{html.escape(title)}</h1>",
+    ]
+    with replacing(path) as file:
+        file.write("\n".join([*head, *parts, "</html>"]).encode())

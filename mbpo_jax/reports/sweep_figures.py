@@ -1,0 +1,183 @@
+"""Figures of a sweep; each is built by one function from its summary.
+
+Points and lines are interquartile means over seeds with 95 % intervals of a stratified bootstrap;
+under three seeds there are no intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbpo_jax.files import Row
+from mbpo_jax.reports import statistics
+from mbpo_jax.reports.figures import CURVE_STYLES, THOUSANDS, figure_style
+from mbpo_jax.reports.statistics import Estimate, estimate
+from mbpo_jax.reports.sweep_summary import (
+    AGGREGATES,
+    Variant,
+    best_variants,
+    curve_of,
+    environments_of,
+    scores_by_algorithm,
+    sensitivities,
+    shown,
+)
+
+MARKERS = "osD^vPX<>"
+MOST_CURVES = 8
+"""Variants of an environment that are all drawn; of more, the best of each algorithm."""
+
+Styles = Mapping[str, tuple[str, str]]
+
+
+def styles_of(variants: Sequence[Variant]) -> Styles:
+    """Return colour and line of every algorithm and of every variant's label."""
+    names = dict.fromkeys(
+        [*(v.algorithm for v in variants), *(v.label for v in variants if v.settings)]
+    )
+    return {name: CURVE_STYLES[i % len(CURVE_STYLES)] for i, name in enumerate(names)}
+
+
+def curves_figure(
+    variants: Sequence[Variant], evaluations: Sequence[Row], environment: str
+) -> Figure:
+    """Draw the learning curves of one environment."""
+    own = [v for v in variants if v.environment == environment and v.rows]
+    if len(own) > MOST_CURVES:
+        own = best_variants(variants, environment)
+    styles = styles_of(own)
+    with figure_style():
+        figure = Figure(figsize=(6.5, 3.4), layout="constrained")
+        panel = figure.subplots()
+        for variant in own:
+            curve = curve_of(variant, evaluations)
+            color, line = styles[variant.label]
+            panel.plot(curve.env_steps, curve.middle.value, line, color=color, label=variant.label)
+            panel.fill_between(
+                curve.env_steps, curve.middle.low, curve.middle.high, color=color, alpha=0.15, lw=0
+            )
+        panel.set_xlabel("Environment steps")
+        panel.set_ylabel("Return of an evaluation")
+        panel.xaxis.set_major_formatter(THOUSANDS)
+        panel.set_title(environment)
+        figure.legend(loc="outside lower center", ncols=2 if len(own) > 3 else max(len(own), 1))
+    return figure
+
+
+def _bars(panel: Axes, labels: Sequence[str], found: Sequence[Estimate], styles: Styles) -> None:
+    """Draw numbers with their intervals, one below the other."""
+    for place, (label, middle) in enumerate(zip(labels, found, strict=True)):
+        color, _ = styles[label]
+        ends = np.nan_to_num([[middle.value - middle.low], [middle.high - middle.value]])
+        panel.errorbar(
+            [middle.value],
+            [place],
+            xerr=np.maximum(ends, 0.0),
+            fmt=MARKERS[place % len(MARKERS)],
+            color=color,
+            capsize=3,
+        )
+    panel.set_yticks(range(len(labels)), labels)
+    panel.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def intervals_figure(variants: Sequence[Variant], environment: str) -> Figure:
+    """Draw the final and the mean return of every variant of one environment."""
+    own = [v for v in variants if v.environment == environment and v.rows]
+    styles = styles_of(own)
+    with figure_style():
+        figure = Figure(figsize=(7.5, 1.2 + 0.25 * len(own)), layout="constrained")
+        columns = {
+            "final_return": "Final return (last tenth of evaluations)",
+            "mean_return": "Mean return (area under the curve over steps)",
+        }
+        for panel, (column, title) in zip(
+            figure.subplots(1, 2, sharey=True), columns.items(), strict=True
+        ):
+            _bars(panel, [v.label for v in own], [v.middle(column) for v in own], styles)
+            panel.set_xlabel(title)
+            panel.xaxis.set_major_formatter(THOUSANDS)
+        figure.suptitle(environment, x=0.01, ha="left")
+    return figure
+
+
+def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None:
+    """Draw the final return against one swept setting, a panel per environment; None if unswept."""
+    panels = {
+        name: found
+        for name in environments_of(variants)
+        if (found := sensitivities(variants, name, field))
+    }
+    if not panels:
+        return None
+    names = dict.fromkeys(s.algorithm for found in panels.values() for s in found)
+    styles = {name: CURVE_STYLES[i % len(CURVE_STYLES)] for i, name in enumerate(names)}
+    with figure_style():
+        figure = Figure(figsize=(1.2 + 2.8 * len(panels), 3.0), layout="constrained")
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, (environment, found) in zip(grid, panels.items(), strict=True):
+            values = list(dict.fromkeys(x for s in found for x in s.values))
+            for s in found:
+                color, line = styles[s.algorithm]
+                middle = np.array([float(m.value) for m in s.middles])
+                ends = [middle - [m.low for m in s.middles], [m.high for m in s.middles] - middle]
+                panel.errorbar(
+                    [values.index(x) for x in s.values],
+                    middle,
+                    np.maximum(np.nan_to_num(ends), 0.0),
+                    color=color,
+                    linestyle=line,
+                    marker=MARKERS[list(names).index(s.algorithm) % len(MARKERS)],
+                    capsize=3,
+                    label=s.algorithm,
+                )
+            panel.set_xticks(range(len(values)), [shown(x) for x in values])
+            panel.set_xlabel(field)
+            panel.set_title(environment)
+            panel.yaxis.set_major_formatter(THOUSANDS)
+        grid[0].set_ylabel("Final return, all other\nsettings at their best")
+        handles = {
+            label: h for p in grid for h, label in zip(*p.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(len(handles), 5),
+        )
+    return figure
+
+
+def aggregates_figure(variants: Sequence[Variant]) -> Figure:
+    """Draw aggregates of normalised scores over environments, at each algorithm's best settings."""
+    scores = scores_by_algorithm(variants)
+    styles = {name: CURVE_STYLES[i % len(CURVE_STYLES)] for i, name in enumerate(scores)}
+    with figure_style():
+        figure = Figure(figsize=(8.5, 1.3 + 0.25 * len(scores)), layout="constrained")
+        for panel, (name, statistic) in zip(
+            figure.subplots(1, len(AGGREGATES), sharey=True), AGGREGATES.items(), strict=True
+        ):
+            found = [estimate(statistic, own) for own in scores.values()]
+            _bars(panel, list(scores), found, styles)
+            panel.set_xlabel(name)
+        figure.suptitle("Scores from 0 (worst run) to 1 (best run)", x=0.01, ha="left")
+    return figure
+
+
+def profile_figure(variants: Sequence[Variant]) -> Figure:
+    """Draw the share of runs above each score, at each algorithm's best settings."""
+    scores = scores_by_algorithm(variants)
+    thresholds = np.linspace(0.0, 1.0, 101)
+    with figure_style():
+        figure = Figure(figsize=(5.5, 3.2), layout="constrained")
+        panel = figure.subplots()
+        for (color, line), (name, own) in zip(CURVE_STYLES, scores.items(), strict=False):
+            found = estimate(lambda x: statistics.performance_profile(x, thresholds), own)
+            panel.plot(thresholds, found.value, line, color=color, label=name)
+            panel.fill_between(thresholds, found.low, found.high, color=color, alpha=0.15, lw=0)
+        panel.set_xlabel("Score t, from 0 (worst run) to 1 (best run)")
+        panel.set_ylabel("Share of runs with a score above t")
+        panel.legend()
+    return figure

@@ -1,0 +1,303 @@
+"""The report of a sweep as one HTML file that needs no network."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.files import Row
+from mbpo_jax.reports import page, statistics
+from mbpo_jax.reports.statistics import Estimate, estimate
+from mbpo_jax.reports.sweep_figures import (
+    aggregates_figure,
+    curves_figure,
+    intervals_figure,
+    profile_figure,
+    sensitivity_figure,
+)
+from mbpo_jax.reports.sweep_summary import (
+    MODEL_COLUMNS,
+    Variant,
+    environments_of,
+    scores_by_algorithm,
+    sensitivities,
+    shown,
+    swept_fields,
+    variants_of,
+)
+
+SCRIPT = """
+const table = document.getElementById('runs'), body = table.tBodies[0];
+const filter = document.getElementById('filter'), count = document.getElementById('count');
+function show() {
+  const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  let seen = 0;
+  for (const row of body.rows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every(word => text.includes(word));
+    seen += !row.hidden;
+  }
+  count.textContent = seen + ' of ' + body.rows.length + ' runs';
+}
+filter.addEventListener('input', show);
+table.tHead.querySelectorAll('button').forEach((button, column) => {
+  button.addEventListener('click', () => {
+    const descending = button.getAttribute('aria-sort') === 'ascending';
+    table.tHead.querySelectorAll('button').forEach(b => b.removeAttribute('aria-sort'));
+    button.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
+    const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const order = (a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === '' || y === '') return (x === '') - (y === '');
+      const [p, q] = [Number(x), Number(y)];
+      const found = isNaN(p) || isNaN(q) ? x.localeCompare(y) : p - q;
+      return descending ? -found : found;
+    };
+    body.append(...[...body.rows].sort(order));
+  });
+});
+show();
+"""
+
+RUN_STYLE = """<style>
+#runs button { all: unset; cursor: pointer } #runs button:focus-visible { outline: 2px solid }
+#runs button[aria-sort=ascending]::after { content: ' \\2191' }
+#runs button[aria-sort=descending]::after { content: ' \\2193' }
+#filter { font: inherit; width: 20rem; max-width: 100% } p.note { color: #555 }
+</style>"""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number as a table shows it; a dash where it is not known."""
+    if value is None or not np.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
+
+
+def with_interval(found: Estimate) -> str:
+    """Return a number and its interval."""
+    if not np.isfinite(found.low):
+        return number(float(found.value))
+    value, low, high = (number(float(x)) for x in found)
+    return f"{value} ({low} to {high})"
+
+
+def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
+    """Say in sentences how much is done, which algorithm leads where, and what to mind."""
+    done = sum(row["state"] in ("finished", "diverged") for row in rows)
+    lines = [f"{done} of {len(rows)} runs are trained"]
+    diverged = sum(bool(row["diverged"]) for row in rows)
+    if diverged:
+        lines.append(
+            f"{diverged} runs became non-finite; they count with their last finite parameters"
+        )
+    failed = sorted({row["group"] for row in rows if row["state"] == "failed"})
+    if failed:
+        lines.append(f"failed groups: {', '.join(failed)}")
+    for environment in environments_of(variants):
+        own = [v for v in variants if v.environment == environment and v.rows]
+        if not own:
+            continue
+        best = max(own, key=lambda v: float(v.middle().value))
+        middle = best.middle()
+        tied = [
+            v.label for v in own if v is not best and v.middle().high >= middle.low
+        ]  # false where there is no interval
+        text = f"{environment}: {best.label} has the highest final return, {with_interval(middle)}"
+        if tied:
+            more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
+            text += f"; the intervals of {', '.join(tied[:3])}{more} reach it"
+        lines.append(text)
+    few = [v for v in variants if 0 < len(v.rows) < statistics.FEWEST]
+    if few:
+        lines.append(f"{len(few)} variants have fewer than {statistics.FEWEST} seeds: no intervals")
+    return lines
+
+
+def variant_table(variants: Sequence[Variant]) -> page.Table:
+    """Return numbers of every variant."""
+    head = ["environment", "variant", "seeds", "final return (IQM)", "mean return (IQM)"]
+    head += ["minutes a run", "env steps/s", "diverged", "not begun"]
+    body = []
+    for v in variants:
+        seconds, steps = v.scores("wall_seconds"), v.scores("env_steps")
+        body.append(
+            [
+                v.environment,
+                v.label,
+                str(len(v.rows)),
+                with_interval(v.middle()) if v.rows else "-",
+                with_interval(v.middle("mean_return")) if v.rows else "-",
+                number(float(np.mean(seconds)) / 60.0, 3) if v.rows else "-",
+                number(float(np.mean(steps / seconds)), 3) if v.rows else "-",
+                str(sum(bool(r["diverged"]) for r in v.rows)),
+                str(v.waiting),
+            ]
+        )
+    return [head, *body]
+
+
+def improvement_table(variants: Sequence[Variant]) -> page.Table:
+    """Return how likely a run of one algorithm scores above one of another, at best settings."""
+    scores = scores_by_algorithm(variants)
+    body = [
+        [
+            a,
+            *(
+                ""
+                if a == b
+                else with_interval(
+                    estimate(statistics.probability_of_improvement, scores[a], scores[b])
+                )
+                for b in scores
+            ),
+        ]
+        for a in scores
+    ]
+    return [["P(row above column)", *scores], *body]
+
+
+def sensitivity_table(variants: Sequence[Variant], fields: Sequence[str]) -> page.Table:
+    """Return the best value of every swept setting."""
+    body = []
+    for field in fields:
+        for environment in environments_of(variants):
+            for found in sensitivities(variants, environment, field):
+                best = int(np.argmax([float(m.value) for m in found.middles]))
+                body.append(
+                    [
+                        field,
+                        environment,
+                        found.algorithm,
+                        shown(found.values[best]),
+                        with_interval(found.middles[best]),
+                        ", ".join(
+                            f"{shown(x)}: {number(float(m.value))}"
+                            for x, m in zip(found.values, found.middles, strict=True)
+                        ),
+                    ]
+                )
+    return [["setting", "environment", "algorithm", "best", "its final return", "all"], *body]
+
+
+def model_table(variants: Sequence[Variant]) -> page.Table | None:
+    """Return how well the models of every variant predicted at the end, means over seeds."""
+    body = []
+    for v in variants:
+        values = [v.scores(column) for column in MODEL_COLUMNS]
+        if np.isfinite(values).any():
+            means = [number(float(np.mean(x)), 3) for x in values]
+            body.append([v.environment, v.label, *means])
+    names = [column.removeprefix("model/").replace("_", " ") for column in MODEL_COLUMNS]
+    return [["environment", "variant", *names], *body] if body else None
+
+
+def runs_table(rows: Sequence[Row]) -> str:
+    """Return every run in a table that can be sorted and filtered, with links to directories."""
+    fields = swept_fields(rows)
+    columns = ["environment", "algorithm", "seed", *fields, "final_return", "mean_return"]
+    columns += ["env_steps", "wall_seconds", "state", "diverged", "run"]
+
+    def cell(row: Row, column: str) -> str:
+        value = row[column]
+        if column == "diverged":
+            value = "yes" if value else ""
+        if value is None:
+            return "<td data-value=''>-</td>"
+        if isinstance(value, float):
+            return f"<td data-value='{value!r}'>{html.escape(number(value))}</td>"
+        kind = "" if isinstance(value, int) else " class=text"
+        return f"<td{kind}>{html.escape(str(value))}</td>"
+
+    heading = "".join(f"<th><button>{html.escape(c)}</button></th>" for c in columns)
+    lines = "".join(
+        "<tr>"
+        + "".join(cell(row, column) for column in columns)
+        + f"<td class=text><a href='{html.escape(row['directory'])}/'>"
+        + f"{html.escape(row['group'])}</a></td></tr>"
+        for row in rows
+    )
+    return (
+        "<p><input id=filter placeholder='filter, such as mbpo finished' "
+        "aria-label='filter runs'> <span id=count></span></p>"
+        f"<div class=wide><table id=runs><thead><tr>{heading}<th><button>directory</button></th>"
+        f"</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def machine_table(environment: Mapping[str, Any]) -> page.Table:
+    """Return what the sweep was trained with."""
+    versions = environment.get("versions", {})
+    facts = {
+        "devices": ", ".join(environment.get("devices", [])) or "-",
+        "machine": str(environment.get("platform", "-")),
+        "cores": str(environment.get("host_cores", "-")),
+        "Python": str(environment.get("python", "-")),
+        **{name: str(version) for name, version in versions.items()},
+        "source": str(environment.get("git_revision") or "-"),
+        "begun": str(environment.get("time", "-")),
+    }
+    return [["what", "value"], *([name, value] for name, value in facts.items())]
+
+
+def write_page(
+    path: Path,
+    title: str,
+    rows: Sequence[Row],
+    evaluations: Sequence[Row],
+    failures: Sequence[Row],
+    environment: Mapping[str, Any],
+    source: str,
+) -> None:
+    """Write the report as a whole.
+
+    Args:
+      path: of the file; links to run directories are relative to its folder.
+      title: heading.
+      rows: of `sweeps.results`, one for each run.
+      evaluations: of all runs.
+      failures: with `group`, `time`, `reason` and `last_line`.
+      environment: versions, devices and machine.
+      source: the sweep file's text.
+    """
+    variants = variants_of(rows)
+    begun = [v for v in variants if v.rows]
+    fields = swept_fields(rows)
+    parts = [RUN_STYLE, "<h2>In short</h2><ul>"]
+    parts += [f"<li>{html.escape(line)}</li>" for line in findings(variants, rows)]
+    parts.append("</ul>")
+    for name in environments_of(begun):
+        parts.append(f"<h2>{html.escape(name)}</h2>")
+        caption = "Interquartile mean over seeds, with 95 % intervals of a stratified bootstrap"
+        parts.append(page.figure_of(curves_figure(begun, evaluations, name), f"{caption}."))
+        parts.append(page.figure_of(intervals_figure(begun, name), f"{caption}, of every variant."))
+    if len({v.algorithm for v in begun}) > 1:
+        parts.append("<h2>Algorithms compared, each at its best settings</h2>")
+        parts.append(
+            "<p class=note>The best of several settings is chosen by the same runs that are shown: "
+            "an algorithm with more settings has more chances.</p>"
+        )
+        parts.append(page.figure_of(aggregates_figure(begun), "Aggregates over environments."))
+        parts.append(page.figure_of(profile_figure(begun), "Performance profiles."))
+        parts.append(page.table_of(improvement_table(begun)))
+    drawn = {field: figure for field in fields if (figure := sensitivity_figure(begun, field))}
+    if drawn:
+        parts.append("<h2>Sensitivity</h2>")
+        parts += [page.figure_of(f, f"Final return against {field}.") for field, f in drawn.items()]
+        parts.append(page.table_of(sensitivity_table(begun, list(drawn))))
+    parts += ["<h2>Numbers</h2>", page.table_of(variant_table(variants))]
+    if diagnostics := model_table(begun):
+        parts += ["<h2>Models</h2>", page.table_of(diagnostics)]
+    if failures:
+        head = ["group", "time", "reason", "last_line"]
+        body = [[str(failure[name]) for name in head] for failure in failures]
+        parts += ["<h2>Failures</h2>", page.table_of([head, *body])]
+    parts += ["<h2>Runs</h2>", runs_table(rows)]
+    parts += ["<h2>What was run</h2>", page.table_of(machine_table(environment))]
+    parts.append(
+        f"<details><summary>sweep file</summary><pre>{html.escape(source)}</pre></details>"
+    )
+    parts.append(f"<script>{SCRIPT}</script>")
+    page.write(path, title, parts)

@@ -1,0 +1,203 @@
+"""What the rows of a sweep say: runs that differ in seeds alone, put together and compared.
+
+Rows are those of `sweeps.results`. A variant is an algorithm at one point of the swept settings;
+its runs are the seeds. A run that diverged counts with the results of its last finite parameters.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mbpo_jax.files import Row
+from mbpo_jax.reports import statistics
+from mbpo_jax.reports.statistics import Estimate, estimate
+
+MODEL_COLUMNS = (
+    *("model/holdout_r2", "model/holdout_mse", "model/k_step_error_1", "model/k_step_error_5"),
+    *("model/coverage_90", "model/disagreement"),
+)
+"""What is told of a run's model, at its end; None where it has none."""
+FIXED = (
+    *("id", "environment", "algorithm", "seed", "total_env_steps", "env_steps", "diverged"),
+    *("final_return", "mean_return", "wall_seconds", "state", "group", "run", "directory"),
+    *MODEL_COLUMNS,
+)
+"""Columns of run rows that are no swept setting."""
+
+
+class Variant(NamedTuple):
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+      environment: what they act in.
+      algorithm: what is trained.
+      settings: values of the swept settings that the algorithm's runs differ in.
+      rows: of the runs that have results.
+      waiting: how many have none yet.
+    """
+
+    environment: str
+    algorithm: str
+    settings: dict[str, Any]
+    rows: list[Row]
+    waiting: int
+
+    @property
+    def label(self) -> str:
+        """Return algorithm and settings, the latter by the last part of their names."""
+        parts = [f"{path.rpartition('.')[2]} {shown(v)}" for path, v in self.settings.items()]
+        return ", ".join([self.algorithm, *parts])
+
+    def scores(self, column: str = "final_return") -> np.ndarray:
+        """Return a column of the runs `[n]`."""
+        return np.array([row[column] for row in self.rows], float)
+
+    def middle(self, column: str = "final_return") -> Estimate:
+        """Return the interquartile mean of a column over seeds."""
+        return estimate(statistics.interquartile_mean, [self.scores(column)])
+
+
+def shown(value: Any) -> str:
+    """Return a setting as text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def swept_fields(rows: Sequence[Row]) -> list[str]:
+    """Return the columns that hold swept settings."""
+    return [name for name in rows[0] if name not in FIXED]
+
+
+def variants_of(rows: Sequence[Row]) -> list[Variant]:
+    """Put runs together that differ in seeds alone, in the order of the rows."""
+    fields = swept_fields(rows)
+    told: dict[tuple[str, str], list[str]] = {}
+    for environment, algorithm in dict.fromkeys((r["environment"], r["algorithm"]) for r in rows):
+        own = [r for r in rows if (r["environment"], r["algorithm"]) == (environment, algorithm)]
+        told[environment, algorithm] = [f for f in fields if len({str(r[f]) for r in own}) > 1]
+    found: dict[tuple, Variant] = {}
+    for row in rows:
+        where = row["environment"], row["algorithm"]
+        settings = {field: row[field] for field in told[where]}
+        key = (*where, *map(str, settings.values()))
+        known = found.setdefault(key, Variant(*where, settings, [], 0))
+        if row["final_return"] is None:
+            found[key] = known._replace(waiting=known.waiting + 1)
+        else:
+            known.rows.append(row)
+    return list(found.values())
+
+
+def environments_of(variants: Sequence[Variant]) -> list[str]:
+    """Return the environments, in order."""
+    return list(dict.fromkeys(variant.environment for variant in variants))
+
+
+def best_variants(variants: Sequence[Variant], environment: str) -> list[Variant]:
+    """Return each algorithm's variant of the highest interquartile mean in an environment.
+
+    The best of many is better than it would be on other seeds, the more the more there are.
+    """
+    best: dict[str, Variant] = {}
+    for variant in variants:
+        if variant.environment != environment or not variant.rows:
+            continue
+        known = best.get(variant.algorithm)
+        if known is None or variant.middle().value > known.middle().value:
+            best[variant.algorithm] = variant
+    return list(best.values())
+
+
+class Curve(NamedTuple):
+    """Interquartile mean over seeds against environment steps, each `[S]`."""
+
+    env_steps: np.ndarray
+    middle: Estimate
+
+
+def curve_of(variant: Variant, evaluations: Sequence[Row]) -> Curve:
+    """Return the learning curve of a variant, at the steps at which every begun run was evaluated.
+
+    Args:
+      variant: whose runs.
+      evaluations: of all runs, with their `id`.
+    """
+    by_run: dict[str, dict[int, float]] = {row["id"]: {} for row in variant.rows}
+    for row in evaluations:
+        if row["id"] in by_run:
+            by_run[row["id"]][row["env_steps"]] = row["return_mean"]
+    shared = sorted(set.intersection(*(set(points) for points in by_run.values())))
+    values = np.array([[points[step] for points in by_run.values()] for step in shared])
+    values = values.reshape(len(shared), len(by_run))
+    return Curve(np.array(shared), estimate(statistics.interquartile_mean, [values]))
+
+
+class Sensitivity(NamedTuple):
+    """How an algorithm does at each value of one setting, all others at their best for it.
+
+    Attributes:
+      algorithm: what is trained.
+      values: of the setting, ascending if they are numbers.
+      middles: interquartile mean of the final return at each.
+    """
+
+    algorithm: str
+    values: list[Any]
+    middles: list[Estimate]
+
+
+def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> list[Sensitivity]:
+    """Return how every algorithm that has a setting swept answers to it in an environment."""
+    found = []
+    for algorithm in dict.fromkeys(v.algorithm for v in variants):
+        own = [
+            v
+            for v in variants
+            if (v.environment, v.algorithm) == (environment, algorithm)
+            and field in v.settings
+            and v.rows
+        ]
+        values = list({str(v.settings[field]): v.settings[field] for v in own}.values())
+        if len(values) < 2:
+            continue
+        if all(isinstance(x, int | float) for x in values):
+            values.sort()
+        middles = [
+            max(
+                (v.middle() for v in own if v.settings[field] == value),
+                key=lambda middle: float(middle.value),
+            )
+            for value in values
+        ]
+        found.append(Sensitivity(algorithm, values, middles))
+    return found
+
+
+def normalised(variants: Sequence[Variant], environment: str) -> dict[str, np.ndarray]:
+    """Return each algorithm's scores at its best settings, from 0 to 1.
+
+    0 is the lowest final return of any run of the sweep in that environment, 1 the highest: a scale
+    of this sweep alone.
+    """
+    own = [v.scores() for v in variants if v.environment == environment and v.rows]
+    if not own:
+        return {}
+    low, high = np.min(np.concatenate(own)), np.max(np.concatenate(own))
+    scale = high - low if high > low else 1.0
+    return {v.algorithm: (v.scores() - low) / scale for v in best_variants(variants, environment)}
+
+
+AGGREGATES = {
+    "interquartile mean": statistics.interquartile_mean,
+    "median": statistics.median,
+    "mean": statistics.mean,
+    "optimality gap": statistics.optimality_gap,
+}
+
+
+def scores_by_algorithm(variants: Sequence[Variant]) -> dict[str, list[np.ndarray]]:
+    """Return normalised scores, an array an environment, of algorithms with runs in all of them."""
+    tasks = [normalised(variants, name) for name in environments_of(variants)]
+    tasks = [task for task in tasks if task]
+    shared = [a for a in dict.fromkeys(v.algorithm for v in variants) if all(a in t for t in tasks)]
+    return {algorithm: [task[algorithm] for task in tasks] for algorithm in shared if tasks}

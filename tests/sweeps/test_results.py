@@ -1,0 +1,110 @@
+"""Rows of a sweep, read from run directories as training leaves them."""
+
+import pytest
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import append_rows
+from mbpo_jax.sweeps import manifest, results, store
+from mbpo_jax.training import run_directory
+
+CONTENT = {
+    "environments": ["pendulum"],
+    "presets": ["debug"],
+    "seeds": 2,
+    "parts": [
+        {"algorithms": ["mbpo"], "grid": {"sac.gamma": [0.9, 0.99]}},
+        {"algorithms": ["sac"]},
+    ],
+}
+
+
+@pytest.fixture
+def sweep_dir(tmp_path):
+    """Make a sweep whose MBPO runs have been evaluated four times, and whose SAC runs wait."""
+    store.create(store.plan(tmp_path / "a'b", manifest.expand(CONTENT)).new)
+    for unit in store.units_of(tmp_path / "a'b"):
+        if unit.group.config.algorithm == "sac":
+            continue
+        for step in (50, 100, 150, 200):
+            rows = [
+                {
+                    **{"env_steps": step, "run": i, "seed": run.seed},
+                    **{"return_mean": run.sac.gamma * step, "wall_seconds": float(step)},
+                    **({"diverged": True} if (i, step) == (0, 200) else {}),
+                }
+                for i, run in enumerate(unit.group.runs)
+            ]
+            append_rows(unit.path / "evals.jsonl", rows)
+            append_rows(
+                unit.path / "metrics.jsonl",
+                [{**row, "model/holdout_r2": step / 200} for row in rows],
+            )
+        run_directory.write_status(unit.path, "finished")
+    return tmp_path / "a'b"
+
+
+def test_every_run_has_a_row_with_what_is_swept(sweep_dir):
+    rows, evaluations = results.read_sweep_rows(sweep_dir)
+    assert len(rows) == 6
+    assert len(evaluations) == 4 * 4
+    assert results.varied_fields(store.units_of(sweep_dir)) == ["sac.gamma"]
+    mbpo = [row for row in rows if row["algorithm"] == "mbpo"]
+    assert [row["final_return"] for row in mbpo] == [200 * row["sac.gamma"] for row in mbpo]
+    # The mean height of a line from 50 to 200.
+    assert mbpo[0]["mean_return"] == pytest.approx(125 * mbpo[0]["sac.gamma"])
+    assert [row["diverged"] for row in mbpo] == [True, False, False, False]
+    assert {row["model/holdout_r2"] for row in mbpo} == {1.0}
+    sac = [row for row in rows if row["algorithm"] == "sac"]
+    assert {(row["state"], row["final_return"]) for row in sac} == {("waiting", None)}
+
+
+def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
+    query = "select algorithm, count(*), max(final_return) from runs group by all order by 1"
+    assert results.connect(sweep_dir).sql(query).fetchall() == [
+        ("mbpo", 4, 198.0),
+        ("sac", 2, None),
+    ]
+    joined = """select count(*) from evaluations join runs using (id)
+        join metrics on metrics."group" = runs."group" and metrics.run = runs.run
+        and metrics.env_steps = evaluations.env_steps"""
+    assert results.connect(sweep_dir).sql(joined).fetchall() == [(16,)]
+    assert "198.0" in results.answer(sweep_dir, query)
+    with pytest.raises(ConfigError, match="finalreturn"):
+        results.answer(sweep_dir, "select finalreturn from runs")
+
+
+def test_a_sweep_that_has_not_begun_can_be_asked(tmp_path):
+    store.create(store.plan(tmp_path, manifest.expand(CONTENT)).new)
+    assert results.connect(tmp_path).sql("select count(*) from evaluations").fetchall() == [(0,)]
+    assert "0 of 6 runs are trained" in results.write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
+def test_rows_are_exported_as_the_ending_says(sweep_dir, tmp_path, ending):
+    import duckdb
+
+    path = tmp_path / f"runs.{ending}"
+    results.export(sweep_dir, path)
+    (found,) = duckdb.sql(f"select count(*), max(final_return) from '{path}'").fetchall()
+    assert found == (6, 198.0)
+
+
+def test_what_cannot_be_exported_leaves_nothing(sweep_dir, tmp_path):
+    for path, sql in ((tmp_path / "x.xlsx", "select 1"), (tmp_path / "x.csv", "select nothing")):
+        with pytest.raises(ConfigError):
+            results.export(sweep_dir, path, sql)
+    assert not list(tmp_path.glob("*x.*"))
+
+
+def test_the_report_is_written_into_the_sweep(sweep_dir):
+    path = results.write_report(sweep_dir)
+    text = path.read_text()
+    assert path.parent == sweep_dir
+    assert "4 of 6 runs are trained" in text
+    assert "1 runs became non-finite" in text
+    assert "holdout r2" in text
+
+
+def test_a_directory_without_groups_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no sweep directory"):
+        results.write_report(tmp_path)
