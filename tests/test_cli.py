@@ -269,7 +269,7 @@ def test_help_and_the_package_itself_load_neither_jax_nor_pydantic():
         "heavy = {'jax', 'numpy', 'brax', 'pydantic', 'yaml'} & set(sys.modules); "
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
     )
-    root = Path(cli.__file__).parents[1]
+    root = Path(__file__).parents[1]
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -2,6 +2,7 @@
 
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def figure_of(figure: Figure, caption: str) -> str:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
     drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
+    # Inside HTML a drawing needs no names of namespaces.
+    drawing = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawing[drawing.index("<svg") :])
     caption = html.escape(caption)
     label = f"role=img aria-label='{caption}'"
     return f"<figure {label}>{drawing}<figcaption>{caption}</figcaption></figure>"

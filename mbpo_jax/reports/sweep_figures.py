@@ -77,6 +77,7 @@ def _bars(panel: Axes, labels: Sequence[str], found: Sequence[Estimate], styles:
             xerr=np.maximum(ends, 0.0),
             fmt=MARKERS[place % len(MARKERS)],
             color=color,
+            markersize=5,
             capsize=3,
         )
     panel.set_yticks(range(len(labels)), labels)
@@ -90,8 +91,8 @@ def intervals_figure(variants: Sequence[Variant], environment: str) -> Figure:
     with figure_style():
         figure = Figure(figsize=(7.5, 1.2 + 0.25 * len(own)), layout="constrained")
         columns = {
-            "final_return": "Final return (last tenth of evaluations)",
-            "mean_return": "Mean return (area under the curve over steps)",
+            "final_return": "Final return (last tenth)",
+            "mean_return": "Mean return (area under curve)",
         }
         for panel, (column, title) in zip(
             figure.subplots(1, 2, sharey=True), columns.items(), strict=True

@@ -1,6 +1,5 @@
 """The report of a sweep, from rows that are made up."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -125,8 +124,7 @@ def test_the_page_needs_no_network_and_shows_text_as_text(page):
     assert "<walker>" not in text
     assert "<b>no</b>" not in text
     assert "A &lt;sweep&gt;" in text
-    assert not re.findall(r"(?:src|href)=['\"]?(?:https?:)?//", text)
-    assert "matplotlib.org" not in text
+    assert "http" not in text
     assert text.count("<svg") == 2 * 2 + 2 + 1
 
 
