@@ -1,8 +1,10 @@
 """The verb `sweep`: many runs, a few programs."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -26,6 +28,14 @@ class Sweep:
     """Print the groups, their runs, memory and time, and train nothing."""
     retry: bool = False
     """Try groups again that failed three times."""
+    executor: Literal["local", "ray"] = "local"
+    """Where groups are trained: here, one after the other, or on a Ray cluster."""
+    address: str | None = None
+    """ray: of the cluster, such as auto; one is started here for the time being if unset."""
+    cpus_per_task: float | None = None
+    """ray: CPUs of a group; all of a node if unset and groups get no GPU."""
+    gpus_per_task: float = 0.0
+    """ray: GPUs of a group."""
     group: str | None = None
     """Train one group of a sweep's directory in this process; this is what workers do."""
 
@@ -34,13 +44,30 @@ class Sweep:
         if self.group is None:
             from mbpo_jax.sweeps.sweep import sweep
 
-            return sweep(self.source, self.out, self.dry_run, self.retry)
+            return sweep(self.source, self.out, self.dry_run, self.retry, self._train_all())
         if self.out is not None or self.dry_run or self.retry:
             raise ConfigError("--group takes a sweep's directory and no other option")
         set_up_compilation_cache()
         from mbpo_jax.sweeps.worker import train_unit
 
         return train_unit(self.source, self.group)
+
+    def _train_all(self) -> Callable[..., None]:
+        """Return how groups are trained."""
+        from mbpo_jax.sweeps import local, ray_tasks
+
+        if self.executor == "ray":
+            return functools.partial(
+                ray_tasks.train_all,
+                address=self.address,
+                cpus=self.cpus_per_task,
+                gpus=self.gpus_per_task,
+            )
+        if self.address or self.cpus_per_task is not None or self.gpus_per_task:
+            raise ConfigError(
+                "--address, --cpus-per-task and --gpus-per-task belong to --executor ray"
+            )
+        return local.train_all
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,13 +57,13 @@ def standing(unit: Unit) -> Standing:
     )
 
 
-def table_of(units: Sequence[Unit], working: Unit | None = None) -> Table:
+def table_of(units: Sequence[Unit], working: Sequence[Unit] = ()) -> Table:
     """Return a table with a row for each unit."""
     table = Table(box=None, pad_edge=False)
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if i in (0, 2) else "right", no_wrap=True)
     for unit in units:
-        table.add_row(*_cells(unit, unit is working))
+        table.add_row(*_cells(unit, unit in working))
     return table
 
 
@@ -105,7 +105,7 @@ class Board:
         if self._live:
             self._live.stop()
 
-    def look(self, working: Unit | None) -> None:
+    def look(self, working: Sequence[Unit]) -> None:
         """Bring the table up to date, if it is time."""
         if self._live and time.monotonic() - self._looked > REFRESH:
             self._looked = time.monotonic()

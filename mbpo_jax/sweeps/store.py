@@ -24,6 +24,10 @@ MOST_FAILURES = 3
 """After as many a group is given up."""
 
 
+OVER = ("finished", "diverged", "failed")
+"""States of a unit with which nothing is done any more."""
+
+
 class Unit(NamedTuple):
     """A group of runs and where it is trained.
 

@@ -1,6 +1,7 @@
 """The driver of a sweep: finds out what is missing, has it trained, and says how it went."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from mbpo_jax.errors import ConfigError
@@ -12,7 +13,13 @@ EXIT_INCOMPLETE = 1
 """Some runs diverged, or some groups failed."""
 
 
-def sweep(source: Path, out: Path | None, dry_run: bool, retry: bool) -> int:
+def sweep(
+    source: Path,
+    out: Path | None,
+    dry_run: bool,
+    retry: bool,
+    train_all: Callable[..., None] = local.train_all,
+) -> int:
     """Train what a sweep file asks for and is not trained yet, and return the exit code.
 
     Args:
@@ -20,6 +27,7 @@ def sweep(source: Path, out: Path | None, dry_run: bool, retry: bool) -> int:
       out: the sweep directory; `sweeps/` and the file's name if None.
       dry_run: print what would be done, and do nothing.
       retry: try groups again that have been given up.
+      train_all: of `local`, or another module with such a function.
 
     Returns:
       0 if all runs are trained, 1 if some diverged or failed, 75 after an interruption.
@@ -48,7 +56,7 @@ def sweep(source: Path, out: Path | None, dry_run: bool, retry: bool) -> int:
         for unit in units:
             unit.forgive()
     with Interruption() as interruption, Board(units) as board:
-        local.train_all(sweep_dir, units, interruption, board.look, board.print)
+        train_all(sweep_dir, units, interruption, board.look, board.print)
         board.close()
     return _closing(sweep_dir, units)
 

@@ -2,23 +2,15 @@
 
 import concurrent.futures
 import multiprocessing
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mbpo_jax.config import Config
 from mbpo_jax.sweeps import store
+from mbpo_jax.sweeps.process import EXIT_BUSY, command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
 from mbpo_jax.training.group import Group
-
-EXIT_BUSY = 69
-"""EX_UNAVAILABLE: another process trains this group."""
-
-
-def command_of(sweep_dir: Path, name: str) -> list[str]:
-    """Return the command that trains a group, wherever it runs."""
-    return [sys.executable, "-m", "mbpo_jax", "sweep", str(sweep_dir), "--group", name]
 
 
 def train_unit(sweep_dir: Path, name: str) -> int:

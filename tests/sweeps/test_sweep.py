@@ -1,46 +1,25 @@
 """Sweeps as a user starts them: real processes, killed and continued."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import read_rows
 from mbpo_jax.sweeps import manifest, store
 from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, sweep
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED
-
-TINY = {
-    "environments": ["pendulum"],
-    "algorithms": ["sac"],
-    "presets": ["debug"],
-    "seeds": 3,
-    "settings": {"env": {"episode_length": 20}, "total_env_steps": 200},
-    "grid": {"sac.learning_rate": [1e-3]},
-}
-
-
-def written(path: Path, **changes) -> Path:
-    path.write_text(json.dumps({**TINY, **changes}))  # which is YAML, too
-    return path
-
-
-def returns(sweep_dir: Path) -> dict[tuple, list[float]]:
-    """Return the evaluations of every run, by its seed and learning rate."""
-    found = {}
-    for unit in store.units_of(sweep_dir):
-        rows = read_rows(unit.path / "evals.jsonl")
-        for i, run in enumerate(unit.group.runs):
-            own = [row["return_mean"] for row in rows if row["run"] == i]
-            found[run.seed, run.sac.learning_rate] = own
-    return found
+from tests.sweeps.processes import (
+    LONGER,
+    TINY,
+    returns,
+    wait_for,
+    wait_for_training,
+    written,
+)
 
 
 def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
@@ -94,13 +73,13 @@ def test_what_is_no_sweep_is_refused(tmp_path, name):
 @pytest.mark.timeout(900)
 def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_new(tmp_path):
     """The worker is killed in its midst, the driver tries again, and then the driver is stopped."""
-    path = written(tmp_path / "sweep.yaml", settings={**TINY["settings"], "total_env_steps": 1000})
+    path = written(tmp_path / "sweep.yaml", settings=LONGER)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert sweep(path, straight, False, False) == EXIT_DONE
 
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
-        kill_once_trained(broken, steps=250)
+        os.kill(wait_for_training(broken, steps=250), signal.SIGKILL)
         output, _ = driver.communicate(timeout=600)
     assert driver.returncode == EXIT_DONE, output
     assert "failed (signal SIGKILL) and is tried again" in output
@@ -108,9 +87,7 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
 
     assert sweep(path, broken, False, False) == EXIT_DONE  # nothing is trained twice
     assert returns(broken) == returns(straight)
-    larger = written(
-        tmp_path / "larger.yaml", settings={**TINY["settings"], "total_env_steps": 1000}, seeds=4
-    )
+    larger = written(tmp_path / "larger.yaml", settings=LONGER, seeds=4)
     command[4] = str(larger)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         wait_for(lambda: any(unit.state == "running" for unit in store.units_of(broken)))
@@ -121,30 +98,6 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
     found = returns(broken)
     assert len(found) == 4
     assert {key: found[key] for key in returns(straight)} == returns(straight)
-
-
-def kill_once_trained(sweep_dir: Path, steps: int) -> None:
-    """Kill the process that trains, with no warning, once it has written so many steps."""
-
-    def process() -> int | None:
-        for unit in store.units_of(sweep_dir) if (sweep_dir / store.GROUPS).is_dir() else []:
-            path = unit.path / "metrics.jsonl"
-            rows = read_rows(path) if path.exists() else []
-            if max((row["env_steps"] for row in rows), default=0) >= steps:
-                return json.loads((unit.path / ".lock").read_text())["process"]
-        return None
-
-    os.kill(wait_for(process), signal.SIGKILL)
-
-
-def wait_for(condition, seconds: float = 300.0):
-    """Wait until a condition holds, and return what it gave."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 @pytest.mark.slow

@@ -1,0 +1,80 @@
+"""The process that trains one group: how it is started, and what its end means.
+
+It runs the same command wherever it is: on this machine, in a task of Ray or in a job of SLURM.
+"""
+
+import ctypes
+import datetime
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from mbpo_jax.sweeps.store import OUTPUT, Unit
+
+EXIT_DONE = 0
+EXIT_DIVERGED = 1
+EXIT_BUSY = 69
+"""EX_UNAVAILABLE: another process trains this group."""
+EXIT_INTERRUPTED = 75
+"""EX_TEMPFAIL: saved, and to be continued."""
+
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux."""
+
+
+def command_of(sweep_dir: Path, name: str) -> list[str]:
+    """Return the command that trains a group."""
+    return [sys.executable, "-m", "mbpo_jax", "sweep", str(sweep_dir), "--group", name]
+
+
+def start(sweep_dir: Path, unit: Unit, dies_with_us: bool = False) -> subprocess.Popen:
+    """Start the process that trains a group; its output is appended to a file of the group.
+
+    Args:
+      sweep_dir: of the sweep.
+      unit: the group.
+      dies_with_us: have it killed when this process dies, so that another one can take over at
+        once. Only on Linux.
+    """
+    with open(unit.path / OUTPUT, "ab") as output:
+        # In a session of its own, so that Ctrl-C reaches it once, through us.
+        return subprocess.Popen(
+            command_of(sweep_dir, unit.name),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if dies_with_us and sys.platform == "linux" else None,
+        )
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def told_end(unit: Unit, code: int) -> str:
+    """Say how a process ended, and note it if it failed."""
+    if code in (EXIT_DONE, EXIT_DIVERGED):
+        return f"{unit.name}: {unit.state}"
+    if code == EXIT_BUSY:
+        return f"{unit.name}: another process trains it"
+    if code == EXIT_INTERRUPTED:
+        return f"{unit.name}: interrupted"
+    reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    line = last_line(unit.path / OUTPUT)
+    unit.add_failure(
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        reason=reason,
+        last_line=line,
+    )
+    again = "given up" if unit.state == "failed" else "tried again"
+    return f"{unit.name}: failed ({reason}) and is {again}; see {unit.path / OUTPUT}: {line}"
+
+
+def last_line(path: Path) -> str:
+    """Return the last line that is not empty of a text file, cut to a readable length."""
+    with open(path, "rb") as file:
+        file.seek(max(file.seek(0, 2) - 4096, 0))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")[:200]

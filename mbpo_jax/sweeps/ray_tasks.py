@@ -1,0 +1,141 @@
+"""Training the groups of a sweep on a Ray cluster, one task a group.
+
+A task only starts the command that trains its group, and results go through run directories alone,
+so nothing is lost with a worker or a node: Ray runs the task again elsewhere, and the group goes on
+from its checkpoint. The sweep's directory has to be shared by all nodes.
+"""
+
+import importlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.sweeps import process, store
+from mbpo_jax.sweeps.store import OVER, Unit
+from mbpo_jax.training.driver import Interruption
+
+LOOK_EVERY = 1.0
+LOST_TASKS = 10
+"""How often Ray may start a group again after a worker or a node was lost."""
+
+
+def train_in_task(sweep_dir: str, name: str) -> int:
+    """Train a group in a process of its own, and return how that ended."""
+    unit = store.find_unit(Path(sweep_dir), name)
+    while True:
+        # With the worker dies what it trains, so that the next one finds the group free.
+        training = process.start(Path(sweep_dir), unit, dies_with_us=True)
+        try:
+            code = training.wait()
+        except KeyboardInterrupt:  # the driver cancels the task
+            training.send_signal(signal.SIGTERM)
+            return training.wait()
+        if code != process.EXIT_BUSY:
+            return code
+        time.sleep(LOOK_EVERY)
+
+
+def train_all(
+    sweep_dir: Path,
+    units: Sequence[Unit],
+    interruption: Interruption,
+    look: Callable[[Sequence[Unit]], None],
+    announce: Callable[[str], None],
+    *,
+    address: str | None,
+    cpus: float | None,
+    gpus: float,
+) -> None:
+    """Train all units that are not over; see `local.train_all`.
+
+    Args:
+      sweep_dir: of the sweep, on a file system that all nodes share.
+      units: of the sweep.
+      interruption: asks for an end.
+      look: called again and again with the units that are being trained.
+      announce: told what happens, in lines.
+      address: of the cluster; "auto" for the one that this machine belongs to, None for one that is
+        started here for the time being.
+      cpus: of a task; all of the smallest node if None and there are no GPUs, else 1.
+      gpus: of a task.
+
+    Raises:
+      ConfigError: Ray is not installed, or the cluster cannot be reached or has too little.
+    """
+    ray = _connect(address)
+    try:
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if cpus is None:
+            cpus = 1 if gpus else min(node.get("CPU", 0) for node in alive if node.get("CPU"))
+        if not any(n.get("CPU", 0) >= cpus and n.get("GPU", 0) >= gpus for n in alive):
+            raise ConfigError(
+                f"no node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs; "
+                "lower --cpus-per-task or --gpus-per-task"
+            )
+        announce(f"{len(alive)} nodes; a group gets {cpus:g} CPUs and {gpus:g} GPUs")
+        task = ray.remote(
+            num_cpus=cpus, num_gpus=gpus, max_retries=LOST_TASKS, scheduling_strategy="SPREAD"
+        )(train_in_task)
+        _follow(ray, task, sweep_dir.resolve(), units, interruption, look, announce)
+    finally:
+        ray.shutdown()
+
+
+def _follow(
+    ray: Any,
+    task: Any,
+    sweep_dir: Path,
+    units: Sequence[Unit],
+    interruption: Interruption,
+    look: Callable[[Sequence[Unit]], None],
+    announce: Callable[[str], None],
+) -> None:
+    """Start a task for every unit, start those again that failed, and wait for all."""
+    waiting = {
+        task.remote(str(sweep_dir), unit.name): unit for unit in units if unit.state not in OVER
+    }
+    cancelled = False
+    while waiting:
+        if interruption.requested and not cancelled:
+            cancelled = True
+            announce("groups are asked to save and stop")
+            for reference in waiting:
+                ray.cancel(reference)
+        ended, _ = ray.wait(list(waiting), timeout=LOOK_EVERY)
+        look([unit for unit in waiting.values() if unit.state == "running"])
+        for reference in ended:
+            unit = waiting.pop(reference)
+            try:
+                announce(process.told_end(unit, ray.get(reference)))
+            except ray.exceptions.TaskCancelledError:
+                announce(f"{unit.name}: interrupted")
+            except ray.exceptions.RayError as error:
+                announce(f"{unit.name}: lost by Ray: {str(error).splitlines()[0]}")
+                unit.add_failure(
+                    time=time.ctime(), reason="lost by Ray", last_line=str(error)[:200]
+                )
+            if unit.state not in OVER and not cancelled:
+                waiting[task.remote(str(sweep_dir), unit.name)] = unit
+
+
+def _connect(address: str | None) -> Any:
+    """Return the module of Ray, connected to a cluster.
+
+    Raises:
+      ConfigError: it is not installed, or there is no cluster at that address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray: Any = importlib.import_module("ray")  # an extra, which type checkers need not find
+    except ImportError as error:
+        raise ConfigError("Ray is not installed; pip install 'mbpo-jax[ray]'") from error
+    options = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"address: cannot reach a Ray cluster at {address}: {error}") from error
+    return ray

@@ -1,0 +1,60 @@
+"""A sweep on a Ray cluster of this machine, one of whose workers is killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.sweeps import ray_tasks, store
+from mbpo_jax.sweeps.sweep import sweep
+from mbpo_jax.training.driver import EXIT_DONE, Interruption
+from tests.sweeps.processes import LONGER, returns, wait_for_training, written
+
+
+def test_without_ray_the_way_out_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match="Ray is not installed; pip install"):
+        ray_tasks.train_all(
+            Path(), [], Interruption(), print, print, address=None, cpus=None, gpus=0.0
+        )
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Start a head without CPUs and two workers with one each, on loopback."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    found = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        found.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    yield found
+    found.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # of Ray itself
+def test_a_killed_worker_of_ray_changes_no_number(cluster, tmp_path):
+    path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], settings=LONGER)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
+    command += ["--executor", "ray", "--address", cluster.address, "--cpus-per-task", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        trainer = wait_for_training(broken, steps=250)
+        status = Path(f"/proc/{trainer}/status").read_text()
+        worker = int(re.search(r"PPid:\s+(\d+)", status).group(1))
+        os.kill(worker, signal.SIGKILL)  # the task's process; what it trains dies with it
+        output, _ = driver.communicate(timeout=800)
+    assert driver.returncode == EXIT_DONE, output
+    assert "3 nodes; a group gets 1 CPUs" in output
+    assert {unit.state for unit in store.units_of(broken)} == {"finished"}
+    earlier = [(unit.path / "environment.json").read_text() for unit in store.units_of(broken)]
+    assert sum('"earlier": [\n' in text for text in earlier) == 1  # one was begun twice
+    assert sweep(path, straight, False, False) == EXIT_DONE
+    assert returns(broken) == returns(straight)
