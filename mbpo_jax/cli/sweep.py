@@ -28,14 +28,18 @@ class Sweep:
     """Print the groups, their runs, memory and time, and train nothing."""
     retry: bool = False
     """Try groups again that failed three times."""
-    executor: Literal["local", "ray"] = "local"
-    """Where groups are trained: here, one after the other, or on a Ray cluster."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """Where groups are trained: here, one after the other; on a Ray cluster; or as SLURM jobs."""
     address: str | None = None
     """ray: of the cluster, such as auto; one is started here for the time being if unset."""
-    cpus_per_task: float | None = None
-    """ray: CPUs of a group; all of a node if unset and groups get no GPU."""
-    gpus_per_task: float = 0.0
-    """ray: GPUs of a group."""
+    partition: str | None = None
+    """slurm: of the jobs; the cluster's default if unset."""
+    minutes: int | None = None
+    """slurm: time limit of a job, 240 if unset; longer groups are saved and queued again."""
+    cpus_per_task: int | None = None
+    """ray and slurm: CPUs of a group; for ray all of a node if unset and groups get no GPU."""
+    gpus_per_task: int = 0
+    """ray and slurm: GPUs of a group."""
     group: str | None = None
     """Train one group of a sweep's directory in this process; this is what workers do."""
 
@@ -54,18 +58,37 @@ class Sweep:
 
     def _train_all(self) -> Callable[..., None]:
         """Return how groups are trained."""
-        from mbpo_jax.sweeps import local, ray_tasks
+        from mbpo_jax.sweeps import local, ray_tasks, slurm_jobs
 
+        options = {
+            "address": (self.address, ("ray",)),
+            "partition": (self.partition, ("slurm",)),
+            "minutes": (self.minutes, ("slurm",)),
+            "cpus-per-task": (self.cpus_per_task, ("ray", "slurm")),
+            "gpus-per-task": (self.gpus_per_task or None, ("ray", "slurm")),
+        }
+        wrong = [
+            f"--{name} belongs to --executor {' or '.join(executors)}"
+            for name, (value, executors) in options.items()
+            if value is not None and self.executor not in executors
+        ]
+        if wrong:
+            raise ConfigError(*wrong)
+        cpus, gpus = self.cpus_per_task, self.gpus_per_task
         if self.executor == "ray":
             return functools.partial(
-                ray_tasks.train_all,
-                address=self.address,
-                cpus=self.cpus_per_task,
-                gpus=self.gpus_per_task,
+                ray_tasks.train_all, address=self.address, cpus=cpus, gpus=gpus
             )
-        if self.address or self.cpus_per_task is not None or self.gpus_per_task:
-            raise ConfigError(
-                "--address, --cpus-per-task and --gpus-per-task belong to --executor ray"
+        if self.executor == "slurm":
+            minutes = 240 if self.minutes is None else self.minutes
+            if minutes < 1:
+                raise ConfigError(f"--minutes: {minutes} is too small; use a value >= 1")
+            return functools.partial(
+                slurm_jobs.train_all,
+                partition=self.partition,
+                minutes=minutes,
+                cpus=cpus or 1,
+                gpus=gpus,
             )
         return local.train_all
 
