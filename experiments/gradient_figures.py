@@ -21,12 +21,30 @@ def curves(
     y: str = "variance",
     label: Key = lambda row: row["estimator"],
     order: Sequence[object] = (),
+    rough: str | None = None,
 ) -> None:
-    """Draw a number against another, a curve for each label, with intervals where there are any."""
+    """Draw a number against another, a curve for each label, with intervals where there are any.
+
+    Where the number is not known, `rough` may name one to draw in its place, with an open marker.
+    """
     labels = list(dict.fromkeys([*order, *map(label, rows)]))
     for i, name in enumerate(labels):
-        own = [row for row in rows if label(row) == name and row[y] is not None]
         color, line = CURVE_STYLES[i]
+        if rough:
+            every = [row for row in rows if label(row) == name]
+            points = [(row[x], row[rough] if row[y] is None else row[y]) for row in every]
+            points = [(a, b) for a, b in points if b is not None]
+            panel.plot(*np.transpose(points), color=color, linestyle=line)
+            unknown = [(row[x], row[rough]) for row in every if row[y] is None and row[rough]]
+            panel.plot(
+                *np.transpose(unknown or [(np.nan, np.nan)]),
+                color=color,
+                linestyle="none",
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=4,
+                markerfacecolor="white",
+            )
+        own = [row for row in rows if label(row) == name and row[y] is not None]
         ends = [row.get(f"{y}_interval") or (row[y], row[y]) for row in own]
         values = np.array([row[y] for row in own])
         panel.errorbar(
@@ -34,7 +52,7 @@ def curves(
             values,
             np.abs(np.array(ends).reshape(-1, 2).T - values[None]),
             color=color,
-            linestyle=line,
+            linestyle="none" if rough else line,
             marker=MARKERS[i % len(MARKERS)],
             markersize=3,
             capsize=2,
@@ -193,8 +211,16 @@ def contact(rows: Sequence[Row]) -> Figure:
 
 
 def trained_run(rows: Sequence[Row]) -> Figure:
-    """Draw variance, and error against the true gradient, of all estimators against the horizon."""
-    learned = [row for row in relative(rows) if "learned" in row["problem"]]
+    """Draw variance, and error against the true gradient, of all estimators against the horizon.
+
+    Open markers are medians of the variances of eight groups of estimates, where tails are heavy.
+    """
+    learned = [
+        {**row, "rough": rough / row["reference_norm"] ** 2 if rough else None}
+        for row in relative(rows)
+        if "learned" in row["problem"]
+        for rough in [row["median_of_means_variance"]]
+    ]
     kinds = {
         "likelihood ratios and differences": lambda n: n[:2] == "lr" or n in ("es", "fd", "mvd"),
         "pathwise and critic": lambda n: n[:2] == "rp" or n[:3] == "svg" or n == "q",
@@ -211,8 +237,10 @@ def trained_run(rows: Sequence[Row]) -> Figure:
     for column, (title, belongs) in enumerate(kinds.items()):
         above, below = panels[:, column]
         own = [row for row in learned if belongs(row["estimator"])]
-        curves(above, own, "horizon", "relative")
-        curves(below, [row for row in errors if belongs(row["estimator"])], "horizon", "error")
+        names = list(dict.fromkeys(row["estimator"] for row in own))
+        curves(above, own, "horizon", "relative", rough="rough")
+        found = [row for row in errors if belongs(row["estimator"])]
+        curves(below, found, "horizon", "error", order=names)
         above.set_title(title, fontsize=9)
         above.legend(fontsize=6, ncols=2, loc="lower left")
         for panel in (above, below):
