@@ -8,6 +8,7 @@ python=${2:-python3}
 mkdir -p "$out"
 "$python" -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()'
 "$python" -m benchmarks.components | tee "$out/components.jsonl"
+"$python" -m benchmarks.runs_scaling --work hopper | tee "$out/runs_scaling.jsonl"
 for seeds in 1 16; do
   "$python" -m mbpo_jax train inverted_pendulum --num-seeds "$seeds" --run-dir "$out/pendulum-$seeds"
 done

@@ -18,7 +18,8 @@ if metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it
 
 # Before JAX is imported, and as variables, so that programs started by a test inherit them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", " ".join(XLA_FLAGS))
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ.setdefault("XLA_FLAGS", " ".join(XLA_FLAGS))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 

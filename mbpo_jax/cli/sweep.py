@@ -21,7 +21,8 @@ class Sweep:
     """
 
     source: Annotated[Positional[Path], arg(metavar="FILE_OR_DIR")]
-    """YAML file of a sweep; or a sweep's directory, to go on with what is in it."""
+    """YAML file of a sweep, or a shipped one by name (smoke, mbpo_benchmark, value_expansion); or a
+    sweep's directory, to go on with what is in it."""
     out: Path | None = None
     """Directory of the sweep; below sweeps/, named after the file, if unset."""
     dry_run: bool = False

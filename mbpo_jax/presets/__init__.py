@@ -1,6 +1,7 @@
 """Named configurations: what each changes of the defaults; each file names its sources."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from mbpo_jax.config import Config
@@ -12,11 +13,15 @@ from mbpo_jax.presets.brax import BRAX_PRESETS
 __all__ = [
     "ENVIRONMENT_PRESETS",
     "PRESETS",
+    "SWEEPS",
     "Preset",
     "environment_preset",
     "preset",
     "unknown_environment",
 ]
+
+SWEEPS = {path.stem: path for path in sorted(Path(__file__).with_name("sweeps").glob("*.yaml"))}
+"""Sweep files by the name under which `mbpo-jax sweep` knows them."""
 
 ENVIRONMENT_PRESETS = {**BRAX_PRESETS, **ANALYTIC_PRESETS}
 

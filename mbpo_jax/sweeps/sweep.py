@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.presets import SWEEPS
 from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
 from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, Interruption
@@ -23,7 +24,8 @@ def sweep(
     """Train what a sweep file asks for and is not trained yet, and return the exit code.
 
     Args:
-      source: a sweep file; or a sweep directory, to go on with what is in it.
+      source: a sweep file, or the name of one that is shipped; or a sweep directory, to go on with
+        what is in it.
       out: the sweep directory; `sweeps/` and the file's name if None.
       dry_run: print what would be done, and do nothing.
       retry: try groups again that have been given up.
@@ -43,6 +45,8 @@ def sweep(
             _print_known(found)
             return EXIT_DONE
     else:
+        if not source.exists():
+            source = SWEEPS.get(str(source), source)
         sweep_dir = out or Path("sweeps", source.stem)
         planned = worker.planned(sweep_dir, manifest.read_sweep(source))
         found = planned.plan

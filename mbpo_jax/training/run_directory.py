@@ -52,11 +52,11 @@ def opened(run_dir: Path, group: Group) -> Iterator[None]:
                 f"another process trains in {run_dir} ({_described(lock)}); wait for it, or choose "
                 "another --run-dir"
             ) from error
+        _claim(run_dir, group)
         lock.truncate(0)
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": began}, lock)
         lock.flush()
-        _claim(run_dir, group)
         yield
 
 

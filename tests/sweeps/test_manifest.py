@@ -3,7 +3,7 @@
 import pytest
 
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.presets import environment_preset
+from mbpo_jax.presets import SWEEPS, environment_preset
 from mbpo_jax.sweeps.manifest import expand, group_name, make_groups, read_sweep, run_id
 from mbpo_jax.training.group import structure
 
@@ -98,6 +98,21 @@ def test_a_file_is_read_and_named(tmp_path):
     path.write_text("environments: [pendulum]\nalgorithms: [sac]\ngrid: {sac.gama: [0.1]}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
         read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "runs", "groups"),
+    [
+        ("smoke", 3 * 3 * 2, 3),
+        ("mbpo_benchmark", 7 * 2 * 8, 14),
+        # mve and svg: six horizons, two models; retrace: six lengths; sac.
+        ("value_expansion", 5 * 9 * (2 * 6 * 2 + 6 + 1), 5 * (2 * 6 * 2 + 6 + 1)),
+    ],
+)
+def test_shipped_sweeps(name, runs, groups):
+    found = read_sweep(SWEEPS[name])
+    assert len(found) == runs
+    assert len(make_groups(found)) == groups
 
 
 def test_an_id_is_that_of_the_settings_alone():
