@@ -110,10 +110,21 @@ class Report:
     export: Path | None = None
     """Write the answer to --sql, or all runs, to a file that ends in .csv, .parquet or .json."""
 
+    serve: bool = False
+    """Show the report in a browser of this machine, brought up to date while the sweep runs."""
+    port: int = 8765
+    """Where --serve listens, on loopback alone."""
+
     def run(self) -> int:
-        """Write or print."""
+        """Write, print or serve."""
         from mbpo_jax.sweeps import results
 
+        if self.serve:
+            if self.sql is not None or self.export is not None:
+                raise ConfigError("--serve goes without --sql and --export")
+            from mbpo_jax.sweeps.serve import serve
+
+            return serve(self.sweep_dir, self.port)
         if self.export is not None:
             results.export(self.sweep_dir, self.export, self.sql or "select * from runs")
             print(f"see {self.export}")

@@ -23,6 +23,7 @@ from mbpo_jax.training import logs, run_directory
 
 LAST_SHARE = 0.1
 """Of a run's evaluations, over which its final return is averaged; one at least."""
+REPORT = "report.html"
 OWN = ("seed", "num_seeds", "algorithm", "env.name")
 """Fields that have columns of their own."""
 
@@ -198,7 +199,7 @@ def answer(sweep_dir: Path, sql: str) -> str:
 
 
 def write_report(sweep_dir: Path) -> Path:
-    """Write `report.html` into a sweep directory, and return its path.
+    """Write the report into a sweep directory, and return its path.
 
     Raises:
       ConfigError: it is no sweep directory.
@@ -206,7 +207,7 @@ def write_report(sweep_dir: Path) -> Path:
     rows, evaluations = read_sweep_rows(sweep_dir)
     failures = [{"group": unit.name, **f} for unit in units_of(sweep_dir) for f in unit.failures]
     source = sweep_dir / SWEEP_FILE
-    path = sweep_dir / "report.html"
+    path = sweep_dir / REPORT
     sweep_page.write_page(
         path,
         f"Sweep {sweep_dir.resolve().name}",
