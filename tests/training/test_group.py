@@ -1,6 +1,9 @@
 """Runs of one program that differ in seeds and numbers."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +75,47 @@ def test_every_run_of_a_group_is_what_it_is_alone(trained):
         np.testing.assert_allclose(own, alone, rtol=1e-3)
     first, second, _ = ([r["return_mean"] for r in rows if r["run"] == i] for i in range(3))
     assert first != second
+
+
+ON_DEVICES = """
+import sys
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+assert len(jax.devices()) == int(sys.argv[1])
+
+from mbpo_jax.training import driver, playback, runs_axis
+from mbpo_jax.training.group import make_group
+from tests.training.test_group import changed
+
+playback.render = lambda *_, **__: []
+runs = [changed(seed=i, sac={"learning_rate": 1e-3 + 1e-4 * i}) for i in range(5)]
+assert runs_axis.run_mesh(5).size == int(sys.argv[2])
+code = driver.train_group(make_group(runs), Path(sys.argv[3]))
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_devices", "used"), [(4, 3), (8, 5)])
+def test_numbers_do_not_depend_on_how_many_devices_share_the_runs(num_devices, used):
+    """Five runs on one device, on three with a copy to fill the last, and on one each."""
+    for number, mesh_size in ((1, 1), (num_devices, used)):
+        done = subprocess.run(
+            [sys.executable, "-c", ON_DEVICES, str(number), str(mesh_size), f"on-{number}"],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    one, several = (read_rows(Path(f"on-{number}") / "evals.jsonl") for number in (1, num_devices))
+    assert [row["run"] for row in several] == [row["run"] for row in one] == [*range(5)] * 2
+    for a, b in zip(one, several, strict=True):
+        np.testing.assert_allclose(a["return_mean"], b["return_mean"], rtol=1e-3)
+    # What was saved on several devices is loaded on one, without the copies.
+    group = run_directory.load_group(Path(f"on-{num_devices}"))
+    state, _ = playback.load_state(Path(f"on-{num_devices}"), group)
+    assert state.healthy.shape[0] >= 5
