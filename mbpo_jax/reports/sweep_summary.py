@@ -19,7 +19,7 @@ MODEL_COLUMNS = (
 )
 """What is told of a run's model, at its end; None where it has none."""
 FIXED = (
-    *("id", "environment", "algorithm", "seed", "total_env_steps", "env_steps", "diverged"),
+    *("id", "environment", "algorithm", "seed", "env_steps", "diverged"),
     *("final_return", "mean_return", "wall_seconds", "state", "group", "run", "directory"),
     *MODEL_COLUMNS,
 )

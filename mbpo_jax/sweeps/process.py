@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mbpo_jax.sweeps.store import OUTPUT, Unit
+from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
 
 EXIT_DONE = 0
 EXIT_DIVERGED = 1
@@ -55,7 +55,8 @@ def _die_with_parent() -> None:
 
 def told_end(unit: Unit, code: int) -> str:
     """Say how a process ended, and note it if it failed."""
-    if code in (EXIT_DONE, EXIT_DIVERGED):
+    # Python itself ends with 1 after an error, so what the group says of itself decides.
+    if code in (EXIT_DONE, EXIT_DIVERGED) and unit.state in OVER:
         return f"{unit.name}: {unit.state}"
     if code == EXIT_BUSY:
         return f"{unit.name}: another process trains it"

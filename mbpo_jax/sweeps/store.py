@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ def find_unit(sweep_dir: Path, name: str) -> Unit:
       ConfigError: there is none of that name.
     """
     path = sweep_dir / GROUPS / name
-    if not path.is_dir():
+    if path.parent != sweep_dir / GROUPS or name == ".." or not path.is_dir():
         raise ConfigError(f"{sweep_dir} has no group {name!r}; see {sweep_dir / GROUPS}")
     return Unit(path, run_directory.load_group(path))
 
@@ -131,17 +132,18 @@ def create(units: Sequence[Unit]) -> None:
       ConfigError: they cannot be written.
     """
     for unit in units:
-        partial = unit.path.with_name(f".{unit.name}.{os.getpid()}")
+        partial = None
         try:
-            partial.mkdir(parents=True)
+            unit.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=unit.path.parent, prefix="."))
+            partial.chmod(0o755)
             run_directory.write_group(partial, unit.group)
             run_directory.write_status(partial, "waiting")
             os.rename(partial, unit.path)
-        except FileExistsError:  # another driver was quicker
-            shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if unit.path.is_dir():
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+            if unit.path.is_dir():  # another driver was quicker
                 continue
             raise ConfigError(
                 f"cannot write to {unit.path.parent}: {error.strerror}; choose another --out"

@@ -158,7 +158,10 @@ def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
     def counted(target: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if num_runs is None or num_runs == target.shape[0]:
             return target
-        return jax.ShapeDtypeStruct((num_runs, *target.shape[1:]), target.dtype)
+        # The devices it was saved from need not be here.
+        anywhere = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shape = (num_runs, *target.shape[1:])
+        return jax.ShapeDtypeStruct(shape, target.dtype, sharding=anywhere)
 
     saved_like = jax.tree.map(counted, like)
     with warnings.catch_warnings():

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.sweeps import manifest, store
+from mbpo_jax.sweeps import manifest, process, store
 from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, sweep
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED
@@ -46,6 +46,24 @@ def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
     assert unit.state == "failed"
     unit.forgive()
     assert unit.state == "waiting"
+
+
+def test_an_error_of_python_is_a_failure_though_it_ends_with_the_code_of_divergence(tmp_path):
+    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
+    (unit,) = store.units_of(tmp_path)
+    (unit.path / store.OUTPUT).write_text("Traceback\nZeroDivisionError: division by zero\n")
+    told = process.told_end(unit, process.EXIT_DIVERGED)
+    assert "failed (exit code 1) and is tried again" in told
+    assert unit.failures[0]["last_line"] == "ZeroDivisionError: division by zero"
+    run_directory.write_status(unit.path, "diverged")
+    assert process.told_end(unit, process.EXIT_DIVERGED) == f"{unit.name}: diverged"
+
+
+@pytest.mark.parametrize("name", ["../groups", "nothing", ".."])
+def test_a_group_is_asked_for_by_its_name_alone(tmp_path, name):
+    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
+    with pytest.raises(ConfigError, match="has no group"):
+        store.find_unit(tmp_path, name)
 
 
 def test_a_directory_that_is_held_says_by_whom(tmp_path):
