@@ -83,7 +83,7 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
 
 def _points(part: Mapping[str, Any], source: str) -> Iterator[Callable[[], Config]]:
     """Yield a function that makes the configuration, for every run of a part."""
-    seeds = part.get("seeds", 1)
+    seeds = part.get("seeds") or 1
     seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
     grid = part.get("grid") or {}
     values = [value if isinstance(value, list) else [value] for value in grid.values()]
@@ -127,13 +127,37 @@ def _field_problems(content: Any, source: str, inside: bool = False) -> list[str
     allowed = {name: kind for name, kind in FIELDS.items() if not (inside and name == "parts")}
     problems = []
     for name, value in content.items():
-        if name not in allowed:
+        if not isinstance(name, str):
+            problems.append(f"{source}: {name!r} is no name of a field")
+        elif name not in allowed:
             problems.append(f"{source}: {name}: no such field; {suggestion(name, allowed)}")
         elif value is not None and not isinstance(value, allowed[name]):
             kinds = {list: "a list", dict: "fields", (int, list): "a number or a list"}
             problems.append(f"{source}: {name}: {value!r} should be {kinds[allowed[name]]}")
-        elif name == "seeds" and isinstance(value, int) and value < 1:
-            problems.append(f"{source}: seeds: {value} is too small; use a value >= 1")
+        elif value is not None:
+            problems += [f"{source}: {name}: {text}" for text in _value_problems(name, value)]
+    return problems
+
+
+def _value_problems(name: str, value: Any) -> list[str]:
+    """Return what is wrong with the value of a field that has the right type."""
+    if name == "seeds" and isinstance(value, int):
+        if isinstance(value, bool):
+            return [f"{value} should be a number or a list"]
+        return [] if value >= 1 else [f"{value} is too small; use a value >= 1"]
+    if isinstance(value, list) and not value:
+        return ["is empty; name one or more, or leave it out"] if name != "presets" else []
+    kinds = {"seeds": int, "variants": Mapping, "parts": object}
+    if isinstance(value, list):
+        kind = kinds.get(name, str)
+        wrong = [x for x in value if not isinstance(x, kind) or (kind is int and x is True)]
+        return [f"{x!r} cannot stand here" for x in wrong]
+    problems = [f"{path!r} is no name of a setting" for path in value if not isinstance(path, str)]
+    if name == "grid":
+        problems += [f"{path}: has no value" for path, x in value.items() if x == []]
+    own = {"seed": "seeds", "num_seeds": "seeds", "algorithm": "algorithms"}
+    own |= {"env.name": "environments"}
+    problems += [f"{path}: use {own[path]} instead" for path in value if path in own]
     return problems
 
 
