@@ -7,11 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mbpo_jax.gradients import jackknife
 from mbpo_jax.gradients.problem import Critic, Gaussian, Noise, Problem
 from mbpo_jax.types import PyTree
-
-PARTS = 10
-"""Groups of rows, each of which the jackknife leaves out once; fewer if there are fewer rows."""
 
 
 class Timed(NamedTuple):
@@ -156,12 +154,8 @@ def variance_by_source(
         return np.array([*own, total - sum(own), total])
 
     number = len(gradients)
-    parts = min(PARTS, number)
-    without = np.array(
-        [shares(np.flatnonzero(np.arange(number) % parts != i)) for i in range(parts)]
-    )
-    deviations = without - without.mean(axis=0, keepdims=True)
-    errors = np.sqrt((parts - 1) / parts * np.sum(np.square(deviations), axis=0))
-    found = zip(shares(np.arange(number)), errors, strict=True)
+    found = shares(np.arange(number))
+    errors = jackknife.standard_errors(shares, number)
+    errors = np.full(len(found), np.nan) if errors is None else errors
     names = (*mixed, "interaction", "total")
-    return {n: Share(float(s), float(e)) for n, (s, e) in zip(names, found, strict=True)}
+    return {n: Share(float(s), float(e)) for n, s, e in zip(names, found, errors, strict=True)}

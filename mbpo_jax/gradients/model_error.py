@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mbpo_jax.gradients import jackknife
+
 
 class Split(NamedTuple):
     """Parts of a mean squared error; any but the variance may come out below 0 by chance.
@@ -62,10 +64,6 @@ def grams(estimates: np.ndarray, model: np.ndarray, true: np.ndarray) -> Grams:
     return Grams(g @ g.T, g @ m.T, g @ t.T, m @ m.T, m @ t.T, t @ t.T)
 
 
-PARTS = 10
-"""Groups of rows, each of which the jackknife leaves out once; fewer if there are fewer rows."""
-
-
 def product(inner: np.ndarray) -> float:
     """Return the inner product of two means, without bias, from that of all rows `[N, N]`.
 
@@ -105,27 +103,13 @@ def resampled(inner: Grams, estimates: np.ndarray, draws: np.ndarray) -> Grams:
 
 
 def standard_errors(inner: Grams) -> tuple[Split, float]:
-    """Return standard errors of all parts and of their total, by the delete-one-group jackknife.
+    """Return standard errors of all parts and of their total; NaN of fewer than three estimates."""
 
-    NaN of fewer than three estimates.
+    def parts(estimates: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        found = split(resampled(inner, estimates, draws))
+        return np.array([*found, found.total])
 
-    A bootstrap would draw rows twice, and products of a row with itself would pass for products of
-    independent ones.
-
-    Args:
-      inner: of all rows.
-    """
-    sizes = len(inner.gg), len(inner.ll)
-    parts = min(PARTS, *(size for size in sizes if size > 1))
-    if parts < 3:
+    errors = jackknife.standard_errors(parts, len(inner.gg), len(inner.ll))
+    if errors is None:
         return Split(*[np.nan] * len(Split._fields)), np.nan
-
-    def kept(size: int, part: int) -> np.ndarray:
-        # An exact gradient has no row to spare.
-        return np.flatnonzero((np.arange(size) % parts != part) | (size == 1))
-
-    splits = [split(resampled(inner, *(kept(size, i) for size in sizes))) for i in range(parts)]
-    without = np.array([[*found, found.total] for found in splits])
-    deviations = without - np.mean(without, axis=0, keepdims=True)
-    *errors, total = np.sqrt((parts - 1) / parts * np.sum(np.square(deviations), axis=0))
-    return Split(*errors), float(total)
+    return Split(*errors[:-1]), float(errors[-1])

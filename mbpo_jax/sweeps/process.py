@@ -11,13 +11,10 @@ import sys
 from pathlib import Path
 
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
+from mbpo_jax.training.driver import EXIT_DIVERGED, EXIT_DONE, EXIT_INTERRUPTED
 
-EXIT_DONE = 0
-EXIT_DIVERGED = 1
 EXIT_BUSY = 69
-"""EX_UNAVAILABLE: another process trains this group."""
-EXIT_INTERRUPTED = 75
-"""EX_TEMPFAIL: saved, and to be continued."""
+"""EX_UNAVAILABLE: another process trains this group. The other codes are the driver's."""
 
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""

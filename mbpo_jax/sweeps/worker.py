@@ -10,7 +10,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import EXIT_BUSY, command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
-from mbpo_jax.training.group import Group
+from mbpo_jax.training.group import Group, differences
 
 
 def train_unit(sweep_dir: Path, name: str) -> int:
@@ -66,8 +66,6 @@ def runs_of(units: Sequence[store.Unit]) -> int:
 
 def varied(group: Group) -> str:
     """Say in what the runs of a group differ, in a line."""
-    from mbpo_jax.training.group import differences
-
     rows = differences(group)
     values = {path: list(dict.fromkeys(row[path] for row in rows)) for path in rows[0]}
     return ", ".join(
