@@ -122,11 +122,19 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values by dotted path as values nested as `Config` is; nested ones may stay so."""
+    """Return values by dotted path as values nested as `Config` is; nested ones may stay so.
+
+    Raises:
+      ConfigError: a path goes through one that has a value itself.
+    """
     tree: dict[str, Any] = {}
     for path, value in values.items():
         *sections, name = path.split(".")
-        section = functools.reduce(lambda node, part: node.setdefault(part, {}), sections, tree)
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{part}: {section!r} and {path} exclude each other; leave one")
         if isinstance(value, dict) and isinstance(section.get(name), dict):
             section[name] = {**section[name], **value}
         else:

@@ -16,6 +16,8 @@ from mbpo_jax.errors import ConfigError, suggestion
 
 STRUCTURAL = "structural"
 """Marks a float that decides loop bounds and therefore cannot differ between runs."""
+DATA = "data"
+"""Marks a whole number that decides no shape, and may differ between runs."""
 
 Positive = Annotated[int, Ge(1), Le(2**31 - 1)]
 NonNegative = Annotated[int, Ge(0), Le(2**31 - 1)]
@@ -39,6 +41,8 @@ def is_data(annotation: Any) -> bool:
     """Say whether a field with this annotation is traced data (True) or structure (False)."""
     if STRUCTURAL in getattr(annotation, "__metadata__", ()):
         return False
+    if is_whole(annotation):
+        return True
     base = annotation.__origin__ if typing.get_origin(annotation) is Annotated else annotation
     arguments = typing.get_args(base)
     return (
@@ -46,6 +50,11 @@ def is_data(annotation: Any) -> bool:
         or dataclasses.is_dataclass(base)
         or (bool(arguments) and is_data(arguments[0]))
     )
+
+
+def is_whole(annotation: Any) -> bool:
+    """Say whether a field that is data holds whole numbers."""
+    return DATA in getattr(annotation, "__metadata__", ())
 
 
 def field_error(name: str, value: Any, annotation: Any) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 
 PyTree = Any
+RUNS_AXIS = "runs"
+"""Name of the axis of runs that are computed side by side; a run alone has none."""
 Metrics = dict[str, jax.Array]
 """Values to report, named `component/name`; never carried from step to step."""
 

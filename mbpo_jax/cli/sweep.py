@@ -31,6 +31,9 @@ class Sweep:
     """Try groups again that failed three times."""
     executor: Literal["local", "ray", "slurm"] = "local"
     """Where groups are trained: here, one after the other; on a Ray cluster; or as SLURM jobs."""
+    runs_per_group: int | None = None
+    """Most runs of a group; as many as this machine's memory holds if unset. With ray and slurm,
+    say how many the devices there hold."""
     address: str | None = None
     """ray: of the cluster, such as auto; one is started here for the time being if unset."""
     partition: str | None = None
@@ -39,8 +42,8 @@ class Sweep:
     """slurm: time limit of a job, 240 if unset; longer groups are saved and queued again."""
     cpus_per_task: int | None = None
     """ray and slurm: CPUs of a group; for ray all of a node if unset and groups get no GPU."""
-    gpus_per_task: int = 0
-    """ray and slurm: GPUs of a group."""
+    gpus_per_task: int | None = None
+    """ray and slurm: GPUs of a group; none if unset."""
     group: str | None = None
     """Train one group of a sweep's directory in this process; this is what workers do."""
 
@@ -49,45 +52,58 @@ class Sweep:
         if self.group is None:
             from mbpo_jax.sweeps.sweep import sweep
 
-            return sweep(self.source, self.out, self.dry_run, self.retry, self._train_all())
-        if self.out is not None or self.dry_run or self.retry:
+            self._check_options()
+            return sweep(
+                self.source,
+                self.out,
+                dry_run=self.dry_run,
+                retry=self.retry,
+                runs_per_group=self.runs_per_group,
+                train_all=self._train_all(),
+            )
+        if self != Sweep(self.source, group=self.group):
             raise ConfigError("--group takes a sweep's directory and no other option")
         set_up_compilation_cache()
         from mbpo_jax.sweeps.worker import train_unit
 
         return train_unit(self.source, self.group)
 
+    def _check_options(self) -> None:
+        belongs = {
+            "address": ("ray",),
+            "partition": ("slurm",),
+            "minutes": ("slurm",),
+            "cpus_per_task": ("ray", "slurm"),
+            "gpus_per_task": ("ray", "slurm"),
+        }
+        options = {name: getattr(self, name) for name in (*belongs, "runs_per_group")}
+        problems = [
+            f"--{name.replace('_', '-')} belongs to --executor {' or '.join(executors)}"
+            for name, executors in belongs.items()
+            if options[name] is not None and self.executor not in executors
+        ]
+        problems += [
+            f"--{name.replace('_', '-')}: {value} is too small; use a value >= {least}"
+            for name, value in options.items()
+            if isinstance(value, int) and value < (least := 0 if name == "gpus_per_task" else 1)
+        ]
+        if problems:
+            raise ConfigError(*problems)
+
     def _train_all(self) -> Callable[..., None]:
         """Return how groups are trained."""
         from mbpo_jax.sweeps import local, ray_tasks, slurm_jobs
 
-        options = {
-            "address": (self.address, ("ray",)),
-            "partition": (self.partition, ("slurm",)),
-            "minutes": (self.minutes, ("slurm",)),
-            "cpus-per-task": (self.cpus_per_task, ("ray", "slurm")),
-            "gpus-per-task": (self.gpus_per_task or None, ("ray", "slurm")),
-        }
-        wrong = [
-            f"--{name} belongs to --executor {' or '.join(executors)}"
-            for name, (value, executors) in options.items()
-            if value is not None and self.executor not in executors
-        ]
-        if wrong:
-            raise ConfigError(*wrong)
-        cpus, gpus = self.cpus_per_task, self.gpus_per_task
+        cpus, gpus = self.cpus_per_task, self.gpus_per_task or 0
         if self.executor == "ray":
             return functools.partial(
                 ray_tasks.train_all, address=self.address, cpus=cpus, gpus=gpus
             )
         if self.executor == "slurm":
-            minutes = 240 if self.minutes is None else self.minutes
-            if minutes < 1:
-                raise ConfigError(f"--minutes: {minutes} is too small; use a value >= 1")
             return functools.partial(
                 slurm_jobs.train_all,
                 partition=self.partition,
-                minutes=minutes,
+                minutes=self.minutes or 240,
                 cpus=cpus or 1,
                 gpus=gpus,
             )

@@ -1,8 +1,9 @@
 """Configuration as frozen dataclasses, validated on construction.
 
-A `float` field is *data*: inside the compiled step it is a traced array, so it can differ between
-runs of one program. Every other field, and a float marked `STRUCTURAL`, is *structure*: it decides
-shapes and loop bounds, and a change of it compiles anew. `register_pytrees` tells JAX so.
+A `float` field, and a whole number marked `DATA`, is *data*: inside the compiled step it is a
+traced array, so it can differ between runs of one program. Every other field, and a float marked
+`STRUCTURAL`, is *structure*: it decides shapes and loop bounds, and a change of it compiles anew.
+`register_pytrees` tells JAX so.
 
 Nothing here imports JAX, because `mbpo-jax --help` has to answer at once.
 """

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from mbpo_jax.fields import (
+    DATA,
     STRUCTURAL,
     Checked,
     Fraction,
@@ -134,14 +135,17 @@ class RolloutConfig(Checked):
 
     rollouts_per_step: Positive = 400
     """Rollouts started per environment step; a fit starts `steps_per_fit` times as many."""
-    min_length: Positive = 1
+    min_length: Annotated[Positive, DATA] = 1
     """Rollout length k up to `start_epoch`."""
-    max_length: Positive = 1
+    max_length: Annotated[Positive, DATA] = 1
     """Rollout length k from `end_epoch` on; linear in between, rounded down."""
-    start_epoch: NonNegative = 1
+    start_epoch: Annotated[NonNegative, DATA] = 1
     """Epoch in which k starts to grow."""
-    end_epoch: NonNegative = 15
+    end_epoch: Annotated[NonNegative, DATA] = 15
     """Epoch in which k reaches `max_length`."""
+    longest: Positive | None = None
+    """Length for which there is room, `max_length` if unset. A sweep sets it, for runs that share a
+    program and differ in their schedules."""
     retain_epochs: Positive = 1
     """Epochs for which model transitions are kept."""
     real_ratio: Fraction = 0.05
@@ -153,8 +157,12 @@ class RolloutConfig(Checked):
 
     def _rule_errors(self) -> list[str]:
         errors = []
+        if not isinstance(self.max_length, int):  # while JAX traces, these are arrays
+            return errors
         if self.max_length < self.min_length:
             errors.append(f"max_length: {self.max_length} is below min_length ({self.min_length})")
         if self.end_epoch < self.start_epoch:
             errors.append(f"end_epoch: {self.end_epoch} is below start_epoch ({self.start_epoch})")
+        if self.longest is not None and self.longest < self.max_length:
+            errors.append(f"longest: {self.longest} is below max_length ({self.max_length})")
         return errors

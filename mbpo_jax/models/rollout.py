@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
 from mbpo_jax.replay import ReplayState
-from mbpo_jax.types import DynamicsModel, Metrics, Point, Policy, PyTree, Transition
+from mbpo_jax.types import RUNS_AXIS, DynamicsModel, Metrics, Point, Policy, PyTree, Transition
 
 
 class RolloutLoop(NamedTuple):
@@ -17,7 +17,7 @@ class RolloutLoop(NamedTuple):
     Attributes:
       point: where each rollout is, `[B]`.
       action: `[B, A]`, what each does first.
-      alive: `[B]` bool, rollouts that have not terminated.
+      alive: `[B]` bool, rollouts that have neither terminated nor reached their length.
       buffer: of model transitions.
       lengths: float32, transitions made so far by all rollouts.
       terminated: float32, predicted terminations so far.
@@ -38,7 +38,7 @@ def rollout_length(epoch: jax.Array | int, config: RolloutConfig) -> jax.Array:
 
     `k = min_length + (epoch - start) / (end - start) * (max_length - min_length)`, clipped.
     """
-    span = max(config.end_epoch - config.start_epoch, 1)
+    span = jnp.maximum(config.end_epoch - config.start_epoch, 1)
     progress = jnp.clip(epoch - config.start_epoch, 0, span)
     return (config.min_length + progress * (config.max_length - config.min_length) // span).astype(
         jnp.int32
@@ -50,6 +50,17 @@ def model_buffer_limit(
 ) -> jax.Array | int:
     """Return how many model transitions are retained while rollouts have this length."""
     return config.retain_epochs * config.rollouts_per_step * epoch_length * length
+
+
+def _longest_of_runs(length: jax.Array | int) -> jax.Array | int:
+    """Return the greatest length of the runs that are computed side by side, the same for all.
+
+    A loop whose bound differs between runs would copy all of its carry, the buffers, at each step.
+    """
+    try:
+        return jax.lax.pmax(length, RUNS_AXIS)
+    except NameError:  # one run, or one after the other
+        return length
 
 
 def branch(
@@ -77,7 +88,7 @@ def branch(
       starts: real transitions `[B]` whose observations the rollouts start from.
       first_action: `[B, A]`, what they do first.
       buffer: model transitions, `B` rows at least.
-      length: k, may be traced.
+      length: k, may be traced, and differ between runs that are computed side by side.
       max_size: newest model transitions that stay valid.
 
     Returns:
@@ -100,7 +111,7 @@ def branch(
         return RolloutLoop(
             point=point,
             action=policy(policy_key, point.observation),
-            alive=loop.alive & ~terminated,
+            alive=loop.alive & ~terminated & (i + 1 < length),
             buffer=replay.add(loop.buffer, transition, stored, max_size),
             lengths=loop.lengths + jnp.sum(stored),
             terminated=loop.terminated + jnp.sum(stored & terminated),
@@ -110,13 +121,13 @@ def branch(
     start = RolloutLoop(
         point=model.start(starts.observation, starts.simulator),
         action=first_action,
-        alive=jnp.ones(num_rollouts, bool),
+        alive=jnp.full(num_rollouts, length > 0),
         buffer=buffer,
         lengths=jnp.float32(0),
         terminated=jnp.float32(0),
         nonfinite=jnp.float32(0),
     )
-    end = jax.lax.fori_loop(0, length, step, start)
+    end = jax.lax.fori_loop(0, _longest_of_runs(length), step, start)
     metrics = {
         "rollout/length": jnp.asarray(length, jnp.float32),
         # Without rollouts there is no mean.

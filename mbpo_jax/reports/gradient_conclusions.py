@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mbpo_jax.files import Row
+from mbpo_jax.reports import page
 from mbpo_jax.reports.gradient_tables import remark
 
 
@@ -41,13 +42,13 @@ def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]
             least, *others = not_worse(known)
             told += f"{least} has the least mean squared error"
             told += " against the true gradient" if "split_total" in known[0] else ""
-            told += f" (not told from it: {few(others)})" if others else ""
+            told += f" (not told from it: {page.few(others)})" if others else ""
             if "split_total" not in known[0]:
                 cheapest = min(known, key=lambda r: r["error_at_equal_flops"])["estimator"]
                 told += ", also" if cheapest == least else f"; {cheapest} has it"
                 told += " at equal FLOPs"
         unknown = [f"{r['estimator']} ({remark(r)})" for r in own if r not in known]
-        lines.append(told + (f"; not estimable: {few(unknown)}" if unknown else ""))
+        lines.append(told + (f"; not estimable: {page.few(unknown)}" if unknown else ""))
     return lines
 
 
@@ -67,9 +68,3 @@ def not_worse(rows: Sequence[Row]) -> list[str]:
     first, *others = sorted(rows, key=error)
     end = error(first)[2]
     return [first["estimator"], *(row["estimator"] for row in others if error(row)[1] <= end)]
-
-
-def few(names: Sequence[str], most: int = 4) -> str:
-    """Return a list of names, cut off where it becomes long."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -62,6 +62,12 @@ def is_number(cell: str) -> bool:
     return cell.strip(" *<>~")[:1] in set("-+.0123456789") or not cell
 
 
+def few(names: Sequence[str], most: int = 4) -> str:
+    """Return a list of names, cut off where it becomes long."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def write(path: Path, title: str, parts: Sequence[str]) -> None:
     """Write a page of parts, which are HTML, as a whole."""
     head = [

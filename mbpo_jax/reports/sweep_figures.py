@@ -120,6 +120,8 @@ def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, (environment, found) in zip(grid, panels.items(), strict=True):
             values = list(dict.fromkeys(x for s in found for x in s.values))
+            if all(isinstance(x, int | float) for x in values):
+                values.sort()
             for s in found:
                 color, line = styles[s.algorithm]
                 middle = np.array([float(m.value) for m in s.middles])

@@ -21,6 +21,7 @@ from mbpo_jax.reports.sweep_summary import (
     MODEL_COLUMNS,
     Variant,
     environments_of,
+    ranked,
     scores_by_algorithm,
     sensitivities,
     shown,
@@ -31,6 +32,15 @@ from mbpo_jax.reports.sweep_summary import (
 SCRIPT = """
 const table = document.getElementById('runs'), body = table.tBodies[0];
 const filter = document.getElementById('filter'), count = document.getElementById('count');
+const buttons = [...table.tHead.querySelectorAll('button')];
+// A page that is brought up to date keeps its filter and its order, where there is storage.
+const place = 'runs of ' + location.pathname;
+let kept = {};
+try { kept = JSON.parse(sessionStorage.getItem(place)) || {}; } catch { }
+function keep(changes) {
+  Object.assign(kept, changes);
+  try { sessionStorage.setItem(place, JSON.stringify(kept)); } catch { }
+}
 function show() {
   const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
   let seen = 0;
@@ -40,24 +50,27 @@ function show() {
     seen += !row.hidden;
   }
   count.textContent = seen + ' of ' + body.rows.length + ' runs';
+  keep({filter: filter.value});
+}
+function sort(column, descending) {
+  buttons.forEach(b => b.removeAttribute('aria-sort'));
+  buttons[column].setAttribute('aria-sort', descending ? 'descending' : 'ascending');
+  const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
+  const order = (a, b) => {
+    const [x, y] = [value(a), value(b)];
+    if (x === '' || y === '') return (x === '') - (y === '');
+    const [p, q] = [Number(x), Number(y)];
+    const found = isNaN(p) || isNaN(q) ? x.localeCompare(y) : p - q;
+    return descending ? -found : found;
+  };
+  body.append(...[...body.rows].sort(order));
+  keep({column, descending});
 }
 filter.addEventListener('input', show);
-table.tHead.querySelectorAll('button').forEach((button, column) => {
-  button.addEventListener('click', () => {
-    const descending = button.getAttribute('aria-sort') === 'ascending';
-    table.tHead.querySelectorAll('button').forEach(b => b.removeAttribute('aria-sort'));
-    button.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
-    const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const order = (a, b) => {
-      const [x, y] = [value(a), value(b)];
-      if (x === '' || y === '') return (x === '') - (y === '');
-      const [p, q] = [Number(x), Number(y)];
-      const found = isNaN(p) || isNaN(q) ? x.localeCompare(y) : p - q;
-      return descending ? -found : found;
-    };
-    body.append(...[...body.rows].sort(order));
-  });
-});
+buttons.forEach((button, column) => button.addEventListener('click', () =>
+  sort(column, button.getAttribute('aria-sort') === 'ascending')));
+filter.value = kept.filter || '';
+if (kept.column in buttons) sort(kept.column, kept.descending);
 show();
 """
 
@@ -86,8 +99,7 @@ def with_interval(found: Estimate) -> str:
 
 def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
     """Say in sentences how much is done, which algorithm leads where, and what to mind."""
-    done = sum(row["state"] in ("finished", "diverged") for row in rows)
-    lines = [f"{done} of {len(rows)} runs are trained"]
+    lines = [f"{sum(row['trained'] for row in rows)} of {len(rows)} runs are trained"]
     diverged = sum(bool(row["diverged"]) for row in rows)
     if diverged:
         lines.append(
@@ -97,18 +109,18 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
     if failed:
         lines.append(f"failed groups: {', '.join(failed)}")
     for environment in environments_of(variants):
-        own = [v for v in variants if v.environment == environment and v.rows]
+        own = ranked(variants, environment)
         if not own:
             continue
-        best = max(own, key=lambda v: float(v.middle().value))
+        best, *others = own
         middle = best.middle()
-        tied = [
-            v.label for v in own if v is not best and v.middle().high >= middle.low
-        ]  # false where there is no interval
-        text = f"{environment}: {best.label} has the highest final return, {with_interval(middle)}"
+        # False where there is no interval.
+        tied = [v.label for v in others if v.middle().high >= middle.low]
+        so_far = "" if best.trained == best.size else " so far"
+        text = f"{environment}: {best.label} has the highest final return{so_far}, "
+        text += with_interval(middle)
         if tied:
-            more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
-            text += f"; the intervals of {', '.join(tied[:3])}{more} reach it"
+            text += f"; the intervals of {page.few(tied, 3)} reach it"
         lines.append(text)
     few = [v for v in variants if 0 < len(v.rows) < statistics.FEWEST]
     if few:
@@ -117,23 +129,22 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
 
 
 def variant_table(variants: Sequence[Variant]) -> page.Table:
-    """Return numbers of every variant."""
-    head = ["environment", "variant", "seeds", "final return (IQM)", "mean return (IQM)"]
-    head += ["minutes a run", "env steps/s", "diverged", "not begun"]
+    """Return numbers of every variant; time and speed are a run's share of what its group took."""
+    head = ["environment", "variant", "runs trained", "final return (IQM)", "mean return (IQM)"]
+    head += ["minutes a run", "env steps/s", "diverged"]
     body = []
     for v in variants:
-        seconds, steps = v.scores("wall_seconds"), v.scores("env_steps")
+        seconds, steps = v.scores("run_seconds"), v.scores("env_steps")
         body.append(
             [
                 v.environment,
                 v.label,
-                str(len(v.rows)),
+                str(v.size) if v.trained == v.size else f"{v.trained} of {v.size}",
                 with_interval(v.middle()) if v.rows else "-",
                 with_interval(v.middle("mean_return")) if v.rows else "-",
                 number(float(np.mean(seconds)) / 60.0, 3) if v.rows else "-",
                 number(float(np.mean(steps / seconds)), 3) if v.rows else "-",
                 str(sum(bool(r["diverged"]) for r in v.rows)),
-                str(v.waiting),
             ]
         )
     return [head, *body]
@@ -198,7 +209,7 @@ def runs_table(rows: Sequence[Row]) -> str:
     """Return every run in a table that can be sorted and filtered, with links to directories."""
     fields = swept_fields(rows)
     columns = ["environment", "algorithm", "seed", *fields, "final_return", "mean_return"]
-    columns += ["env_steps", "wall_seconds", "state", "diverged", "run"]
+    columns += ["env_steps", "run_seconds", "state", "diverged", "run"]
 
     def cell(row: Row, column: str) -> str:
         value = row[column]

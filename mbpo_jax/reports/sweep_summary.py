@@ -20,7 +20,8 @@ MODEL_COLUMNS = (
 """What is told of a run's model, at its end; None where it has none."""
 FIXED = (
     *("id", "environment", "algorithm", "seed", "env_steps", "diverged"),
-    *("final_return", "mean_return", "wall_seconds", "state", "group", "run", "directory"),
+    *("final_return", "mean_return", "wall_seconds", "run_seconds", "state", "trained"),
+    *("group", "run", "directory"),
     *MODEL_COLUMNS,
 )
 """Columns of run rows that are no swept setting."""
@@ -34,7 +35,7 @@ class Variant(NamedTuple):
       algorithm: what is trained.
       settings: values of the swept settings that the algorithm's runs differ in.
       rows: of the runs that have results.
-      waiting: how many have none yet.
+      waiting: how many have none.
     """
 
     environment: str
@@ -42,6 +43,16 @@ class Variant(NamedTuple):
     settings: dict[str, Any]
     rows: list[Row]
     waiting: int
+
+    @property
+    def trained(self) -> int:
+        """Return how many runs are trained to their end."""
+        return sum(row["trained"] for row in self.rows)
+
+    @property
+    def size(self) -> int:
+        """Return the number of runs, those without results included."""
+        return len(self.rows) + self.waiting
 
     @property
     def label(self) -> str:
@@ -93,19 +104,26 @@ def environments_of(variants: Sequence[Variant]) -> list[str]:
     return list(dict.fromkeys(variant.environment for variant in variants))
 
 
+def ranked(variants: Sequence[Variant], environment: str) -> list[Variant]:
+    """Return the variants of an environment that can be compared, the best first.
+
+    These are the ones that are trained to their end; those with any results, until there are some.
+    """
+    own = [v for v in variants if v.environment == environment and v.rows]
+    ended = [v for v in own if v.trained == v.size]
+    return sorted(ended or own, key=lambda v: -float(v.middle().value))
+
+
 def best_variants(variants: Sequence[Variant], environment: str) -> list[Variant]:
     """Return each algorithm's variant of the highest interquartile mean in an environment.
 
     The best of many is better than it would be on other seeds, the more the more there are.
     """
     best: dict[str, Variant] = {}
-    for variant in variants:
-        if variant.environment != environment or not variant.rows:
-            continue
-        known = best.get(variant.algorithm)
-        if known is None or variant.middle().value > known.middle().value:
-            best[variant.algorithm] = variant
-    return list(best.values())
+    for variant in ranked(variants, environment):
+        best.setdefault(variant.algorithm, variant)
+    order = dict.fromkeys(variant.algorithm for variant in variants)
+    return [best[algorithm] for algorithm in order if algorithm in best]
 
 
 class Curve(NamedTuple):

@@ -161,6 +161,26 @@ def _value_problems(name: str, value: Any) -> list[str]:
     return problems
 
 
+def varied_fields(runs: Sequence[Config]) -> dict[tuple[str, str], list[str]]:
+    """Return for each environment and algorithm the settings, but seeds, in which its runs differ.
+
+    Args:
+      runs: of a sweep.
+    """
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        alike.setdefault((run.env.name, run.algorithm), []).append(config_io.flatten(run))
+    return {
+        kind: [
+            path
+            for path in members[0]
+            if path not in ("seed", "num_seeds")
+            and len({str(values[path]) for values in members}) > 1
+        ]
+        for kind, members in alike.items()
+    }
+
+
 def run_id(config: Config) -> str:
     """Return a digest of all settings of one run."""
     one = config_io.flatten(dataclasses.replace(config, num_seeds=1))

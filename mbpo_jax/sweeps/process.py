@@ -5,19 +5,51 @@ It runs the same command wherever it is: on this machine, in a task of Ray or in
 
 import ctypes
 import datetime
+import errno
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
-from mbpo_jax.training.driver import EXIT_DIVERGED, EXIT_DONE, EXIT_INTERRUPTED
+from mbpo_jax.training.driver import EXIT_DIVERGED, EXIT_DONE, EXIT_INTERRUPTED, Interruption
 
 EXIT_BUSY = 69
 """EX_UNAVAILABLE: another process trains this group. The other codes are the driver's."""
 
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
+_LITTLE = 2**20
+"""Bytes; with fewer left a process could not even say that the disk is full."""
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
+
+
+class Work(NamedTuple):
+    """What there is to train, and who is told of it.
+
+    Attributes:
+      sweep_dir: of the sweep.
+      units: of the sweep.
+      interruption: asks for an end.
+      look: called again and again with the units that are being trained.
+      announce: told what happens, in lines.
+    """
+
+    sweep_dir: Path
+    units: Sequence[Unit]
+    interruption: Interruption
+    look: Callable[[Sequence[Unit]], None]
+    announce: Callable[[str], None]
+
+    @property
+    def pending(self) -> list[Unit]:
+        """Return the units that are not over."""
+        return [unit for unit in self.units if unit.state not in OVER]
 
 
 def command_of(sweep_dir: Path, name: str) -> list[str]:
@@ -51,7 +83,11 @@ def _die_with_parent() -> None:
 
 
 def told_end(unit: Unit, code: int) -> str:
-    """Say how a process ended, and note it if it failed."""
+    """Say how a process ended, and note it if it failed.
+
+    Raises:
+      ConfigError: the disk is full.
+    """
     # Python itself ends with 1 after an error, so what the group says of itself decides.
     if code in (EXIT_DONE, EXIT_DIVERGED) and unit.state in OVER:
         return f"{unit.name}: {unit.state}"
@@ -59,8 +95,24 @@ def told_end(unit: Unit, code: int) -> str:
         return f"{unit.name}: another process trains it"
     if code == EXIT_INTERRUPTED:
         return f"{unit.name}: interrupted"
-    reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return note_failure(
+        unit, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    )
+
+
+def note_failure(unit: Unit, reason: str) -> str:
+    """Note that what trained a unit ended without an end of the training, and say so.
+
+    Raises:
+      ConfigError: the disk is full, which is no fault of the unit and is not noted.
+    """
     line = last_line(unit.path / OUTPUT)
+    free = shutil.disk_usage(unit.path).free
+    if free < _LITTLE or any(text in line for text in _FULL):
+        raise ConfigError(
+            f"{unit.name}: the disk of {unit.path} is full ({free / 2**20:,.0f} MiB are left); "
+            "make room and give the same command again: training goes on from the last checkpoint"
+        )
     unit.add_failure(
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         reason=reason,
@@ -72,7 +124,10 @@ def told_end(unit: Unit, code: int) -> str:
 
 def last_line(path: Path) -> str:
     """Return the last line that is not empty of a text file, cut to a readable length."""
-    with open(path, "rb") as file:
-        file.seek(max(file.seek(0, 2) - 4096, 0))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")[:200]
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(file.seek(0, 2) - 4096, 0))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line), "")[:400]

@@ -9,14 +9,13 @@ import importlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import process, store
-from mbpo_jax.sweeps.store import OVER, Unit
-from mbpo_jax.training.driver import Interruption
+from mbpo_jax.sweeps.process import Work
+from mbpo_jax.sweeps.store import OVER
 
 LOOK_EVERY = 1.0
 LOST_TASKS = 10
@@ -39,87 +38,63 @@ def train_in_task(sweep_dir: str, name: str) -> int:
         time.sleep(LOOK_EVERY)
 
 
-def train_all(
-    sweep_dir: Path,
-    units: Sequence[Unit],
-    interruption: Interruption,
-    look: Callable[[Sequence[Unit]], None],
-    announce: Callable[[str], None],
-    *,
-    address: str | None,
-    cpus: float | None,
-    gpus: float,
-) -> None:
-    """Train all units that are not over; see `local.train_all`.
+def train_all(work: Work, *, address: str | None, cpus: float | None, gpus: float) -> None:
+    """Train all units that are not over, until they are or an interruption.
 
     Args:
-      sweep_dir: of the sweep, on a file system that all nodes share.
-      units: of the sweep.
-      interruption: asks for an end.
-      look: called again and again with the units that are being trained.
-      announce: told what happens, in lines.
+      work: its directory lies on a file system that all nodes share.
       address: of the cluster; "auto" for the one that this machine belongs to, None for one that is
         started here for the time being.
       cpus: of a task; all of the smallest node if None and there are no GPUs, else 1.
       gpus: of a task.
 
     Raises:
-      ConfigError: Ray is not installed, or the cluster cannot be reached or has too little.
+      ConfigError: Ray is not installed, the cluster cannot be reached or has too little, or the
+        disk is full.
     """
     ray = _connect(address)
     try:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if cpus is None:
-            cpus = 1 if gpus else min(node.get("CPU", 0) for node in alive if node.get("CPU"))
+            cpus = 1 if gpus else min((n["CPU"] for n in alive if n.get("CPU")), default=1)
         if not any(n.get("CPU", 0) >= cpus and n.get("GPU", 0) >= gpus for n in alive):
             raise ConfigError(
                 f"no node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs; "
                 "lower --cpus-per-task or --gpus-per-task"
             )
-        announce(f"{len(alive)} nodes; a group gets {cpus:g} CPUs and {gpus:g} GPUs")
+        work.announce(f"{len(alive)} nodes; a group gets {cpus:g} CPUs and {gpus:g} GPUs")
         task = ray.remote(
             num_cpus=cpus, num_gpus=gpus, max_retries=LOST_TASKS, scheduling_strategy="SPREAD"
         )(train_in_task)
-        _follow(ray, task, sweep_dir.resolve(), units, interruption, look, announce)
+        _follow(ray, task, work)
     finally:
         ray.shutdown()
 
 
-def _follow(
-    ray: Any,
-    task: Any,
-    sweep_dir: Path,
-    units: Sequence[Unit],
-    interruption: Interruption,
-    look: Callable[[Sequence[Unit]], None],
-    announce: Callable[[str], None],
-) -> None:
+def _follow(ray: Any, task: Any, work: Work) -> None:
     """Start a task for every unit, start those again that failed, and wait for all."""
-    waiting = {
-        task.remote(str(sweep_dir), unit.name): unit for unit in units if unit.state not in OVER
-    }
+    sweep_dir = str(work.sweep_dir.resolve())
+    waiting = {task.remote(sweep_dir, unit.name): unit for unit in work.pending}
     cancelled = False
     while waiting:
-        if interruption.requested and not cancelled:
+        if work.interruption.requested and not cancelled:
             cancelled = True
-            announce("groups are asked to save and stop")
+            work.announce("groups are asked to save and stop")
             for reference in waiting:
                 ray.cancel(reference)
         ended, _ = ray.wait(list(waiting), timeout=LOOK_EVERY)
-        look([unit for unit in waiting.values() if unit.state == "running"])
+        work.look([unit for unit in waiting.values() if unit.state == "running"])
         for reference in ended:
             unit = waiting.pop(reference)
             try:
-                announce(process.told_end(unit, ray.get(reference)))
+                work.announce(process.told_end(unit, ray.get(reference)))
             except ray.exceptions.TaskCancelledError:
-                announce(f"{unit.name}: interrupted")
+                work.announce(f"{unit.name}: interrupted")
             except ray.exceptions.RayError as error:
-                announce(f"{unit.name}: lost by Ray: {str(error).splitlines()[0]}")
-                unit.add_failure(
-                    time=time.ctime(), reason="lost by Ray", last_line=str(error)[:200]
-                )
+                reason = str(error).splitlines()[0][:200]
+                work.announce(process.note_failure(unit, f"lost by Ray: {reason}"))
             if unit.state not in OVER and not cancelled:
-                waiting[task.remote(str(sweep_dir), unit.name)] = unit
+                waiting[task.remote(sweep_dir, unit.name)] = unit
 
 
 def _connect(address: str | None) -> Any:

@@ -4,10 +4,10 @@ Run directories are the truth; everything here is read from them anew.
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,36 +17,21 @@ from mbpo_jax.files import Row, read_rows, replace_rows
 from mbpo_jax.reports import sweep_page
 from mbpo_jax.reports.statistics import area_under_curve
 from mbpo_jax.reports.sweep_summary import MODEL_COLUMNS
-from mbpo_jax.sweeps.manifest import run_id
-from mbpo_jax.sweeps.store import SWEEP_FILE, Unit, units_of
+from mbpo_jax.sweeps.manifest import run_id, varied_fields
+from mbpo_jax.sweeps.store import SWEEP_FILE, TRAINED, Unit, units_of
 from mbpo_jax.training import logs, run_directory
 
 LAST_SHARE = 0.1
 """Of a run's evaluations, over which its final return is averaged; one at least."""
 REPORT = "report.html"
-OWN = ("seed", "num_seeds", "algorithm", "env.name")
-"""Fields that have columns of their own."""
-
-
-def varied_fields(units: Sequence[Unit]) -> list[str]:
-    """Return the settings, besides seeds, in which runs of one environment and algorithm differ."""
-    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for unit in units:
-        for run in unit.group.runs:
-            alike.setdefault((run.env.name, run.algorithm), []).append(config_io.flatten(run))
-    return [
-        path
-        for path in config_io.flatten(units[0].group.config)
-        if path not in OWN
-        and any(len({str(values[path]) for values in runs}) > 1 for runs in alike.values())
-    ]
 
 
 def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
     """Return a row for each run of a sweep, and a row for each of its evaluations.
 
     Runs that have not begun are there, too, without results; those that diverged have the results
-    of their last finite parameters.
+    of their last finite parameters. A return that is not finite counts as the lowest one of any run
+    in that environment, and the evaluation's `finite` is false.
 
     Raises:
       ConfigError: it is no sweep directory.
@@ -54,54 +39,80 @@ def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
     units = units_of(sweep_dir)
     if not units:
         raise ConfigError(f"{sweep_dir} has no groups yet; give it to `mbpo-jax sweep`")
-    fields = varied_fields(units)
-    runs: list[Row] = []
+    swept = varied_fields([run for unit in units for run in unit.group.runs])
+    fields = list(dict.fromkeys(path for paths in swept.values() for path in paths))
+    written = [(unit, _rows(unit, logs.EVALS)) for unit in units]
+    lowest = _lowest_returns(written)
+    runs: dict[str, Row] = {}
     evaluations: list[Row] = []
-    for unit in units:
-        rows, metrics = (
-            read_rows(path) if (path := unit.path / name).exists() else []
-            for name in (logs.EVALS, logs.METRICS)
-        )
-        newest = {row["run"]: row for row in metrics}
-        state = unit.state
+    for unit, rows in written:
+        newest = {row["run"]: row for row in _rows(unit, logs.METRICS)}
+        state, size = unit.state, len(unit.group.runs)
         for index, config in enumerate(unit.group.runs):
             identity = run_id(config)
-            own = [row for row in rows if row["run"] == index]
+            if identity in runs:
+                continue
+            own = _finite([r for r in rows if r["run"] == index], lowest.get(config.env.name))
             evaluations += [{"id": identity, **row} for row in own]
             values = config_io.flatten(config)
-            runs.append(
-                {
-                    "id": identity,
-                    "environment": config.env.name,
-                    "algorithm": config.algorithm,
-                    "seed": config.seed,
-                    **{field: values[field] for field in fields},
-                    **_results(own, config.total_env_steps),
-                    **{name: newest.get(index, {}).get(name) for name in MODEL_COLUMNS},
-                    "state": state,
-                    "group": unit.name,
-                    "run": index,
-                    "directory": str(unit.path.relative_to(sweep_dir)),
-                }
-            )
-    return runs, evaluations
+            runs[identity] = {
+                "id": identity,
+                "environment": config.env.name,
+                "algorithm": config.algorithm,
+                "seed": config.seed,
+                **{field: values[field] for field in fields},
+                "total_env_steps": config.total_env_steps,
+                **_results(own, size),
+                **{name: newest.get(index, {}).get(name) for name in MODEL_COLUMNS},
+                "state": state,
+                "trained": state in TRAINED,
+                "group": unit.name,
+                "run": index,
+                "directory": str(unit.path.relative_to(sweep_dir)),
+            }
+    return list(runs.values()), evaluations
 
 
-def _results(rows: Sequence[Row], total_env_steps: int) -> Row:
+def _rows(unit: Unit, name: str) -> list[Row]:
+    return read_rows(unit.path / name) if (unit.path / name).exists() else []
+
+
+def _lowest_returns(written: Sequence[tuple[Unit, Sequence[Row]]]) -> dict[str, float]:
+    """Return the lowest finite return that was met in each environment."""
+    lowest: dict[str, float] = {}
+    for unit, rows in written:
+        name = unit.group.config.env.name
+        found = [row["return_mean"] for row in rows if row["return_mean"] is not None]
+        if found:
+            lowest[name] = min(*found, lowest.get(name, math.inf))
+    return lowest
+
+
+def _finite(rows: Sequence[Row], lowest: float | None) -> list[Row]:
+    """Return a run's evaluations with a number for every return; none if no number is known."""
+    if lowest is None:
+        return []
+    filled = [{**row, "finite": row["return_mean"] is not None} for row in rows]
+    return [row if row["finite"] else {**row, "return_mean": lowest} for row in filled]
+
+
+def _results(rows: Sequence[Row], group_size: int) -> Row:
     """Return what a run's evaluations come to."""
-    found: Row = {"total_env_steps": total_env_steps, "env_steps": 0, "diverged": False}
-    found |= dict.fromkeys(("final_return", "mean_return", "wall_seconds"))
+    found: Row = {"env_steps": 0, "diverged": False}
+    found |= dict.fromkeys(("final_return", "mean_return", "wall_seconds", "run_seconds"))
     if not rows:
         return found
     steps = np.array([row["env_steps"] for row in rows], float)
     returns = np.array([row["return_mean"] for row in rows], float)
     last = max(round(LAST_SHARE * len(rows)), 1)
+    seconds = rows[-1]["wall_seconds"]
     return found | {
         "env_steps": int(steps[-1]),
         "final_return": float(np.mean(returns[-last:])),
         "mean_return": float(area_under_curve(steps, returns)),
-        "wall_seconds": rows[-1]["wall_seconds"],
-        "diverged": bool(rows[-1].get("diverged", False)),
+        "wall_seconds": seconds,
+        "run_seconds": seconds / group_size,
+        "diverged": bool(rows[-1].get("diverged", False)) or not rows[-1]["finite"],
     }
 
 
@@ -126,8 +137,7 @@ def connect(sweep_dir: Path):
     metrics = [
         {"group": unit.name, **row}
         for unit in units_of(sweep_dir)
-        if (unit.path / logs.METRICS).exists()
-        for row in read_rows(unit.path / logs.METRICS)
+        for row in _rows(unit, logs.METRICS)
     ]
     connection = duckdb.connect()
     tables = {"runs": runs, "evaluations": evaluations, "metrics": metrics}
@@ -175,7 +185,9 @@ def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None
     partial = path.with_name(f".{path.name}.tmp")
     quoted = str(partial).replace("'", "''")
     try:
-        connect(sweep_dir).execute(f"copy ({sql}) to '{quoted}' (format {formats[path.suffix]})")
+        connect(sweep_dir).execute(
+            f"copy ({sql.strip().rstrip(';')}) to '{quoted}' (format {formats[path.suffix]})"
+        )
         partial.replace(path)
     except (duckdb.Error, OSError) as error:
         raise ConfigError(f"export: {error}") from error

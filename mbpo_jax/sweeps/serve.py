@@ -1,11 +1,12 @@
 """The report of a sweep, live: made anew while the sweep runs, and shown to this machine alone."""
 
 import http.server
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.sweeps.results import REPORT, write_report
 
 HOST = "127.0.0.1"
@@ -21,10 +22,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if self.path.partition("?")[0] not in ("/", f"/{REPORT}"):
             super().do_GET()
             return
-        path = Path(self.directory) / REPORT
-        if not path.exists() or time.time() - path.stat().st_mtime > REFRESH:
-            write_report(Path(self.directory))
-        text = path.read_text()
+        try:
+            text = _current_report(Path(self.directory))
+        except (UserError, OSError) as error:
+            self.send_error(http.HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
+            return
         page = text.replace(
             "<meta charset=utf-8>",
             f"<meta charset=utf-8><meta http-equiv=refresh content={REFRESH}>",
@@ -38,6 +40,18 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing of requests."""
+
+
+_writing = threading.Lock()
+
+
+def _current_report(sweep_dir: Path) -> str:
+    """Return the report, made anew if it is old; browsers that ask at once share one."""
+    path = sweep_dir / REPORT
+    with _writing:
+        if not path.exists() or time.time() - path.stat().st_mtime > REFRESH:
+            write_report(sweep_dir)
+        return path.read_text()
 
 
 def make_server(sweep_dir: Path, port: int) -> http.server.ThreadingHTTPServer:

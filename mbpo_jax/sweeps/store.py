@@ -1,16 +1,18 @@
 """The directory of a sweep: a run directory for each group, which are the truth about it."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import write_json_atomic
+from mbpo_jax.files import replacing, write_json_atomic
 from mbpo_jax.sweeps.manifest import group_name, make_groups, run_id
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.group import Group
@@ -18,6 +20,8 @@ from mbpo_jax.training.group import Group
 GROUPS = "groups"
 SWEEP_FILE = "sweep.yaml"
 """The file that a sweep directory was made of last."""
+LOCK = ".lock"
+"""Held while groups are added or jobs are queued."""
 FAILURES = "failures.json"
 OUTPUT = "output.txt"
 """What the process that trains a group printed."""
@@ -25,7 +29,9 @@ MOST_FAILURES = 3
 """After as many a group is given up."""
 
 
-OVER = ("finished", "diverged", "failed")
+TRAINED = ("finished", "diverged")
+"""States of a unit that was trained to its end; in the second all of its runs diverged."""
+OVER = (*TRAINED, "failed")
 """States of a unit with which nothing is done any more."""
 
 
@@ -57,8 +63,8 @@ class Unit(NamedTuple):
     def state(self) -> str:
         """Return waiting, running, interrupted, finished, diverged or failed."""
         state = run_directory.read_state(self.path) or "waiting"
-        over = state in ("finished", "diverged")
-        return "failed" if not over and len(self.failures) >= MOST_FAILURES else state
+        given_up = state not in TRAINED and len(self.failures) >= MOST_FAILURES
+        return "failed" if given_up else state
 
     def add_failure(self, **facts: Any) -> None:
         """Note that a process failed."""
@@ -79,6 +85,15 @@ def units_of(sweep_dir: Path) -> list[Unit]:
         raise ConfigError(f"{sweep_dir} is no sweep directory: it has no folder {GROUPS!r}")
     paths = sorted(p for p in (sweep_dir / GROUPS).iterdir() if not p.name.startswith("."))
     return [Unit(path, run_directory.load_group(path)) for path in paths]
+
+
+def units_beside(sweep_dir: Path) -> list[Unit]:
+    """Return the units of all sweeps in the same folder, but those that cannot be read."""
+    found = []
+    for path in sorted(sweep_dir.resolve().parent.glob(f"*/{GROUPS}/*/")):
+        with contextlib.suppress(ConfigError):
+            found.append(Unit(path, run_directory.load_group(path)))
+    return found
 
 
 def find_unit(sweep_dir: Path, name: str) -> Unit:
@@ -125,26 +140,64 @@ def plan(
     return Plan(known, new, len(there - {run_id(run) for run in runs}))
 
 
-def create(units: Sequence[Unit]) -> None:
-    """Make the directories of units, each as a whole or not at all.
+@contextlib.contextmanager
+def held(sweep_dir: Path) -> Iterator[None]:
+    """Keep other drivers from adding to a sweep meanwhile; wait for one that does.
+
+    Raises:
+      ConfigError: the directory cannot be made or written to.
+    """
+    try:
+        sweep_dir.mkdir(parents=True, exist_ok=True)
+        lock = open(sweep_dir / LOCK, "a")  # noqa: SIM115 - held until the block ends
+    except OSError as error:
+        raise _unwritable(sweep_dir, error) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
+    """Make the directories of a plan's new units, each as a whole or not at all.
+
+    Args:
+      sweep_dir: of the sweep.
+      plan: made just before.
+      source: text of the sweep file, which is kept beside them.
+
+    Returns:
+      Whether that was done: False if another driver has added units since the plan was made, which
+      may hold some of the same runs.
 
     Raises:
       ConfigError: they cannot be written.
     """
-    for unit in units:
-        partial = None
+    with held(sweep_dir):
+        there = units_of(sweep_dir) if (sweep_dir / GROUPS).is_dir() else []
+        if {unit.name for unit in there} != {unit.name for unit in plan.known}:
+            return False
         try:
-            unit.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(dir=unit.path.parent, prefix="."))
-            partial.chmod(0o755)
-            run_directory.write_group(partial, unit.group)
-            run_directory.write_status(partial, "waiting")
-            os.rename(partial, unit.path)
+            (sweep_dir / GROUPS).mkdir(exist_ok=True)
+            for unit in plan.new:
+                _create(unit)
+            with replacing(sweep_dir / SWEEP_FILE) as file:
+                file.write(source.encode())
         except OSError as error:
-            if partial is not None:
-                shutil.rmtree(partial, ignore_errors=True)
-            if unit.path.is_dir():  # another driver was quicker
-                continue
-            raise ConfigError(
-                f"cannot write to {unit.path.parent}: {error.strerror}; choose another --out"
-            ) from error
+            raise _unwritable(sweep_dir, error) from error
+    return True
+
+
+def _create(unit: Unit) -> None:
+    partial = Path(tempfile.mkdtemp(dir=unit.path.parent, prefix="."))
+    try:
+        partial.chmod(0o755)
+        run_directory.write_group(partial, unit.group)
+        run_directory.write_status(partial, "waiting")
+        os.rename(partial, unit.path)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _unwritable(sweep_dir: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write to {sweep_dir}: {error.strerror}; choose another --out")

@@ -1,13 +1,13 @@
 """The driver of a sweep: finds out what is missing, has it trained, and says how it went."""
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import SWEEPS
 from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
+from mbpo_jax.sweeps.process import Work
 from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, Interruption
 
 EXIT_INCOMPLETE = 1
@@ -16,10 +16,12 @@ EXIT_INCOMPLETE = 1
 
 def sweep(
     source: Path,
-    out: Path | None,
-    dry_run: bool,
-    retry: bool,
-    train_all: Callable[..., None] = local.train_all,
+    out: Path | None = None,
+    *,
+    dry_run: bool = False,
+    retry: bool = False,
+    runs_per_group: int | None = None,
+    train_all: Callable[[Work], None] = local.train_all,
 ) -> int:
     """Train what a sweep file asks for and is not trained yet, and return the exit code.
 
@@ -29,38 +31,44 @@ def sweep(
       out: the sweep directory; `sweeps/` and the file's name if None.
       dry_run: print what would be done, and do nothing.
       retry: try groups again that have been given up.
+      runs_per_group: the most runs of a new group; as many as fit this machine's devices if None.
       train_all: of `local`, or another module with such a function.
 
     Returns:
       0 if all runs are trained, 1 if some diverged or failed, 75 after an interruption.
 
     Raises:
-      ConfigError: the file is wrong, a run does not fit a device, or nothing can be written.
+      ConfigError: the file is wrong, a run does not fit a device, nothing can be written, or the
+        disk is full.
     """
     if source.is_dir():
         if out is not None:
             raise ConfigError(f"out: {source} is a sweep directory itself; leave --out out")
         sweep_dir, found = source, store.Plan(store.units_of(source), [], 0)
+        _print_known(found)
         if dry_run:
-            _print_known(found)
             return EXIT_DONE
     else:
         if not source.exists():
             source = SWEEPS.get(str(source), source)
         sweep_dir = out or Path("sweeps", source.stem)
-        planned = worker.planned(sweep_dir, manifest.read_sweep(source))
-        found = planned.plan
+        runs, text = manifest.read_sweep(source), source.read_text()
+        # Elsewhere other devices decide, and only who gives a number knows them.
+        fits_here = train_all is local.train_all or runs_per_group is None
+        while True:
+            planned = worker.planned(sweep_dir, runs, runs_per_group, fits_here)
+            found = planned.plan
+            if dry_run or store.create(sweep_dir, found, text):
+                break
         _print_plan(sweep_dir, planned)
         if dry_run:
             return EXIT_DONE
-        store.create(found.new)
-        shutil.copyfile(source, sweep_dir / store.SWEEP_FILE)
     units = [*found.known, *found.new]
     if retry:
         for unit in units:
             unit.forgive()
     with Interruption() as interruption, Board(units) as board:
-        train_all(sweep_dir, units, interruption, board.look, board.print)
+        train_all(Work(sweep_dir, units, interruption, board.look, board.print))
         board.close()
     return _closing(sweep_dir, units)
 
@@ -69,11 +77,15 @@ def _print_plan(sweep_dir: Path, planned: worker.Planned) -> None:
     found = planned.plan
     _print_known(found)
     print(f"devices: {', '.join(planned.devices)}")
+    units = [*found.known, *found.new]
+    swept = manifest.varied_fields([run for unit in units for run in unit.group.runs])
+    trained = [*found.known, *store.units_beside(sweep_dir)]
     for unit, memory in zip(found.new, planned.memory, strict=True):
         config = unit.group.config
-        print(f"new: {unit.name}: {worker.varied(unit.group)}")
+        fields = swept[config.env.name, config.algorithm]
+        print(f"new: {unit.name}: {worker.described(unit.group, fields)}")
         print(f"  {len(unit.group.runs)} runs of {config.total_env_steps:,} steps; {memory}")
-        print(f"  time: {expected_seconds(unit, found.known)}")
+        print(f"  time: {expected_time(unit, trained)}")
     total = worker.runs_of(found.new)
     print(f"{total} new runs in {len(found.new)} groups; see {sweep_dir}")
 
@@ -85,36 +97,33 @@ def _print_known(found: store.Plan) -> None:
         print(f"{found.dropped} runs that are there are not asked for any more; they are kept")
 
 
-def expected_seconds(unit: store.Unit, known: list[store.Unit]) -> str:
-    """Say how long a unit will take, by those of its algorithm and environment that are there."""
+def expected_time(unit: store.Unit, others: Sequence[store.Unit]) -> str:
+    """Say how long a unit will take, by the first of its kind that was evaluated."""
     config = unit.group.config
-    for other in known:
+    for other in others:
         same = other.group.config
         if (same.algorithm, same.env.name) != (config.algorithm, config.env.name):
             continue
         if (speed := standing(other).speed) is not None:
             share = len(unit.group.runs) / len(other.group.runs)
             minutes = config.total_env_steps / speed * share / 60.0
-            return f"about {minutes:,.0f} minutes, by {other.name}"
-    return "not known before the first evaluation of its kind"
+            return f"about {minutes:,.1f} minutes, if it takes as long a step as {other.path}"
+    return "not known; a group of this environment and algorithm tells it, once it was evaluated"
 
 
-def _closing(sweep_dir: Path, units: list[store.Unit]) -> int:
+def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> int:
     standings = [standing(unit) for unit in units]
-    done = sum(
-        len(u.group.runs) for u, s in zip(units, standings, strict=True) if s.state == "finished"
-    )
+    trained = worker.runs_of([u for u in units if u.state in store.TRAINED])
     diverged = sum(s.diverged for s in standings)
     failed = [unit.name for unit in units if unit.state == "failed"]
-    total = worker.runs_of(units)
-    print(f"{done} of {total} runs are trained; see {sweep_dir}")
+    print(f"{trained} of {worker.runs_of(units)} runs are trained; see {sweep_dir}")
     if diverged:
-        print(f"{diverged} runs became non-finite; they keep their last finite parameters")
+        print(f"{diverged} of them became non-finite; they keep their last finite parameters")
     for name in failed:
         print(f"failed: {name}; see {sweep_dir / store.GROUPS / name / store.OUTPUT}")
     if failed:
         print("give the same command with --retry to try these again")
-    if any(s.state in ("waiting", "running", "interrupted") for s in standings):
+    if any(unit.state not in store.OVER for unit in units):
         print("the same command goes on with the rest")
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if failed or diverged else EXIT_DONE

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import EXIT_BUSY, command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
-from mbpo_jax.training.group import Group, differences
+from mbpo_jax.training.group import Group
 
 
 def train_unit(sweep_dir: Path, name: str) -> int:
@@ -41,21 +42,37 @@ class Planned(NamedTuple):
     devices: list[str]
 
 
-def planned(sweep_dir: Path, runs: Sequence[Config]) -> Planned:
+def planned(
+    sweep_dir: Path, runs: Sequence[Config], runs_per_group: int | None, fits_here: bool
+) -> Planned:
     """Plan a sweep in a process of its own, which leaves the device free when it ends.
+
+    Args:
+      sweep_dir: of the sweep; it need not be there.
+      runs: what the sweep file asks for.
+      runs_per_group: the most; as many as fit if None.
+      fits_here: groups have to fit the devices of this machine.
 
     Raises:
       ConfigError: an environment is unknown, or a run does not fit a device.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_planned, sweep_dir, list(runs)).result()
+        return pool.submit(_planned, sweep_dir, list(runs), runs_per_group, fits_here).result()
 
 
-def _planned(sweep_dir: Path, runs: Sequence[Config]) -> Planned:
+def _planned(
+    sweep_dir: Path, runs: Sequence[Config], runs_per_group: int | None, fits_here: bool
+) -> Planned:
     devices.use_host_devices(len(runs))
-    found = store.plan(sweep_dir, runs, plan.most_runs)
-    memory = [plan.describe_memory(plan.check_fits(unit.group)) for unit in found.new]
+
+    def most_runs(group: Group) -> int:
+        most = min(len(group.runs), runs_per_group or len(group.runs))
+        return min(most, plan.most_runs(group)) if fits_here else most
+
+    found = store.plan(sweep_dir, runs, most_runs)
+    needs = plan.check_fits if fits_here else plan.plan_memory
+    memory = [plan.describe_memory(needs(unit.group)) for unit in found.new]
     return Planned(found, memory, devices.describe_devices())
 
 
@@ -64,14 +81,16 @@ def runs_of(units: Sequence[store.Unit]) -> int:
     return sum(len(unit.group.runs) for unit in units)
 
 
-def varied(group: Group) -> str:
-    """Say in what the runs of a group differ, in a line."""
-    rows = differences(group)
-    values = {path: list(dict.fromkeys(row[path] for row in rows)) for path in rows[0]}
+def described(group: Group, fields: Sequence[str]) -> str:
+    """Say in a line what the runs of a group are, by their seeds and some of their settings."""
+    flat = [config_io.flatten(run) for run in group.runs]
+    values = {path: list(dict.fromkeys(run[path] for run in flat)) for path in ("seed", *fields)}
+    seeds = len(values.pop("seed"))
     return ", ".join(
-        f"{len(found)} {path}s" if path == "seed" else f"{path} {_listed(found)}"
-        for path, found in values.items()
-        if path == "seed" or len(found) > 1
+        [
+            f"{seeds} seed{'s' if seeds > 1 else ''}",
+            *(f"{path} {_listed(found)}" for path, found in values.items()),
+        ]
     )
 
 

@@ -82,6 +82,7 @@ def save(
         os.rename(partial, final)
         _sync_directory(directory)
     except (OSError, ValueError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"cannot save a checkpoint in {directory}: {error}. Earlier checkpoints are intact; "
             "free some space or permit writing there, and give the same command again"

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from mbpo_jax.config import Config
 from mbpo_jax.training.devices import compiler_options
-from mbpo_jax.training.group import Group
+from mbpo_jax.training.group import Group, data_paths
 from mbpo_jax.training.loop import Program, TrainState
 from mbpo_jax.training.runs_axis import map_runs, padded_size, run_mesh, run_sharding
 from mbpo_jax.training.tracking import Found
@@ -61,13 +61,30 @@ def make_runs(group: Group) -> Runs:
     copies = padded_size(len(group.runs), mesh) - len(group.runs)
     runs = (*group.runs, *group.runs[-1:] * copies)
     pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
-    shared = group.config
-    data = [replace(run, seed=shared.seed, num_seeds=shared.num_seeds) for run in runs]
-    batched = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *data)
+    shared, longest = group.config, max(run.rollout.max_length for run in runs)
+    data = [
+        replace(
+            run,
+            seed=shared.seed,
+            num_seeds=shared.num_seeds,
+            rollout=replace(run.rollout, longest=run.rollout.longest or longest),
+        )
+        for run in runs
+    ]
+    batched = jax.tree_util.tree_map_with_path(_stacked, *data)
     keys, evaluation_keys = (
         jax.device_put(jnp.stack(keys), sharding) for keys in zip(*pairs, strict=True)
     )
     return Runs(jax.device_put(batched, sharding), keys, evaluation_keys, mesh)
+
+
+def _stacked(path: tuple, *values: float) -> jax.Array:
+    """Lay the values that runs have of a field side by side, `[R]`."""
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    kinds = data_paths()
+    # A field may hold several, which are numbered.
+    whole = kinds.get(name, float) is int
+    return jnp.asarray(values, jnp.int32 if whole else jnp.float32)
 
 
 def state_shapes(program: Program, runs: Runs) -> PyTree:

@@ -1,12 +1,13 @@
 """The runs of one program: what they share, and the seeds and numbers in which they differ."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
-from mbpo_jax.fields import field_types, is_data
+from mbpo_jax.fields import field_types, is_data, is_whole
 
 
 class Group(NamedTuple):
@@ -62,19 +63,18 @@ def structure(config: Config) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def data_paths() -> frozenset[str]:
-    """Return the dotted paths of the fields that are data: they may differ within a program."""
-    return frozenset(_data_paths(Config))
+@functools.cache
+def data_paths() -> Mapping[str, type]:
+    """Return the dotted paths of the fields that may differ within a program: float or int."""
+    return dict(_data_paths(Config))
 
 
-def _data_paths(cls: type, prefix: str = "") -> list[str]:
-    found = []
+def _data_paths(cls: type, prefix: str = "") -> Iterator[tuple[str, type]]:
     for name, annotation in field_types(cls).items():
         if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            found += _data_paths(annotation, f"{prefix}{name}.")
+            yield from _data_paths(annotation, f"{prefix}{name}.")
         elif is_data(annotation):
-            found.append(prefix + name)
-    return found
+            yield prefix + name, int if is_whole(annotation) else float
 
 
 def differences(group: Group) -> list[dict[str, Any]]:

@@ -32,6 +32,11 @@ class Plan(NamedTuple):
     bytes_per_device: int
     num_devices: int
 
+    @property
+    def one_run(self) -> TrainState:
+        """Return the shapes of one run's state."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.state)
+
 
 def num_chunks(config: Config) -> int:
     """Return how often the compiled step is called; the last call may overshoot the total."""
@@ -76,9 +81,9 @@ def plan_memory(group: Group) -> Plan:
     """Plan the memory of all runs, and check the environment's name."""
     runs = make_runs(group)
     state = state_shapes(make_program(make_env(group.config.env)), runs)
-    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
+    plan = Plan(state, 0, runs.mesh.size)
     share = padded_size(len(group.runs), runs.mesh) // runs.mesh.size
-    return Plan(state, estimate_bytes(group.config, one_run, share), runs.mesh.size)
+    return plan._replace(bytes_per_device=estimate_bytes(group.config, plan.one_run, share))
 
 
 def check_fits(group: Group) -> Plan:
@@ -90,15 +95,15 @@ def check_fits(group: Group) -> Plan:
     plan = plan_memory(group)
     if group.config.track_gradients:
         # An estimator that lacks what it needs says so as it is traced.
-        one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), plan.state)
         program = make_program(make_env(group.config.env))
-        jax.eval_shape(program.measure, group.runs[0], jax.random.key(0), one_run)
+        jax.eval_shape(program.measure, group.runs[0], jax.random.key(0), plan.one_run)
     available = devices.available_bytes(plan.num_devices)
     if available is not None and plan.bytes_per_device > available:
+        runs = len(group.runs)
         raise ConfigError(
             f"each device needs about {plan.bytes_per_device / devices.GIB:.1f} GiB, but has "
             f"{available / devices.GIB:.1f} GiB: "
-            f"lower num_seeds ({len(group.runs)}), {MEMORY_FIELDS}"
+            f"lower {f'num_seeds ({runs}), ' if runs > 1 else ''}{MEMORY_FIELDS}"
         )
     return plan
 
@@ -110,8 +115,7 @@ def most_runs(group: Group) -> int:
       ConfigError: not even one fits, or the environment is unknown.
     """
     config = group.config
-    alone = plan_memory(make_group(group.runs[:1])).state
-    one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), alone)
+    one_run = plan_memory(group).one_run
     for number in range(len(group.runs), 1, -1):
         mesh = run_mesh(number)
         available = devices.available_bytes(mesh.size)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,14 +45,12 @@ def opened(run_dir: Path, group: Group) -> Iterator[None]:
             "choose another with --run-dir, or permit writing there"
         ) from error
     with lock:
-        try:
-            # The lock goes with the process, so a killed run leaves none behind.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        # The lock goes with the process, so a killed run leaves none behind.
+        if not _locked(lock):
             raise Busy(
                 f"another process trains in {run_dir} ({_described(lock)}); wait for it, or choose "
                 "another --run-dir"
-            ) from error
+            )
         _claim(run_dir, group)
         lock.truncate(0)
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -69,12 +68,26 @@ def holder(run_dir: Path) -> str | None:
     try:
         with open(run_dir / LOCK, "a+") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return _described(lock)
     except OSError:
         pass
     return None
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take a lock, for which whoever asks for the `holder` may stand in the way for a moment."""
+    for last in (False, False, False, True):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if last:
+                return False
+            time.sleep(0.1)
+        else:
+            break
+    return True
 
 
 def _described(lock: TextIO) -> str:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mbpo_jax.types import PyTree
+from mbpo_jax.types import RUNS_AXIS, PyTree
 
 
 def num_run_devices(num_runs: int, num_devices: int) -> int:
@@ -48,7 +48,8 @@ def map_local(fn: Callable[..., PyTree], shared: PyTree, mapped: tuple[PyTree, .
         return jax.tree.map(lambda x: x[None], outputs)
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda arguments: fn(shared, *arguments), mapped)
-    return jax.vmap(fn, in_axes=(None, *(0 for _ in mapped)))(shared, *mapped)
+    in_axes = (None, *(0 for _ in mapped))
+    return jax.vmap(fn, in_axes, axis_name=RUNS_AXIS)(shared, *mapped)
 
 
 def map_runs(fn: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]:

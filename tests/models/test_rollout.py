@@ -14,7 +14,7 @@ from mbpo_jax.config import RolloutConfig
 from mbpo_jax.envs.system import never
 from mbpo_jax.models import rollout
 from mbpo_jax.models.learned import sanitized
-from mbpo_jax.types import Transition
+from mbpo_jax.types import RUNS_AXIS, Transition
 from tests.probe_environments import linear_dynamics, linear_model
 
 # The schedule of k.
@@ -260,6 +260,51 @@ def test_a_row_meets_any_elite_at_any_step_and_elites_share_the_rows_equally(key
         np.testing.assert_array_equal(met, sorted(expected))
         # Chi-square with 26 degrees of freedom: 54.1 is exceeded once in a thousand draws.
         assert np.sum((counts - 100) ** 2 / 100) < 54.1
+
+
+def test_runs_of_different_lengths_side_by_side_are_what_they_are_alone(key):
+    """And no iteration copies a buffer, as it would if each run decided when its loop ends."""
+    model = linear([[0.5, 0.0], [1.0, 0.0]], [[1.0, 0.0]] * 2, 0.1)
+    starts, num_rollouts, lengths = np.zeros((5, 1)), 5, (0, 3, 1)
+    empty = replay.init(num_rollouts * 3, 1, 1)
+
+    def run(key, length):
+        buffer, metrics = rollout.branch(
+            key,
+            *model,
+            stand_still,
+            real_data(starts),
+            jnp.zeros((num_rollouts, 1)),
+            empty,
+            length=length,
+            max_size=num_rollouts * 3,
+        )
+        return buffer, metrics["rollout/length_mean"]
+
+    keys = jax.random.split(key, 3)
+    side_by_side = jax.jit(jax.vmap(run, axis_name=RUNS_AXIS))
+    buffers, means = side_by_side(keys, jnp.array(lengths))
+    np.testing.assert_array_equal(means, lengths)
+    for i, length in enumerate(lengths):
+        alone, _ = jax.jit(run)(keys[i], length)
+        assert int(buffers.size[i]) == num_rollouts * length
+        jax.tree.map(
+            lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), buffers, alone
+        )
+    (loop,) = loops_of(jax.make_jaxpr(side_by_side)(keys, jnp.array(lengths)).jaxpr)
+    rows = {(3, num_rollouts * 3), (3, num_rollouts * 3, 1)}
+    copied = [e for e in loop.eqns if e.primitive.name == "select_n"]
+    assert not any(e.outvars[0].aval.shape in rows for e in copied)
+
+
+def loops_of(jaxpr):
+    """Return the bodies of all while loops of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            yield equation.params["body_jaxpr"].jaxpr
+        for inner in equation.params.values():
+            if isinstance(inner, jax.extend.core.ClosedJaxpr):
+                yield from loops_of(inner.jaxpr)
 
 
 def test_a_growing_length_is_traced_once_and_retention_is_exact(key):

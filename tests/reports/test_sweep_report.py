@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.sweep_page import findings, write_page
+from mbpo_jax.reports.sweep_page import findings, variant_table, write_page
 from mbpo_jax.reports.sweep_summary import (
     MODEL_COLUMNS,
     best_variants,
@@ -27,7 +27,8 @@ def run(identity, algorithm, seed, rate, final, environment="hopper", **changes)
         **{"id": identity, "environment": environment, "algorithm": algorithm, "seed": seed},
         **{"sac.learning_rate": rate, "total_env_steps": 300, "env_steps": 300},
         **{"diverged": False, "final_return": final, "mean_return": final and final / 2},
-        **{"wall_seconds": 30.0, "state": "finished", "group": f"{environment}-{algorithm}"},
+        **{"wall_seconds": 30.0, "run_seconds": 3.0, "state": "finished", "trained": True},
+        **{"group": f"{environment}-{algorithm}"},
         **{"run": seed, "directory": f"groups/{environment}-{algorithm}"},
         **dict.fromkeys(MODEL_COLUMNS),
     }
@@ -100,13 +101,25 @@ def test_a_curve_holds_the_steps_that_all_runs_have():
 
 def test_what_is_said_in_short():
     rows, _ = made_up()
-    lines = findings(variants_of(rows), [*rows, run("x", "sac", 9, 3e-4, None, state="failed")])
+    failed = run("x", "sac", 9, 3e-4, None, state="failed", trained=False)
+    lines = findings(variants_of(rows), [*rows, failed])
     assert lines[0] == "24 of 25 runs are trained"
     assert "1 runs became non-finite" in lines[1]
     assert "failed groups: hopper-sac" in lines[2]
     assert any(line.startswith("hopper: mbpo, learning_rate 0.001 has") for line in lines)
     two = [row for row in rows if row["seed"] < 2]
     assert "no intervals" in findings(variants_of(two), two)[-1]
+
+
+def test_runs_that_are_not_trained_to_their_end_are_not_ranked_beside_those_that_are():
+    rows, _ = made_up()
+    early = [run(f"e{i}", "mve", i, 3e-4, 1e6, trained=False, state="running") for i in range(3)]
+    variants = variants_of([*rows, *early])
+    assert [v.algorithm for v in best_variants(variants, "hopper")] == ["mbpo", "sac"]
+    assert [v.algorithm for v in best_variants(variants_of(early), "hopper")] == ["mve"]
+    assert "highest final return so far" in findings(variants_of(early), early)[1]
+    (row,) = [row for row in variant_table(variants) if row[1] == "mve"]
+    assert row[2] == "0 of 3"
 
 
 @pytest.fixture

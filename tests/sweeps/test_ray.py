@@ -1,27 +1,30 @@
 """A sweep on a Ray cluster of this machine, one of whose workers is killed."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import ray_tasks, store
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training.driver import EXIT_DONE, Interruption
-from tests.sweeps.processes import LONGER, returns, wait_for_training, written
+from mbpo_jax.training.driver import EXIT_DONE
+from tests.sweeps.processes import (
+    LONGER,
+    NOTHING,
+    parent_of,
+    returns,
+    wait_for_training,
+    written,
+)
 
 
 def test_without_ray_the_way_out_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match="Ray is not installed; pip install"):
-        ray_tasks.train_all(
-            Path(), [], Interruption(), print, print, address=None, cpus=None, gpus=0.0
-        )
+        ray_tasks.train_all(NOTHING, address=None, cpus=None, gpus=0.0)
 
 
 @pytest.fixture
@@ -40,21 +43,29 @@ def cluster(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # of Ray itself
-def test_a_killed_worker_of_ray_changes_no_number(cluster, tmp_path):
+def test_a_killed_worker_and_a_killed_node_change_no_number(cluster, tmp_path):
     path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], settings=LONGER)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     command += ["--executor", "ray", "--address", cluster.address, "--cpus-per-task", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
-        trainer = wait_for_training(broken, steps=250)
-        status = Path(f"/proc/{trainer}/status").read_text()
-        worker = int(re.search(r"PPid:\s+(\d+)", status).group(1))
-        os.kill(worker, signal.SIGKILL)  # the task's process; what it trains dies with it
+        trainer, first = wait_for_training(broken, steps=250)
+        os.kill(parent_of(trainer), signal.SIGKILL)  # the task; what it trains dies with it
+        trainer, second = wait_for_training(broken, steps=250, but=first)
+        raylet = parent_of(parent_of(trainer))
+        node = next(n for n in cluster.worker_nodes if raylet in pids(n))
+        cluster.remove_node(node, allow_graceful=False)
         output, _ = driver.communicate(timeout=800)
     assert driver.returncode == EXIT_DONE, output
     assert "3 nodes; a group gets 1 CPUs" in output
-    assert {unit.state for unit in store.units_of(broken)} == {"finished"}
-    earlier = [(unit.path / "environment.json").read_text() for unit in store.units_of(broken)]
-    assert sum('"earlier": [\n' in text for text in earlier) == 1  # one was begun twice
-    assert sweep(path, straight, False, False) == EXIT_DONE
+    units = store.units_of(broken)
+    assert {unit.state for unit in units} == {"finished"}
+    earlier = {unit.name: (unit.path / "environment.json").read_text() for unit in units}
+    assert all('"earlier": [\n' in earlier[name] for name in (first, second))  # begun twice
+    assert sweep(path, straight) == EXIT_DONE
     assert returns(broken) == returns(straight)
+
+
+def pids(node) -> set[int]:
+    """Return the processes of a node of Ray."""
+    return {info.process.pid for infos in node.all_processes.values() for info in infos}

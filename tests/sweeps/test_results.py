@@ -1,5 +1,6 @@
 """Rows of a sweep, read from run directories as training leaves them."""
 
+import math
 import os
 import threading
 import urllib.request
@@ -8,8 +9,9 @@ import pytest
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
-from mbpo_jax.sweeps import manifest, results, serve, store
+from mbpo_jax.sweeps import results, serve, store
 from mbpo_jax.training import run_directory
+from tests.sweeps.processes import laid_out
 
 CONTENT = {
     "environments": ["pendulum"],
@@ -25,8 +27,7 @@ CONTENT = {
 @pytest.fixture
 def sweep_dir(tmp_path):
     """Make a sweep whose MBPO runs have been evaluated four times, and whose SAC runs wait."""
-    store.create(store.plan(tmp_path / "a'b", manifest.expand(CONTENT)).new)
-    for unit in store.units_of(tmp_path / "a'b"):
+    for unit in laid_out(tmp_path / "a'b", CONTENT):
         if unit.group.config.algorithm == "sac":
             continue
         for step in (50, 100, 150, 200):
@@ -51,7 +52,6 @@ def test_every_run_has_a_row_with_what_is_swept(sweep_dir):
     rows, evaluations = results.read_sweep_rows(sweep_dir)
     assert len(rows) == 6
     assert len(evaluations) == 4 * 4
-    assert results.varied_fields(store.units_of(sweep_dir)) == ["sac.gamma"]
     mbpo = [row for row in rows if row["algorithm"] == "mbpo"]
     assert [row["final_return"] for row in mbpo] == [200 * row["sac.gamma"] for row in mbpo]
     # The mean height of a line from 50 to 200.
@@ -60,6 +60,20 @@ def test_every_run_has_a_row_with_what_is_swept(sweep_dir):
     assert {row["model/holdout_r2"] for row in mbpo} == {1.0}
     sac = [row for row in rows if row["algorithm"] == "sac"]
     assert {(row["state"], row["final_return"]) for row in sac} == {("waiting", None)}
+
+
+def test_a_return_that_is_not_finite_counts_as_the_lowest_of_its_environment(sweep_dir):
+    unit = next(u for u in store.units_of(sweep_dir) if u.group.config.algorithm == "mbpo")
+    append_rows(
+        unit.path / "evals.jsonl",
+        [{"env_steps": 250, "run": 1, "seed": 1, "return_mean": math.nan, "wall_seconds": 9.0}],
+    )
+    rows, evaluations = results.read_sweep_rows(sweep_dir)
+    lowest = min(run.sac.gamma * 50 for run in unit.group.runs)
+    row = next(row for row in rows if (row["algorithm"], row["run"]) == ("mbpo", 1))
+    assert (row["final_return"], row["diverged"]) == (lowest, True)
+    assert [r["return_mean"] for r in evaluations if not r["finite"]] == [lowest]
+    assert "2 runs became non-finite" in results.write_report(sweep_dir).read_text()
 
 
 def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
@@ -78,7 +92,7 @@ def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
 
 
 def test_a_sweep_that_has_not_begun_can_be_asked(tmp_path):
-    store.create(store.plan(tmp_path, manifest.expand(CONTENT)).new)
+    laid_out(tmp_path, CONTENT)
     assert results.connect(tmp_path).sql("select count(*) from evaluations").fetchall() == [(0,)]
     assert "0 of 6 runs are trained" in results.write_report(tmp_path).read_text()
 
@@ -88,7 +102,7 @@ def test_rows_are_exported_as_the_ending_says(sweep_dir, tmp_path, ending):
     import duckdb
 
     path = tmp_path / f"runs.{ending}"
-    results.export(sweep_dir, path)
+    results.export(sweep_dir, path, "select * from runs;")
     (found,) = duckdb.sql(f"select count(*), max(final_return) from '{path}'").fetchall()
     assert found == (6, 198.0)
 

@@ -15,8 +15,8 @@ import pytest
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import slurm_jobs, store
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training.driver import EXIT_DONE, Interruption
-from tests.sweeps.processes import LONGER, returns, wait_for_training, written
+from mbpo_jax.training.driver import EXIT_DONE
+from tests.sweeps.processes import LONGER, NOTHING, returns, wait_for_training, written
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 
@@ -50,9 +50,7 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 def test_without_submitit_the_way_out_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match="submitit is not installed; pip install"):
-        slurm_jobs.train_all(
-            Path(), [], Interruption(), print, print, partition=None, minutes=1, cpus=1, gpus=0
-        )
+        slurm_jobs.train_all(NOTHING, partition=None, minutes=1, cpus=1, gpus=0)
 
 
 @pytest.fixture
@@ -127,5 +125,5 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_pat
     assert output.count(": job ") == 1  # it was queued again under the same number
     assert unit.failures == []
     assert '"earlier": [\n' in (unit.path / "environment.json").read_text()  # begun twice
-    assert sweep(path, straight, False, False) == EXIT_DONE
+    assert sweep(path, straight) == EXIT_DONE
     assert returns(broken) == returns(straight)

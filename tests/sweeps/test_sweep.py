@@ -1,12 +1,16 @@
 """Sweeps as a user starts them: real processes, killed and continued."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import manifest, process, store
 from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, sweep
@@ -15,6 +19,7 @@ from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED
 from tests.sweeps.processes import (
     LONGER,
     TINY,
+    laid_out,
     returns,
     wait_for,
     wait_for_training,
@@ -26,11 +31,14 @@ def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
     runs = manifest.expand(TINY)
     plan = store.plan(tmp_path, runs)
     assert [len(unit.group.runs) for unit in plan.new] == [3]
-    store.create(plan.new)
+    other = store.plan(tmp_path, runs[1:])  # of a second driver, at the same time
+    assert store.create(tmp_path, plan, "seeds: 3")
+    assert (tmp_path / store.SWEEP_FILE).read_text() == "seeds: 3"
     (unit,) = store.units_of(tmp_path)
     assert (unit.state, unit.group) == ("waiting", plan.new[0].group)
-    store.create(plan.new)  # a second driver finds it there
+    assert not store.create(tmp_path, other, "seeds: [1, 2]")
     assert len(store.units_of(tmp_path)) == 1
+    assert store.plan(tmp_path, runs[1:]).new == []
     larger = manifest.expand({**TINY, "seeds": [1, 2, 3, 4]})
     again = store.plan(tmp_path, larger)
     assert [run.seed for unit in again.new for run in unit.group.runs] == [3, 4]
@@ -38,8 +46,7 @@ def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
 
 
 def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
-    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
-    (unit,) = store.units_of(tmp_path)
+    (unit,) = laid_out(tmp_path)
     for _ in range(store.MOST_FAILURES):
         assert unit.state == "waiting"
         unit.add_failure(reason="exit code 3")
@@ -49,8 +56,7 @@ def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
 
 
 def test_an_error_of_python_is_a_failure_though_it_ends_with_the_code_of_divergence(tmp_path):
-    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
-    (unit,) = store.units_of(tmp_path)
+    (unit,) = laid_out(tmp_path)
     (unit.path / store.OUTPUT).write_text("Traceback\nZeroDivisionError: division by zero\n")
     told = process.told_end(unit, process.EXIT_DIVERGED)
     assert "failed (exit code 1) and is tried again" in told
@@ -61,14 +67,13 @@ def test_an_error_of_python_is_a_failure_though_it_ends_with_the_code_of_diverge
 
 @pytest.mark.parametrize("name", ["../groups", "nothing", ".."])
 def test_a_group_is_asked_for_by_its_name_alone(tmp_path, name):
-    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
+    laid_out(tmp_path)
     with pytest.raises(ConfigError, match="has no group"):
         store.find_unit(tmp_path, name)
 
 
 def test_a_directory_that_is_held_says_by_whom(tmp_path):
-    store.create(store.plan(tmp_path, manifest.expand(TINY)).new)
-    (unit,) = store.units_of(tmp_path)
+    (unit,) = laid_out(tmp_path)
     assert run_directory.holder(unit.path) is None
     with run_directory.opened(unit.path, unit.group):
         assert f"process {os.getpid()} on " in run_directory.holder(unit.path)
@@ -84,7 +89,7 @@ def test_a_directory_that_is_held_says_by_whom(tmp_path):
 def test_what_is_no_sweep_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError):
-        sweep(tmp_path / name, None, False, False)
+        sweep(tmp_path / name)
 
 
 @pytest.mark.slow
@@ -93,17 +98,17 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
     """The worker is killed in its midst, the driver tries again, and then the driver is stopped."""
     path = written(tmp_path / "sweep.yaml", settings=LONGER)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert sweep(path, straight, False, False) == EXIT_DONE
+    assert sweep(path, straight) == EXIT_DONE
 
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
-        os.kill(wait_for_training(broken, steps=250), signal.SIGKILL)
+        os.kill(wait_for_training(broken, steps=250)[0], signal.SIGKILL)
         output, _ = driver.communicate(timeout=600)
     assert driver.returncode == EXIT_DONE, output
     assert "failed (signal SIGKILL) and is tried again" in output
     assert returns(broken) == returns(straight)
 
-    assert sweep(path, broken, False, False) == EXIT_DONE  # nothing is trained twice
+    assert sweep(path, broken) == EXIT_DONE  # nothing is trained twice
     assert returns(broken) == returns(straight)
     larger = written(tmp_path / "larger.yaml", settings=LONGER, seeds=4)
     command[4] = str(larger)
@@ -112,10 +117,67 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
         driver.send_signal(signal.SIGINT)
         output, _ = driver.communicate(timeout=600)
     assert driver.returncode == EXIT_INTERRUPTED, output
-    assert sweep(broken, None, False, False) == EXIT_DONE
+    assert sweep(broken) == EXIT_DONE
     found = returns(broken)
     assert len(found) == 4
     assert {key: found[key] for key in returns(straight)} == returns(straight)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """Mount a file system of a few megabytes."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(path)]
+    if not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(small_disk, tmp_path):
+    path = written(tmp_path / "sweep.yaml", settings=LONGER)
+    full, straight = small_disk / "full", tmp_path / "straight"
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(full)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+        wait_for_training(full, steps=250)
+        with pytest.raises(OSError, match="No space"), open(small_disk / "filler", "wb") as file:
+            while True:
+                file.write(bytes(2**12))
+                file.flush()
+        _, problems = driver.communicate(timeout=600)
+    assert driver.returncode == 2
+    assert "is full" in problems
+    assert "make room and give the same command again" in problems
+    (unit,) = store.units_of(full)
+    assert unit.failures == []
+    (small_disk / "filler").unlink()
+    assert sweep(path, full) == EXIT_DONE
+    assert sweep(path, straight) == EXIT_DONE
+    assert returns(full) == returns(straight)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(tmp_path):
+    """What trains the group outlives its driver; the next driver waits for it, or resumes it."""
+    path = written(tmp_path / "sweep.yaml", settings=LONGER)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        trainer, name = wait_for_training(broken, steps=250)
+        driver.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        told = iter(driver.stdout.readline, "")
+        assert next(line for line in told if f"process {trainer}" in line).startswith(name)
+        os.kill(trainer, signal.SIGKILL)
+        output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == EXIT_DONE, output
+    assert f"{name}: resumed" in output
+    assert sweep(path, straight) == EXIT_DONE
+    assert returns(broken) == returns(straight)
 
 
 @pytest.mark.slow
@@ -123,15 +185,14 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
 def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     """One group's directory is spoiled, so that its process fails at once, three times."""
     path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], seeds=1)
-    runs = manifest.read_sweep(path)
-    store.create(store.plan(tmp_path / "out", runs).new)
-    spoiled = next(u for u in store.units_of(tmp_path / "out") if u.group.config.algorithm == "mve")
+    units = laid_out(tmp_path / "out", config_io.read_yaml(path))
+    spoiled = next(unit for unit in units if unit.group.config.algorithm == "mve")
     (spoiled.path / "checkpoints").write_text("this is no directory")
-    assert sweep(path, tmp_path / "out", False, False) == EXIT_INCOMPLETE
+    assert sweep(path, tmp_path / "out") == EXIT_INCOMPLETE
     told = capsys.readouterr().out
     assert "1 of 2 runs are trained" in told
     assert f"failed: {spoiled.name}" in told
     assert {unit.state for unit in store.units_of(tmp_path / "out")} == {"finished", "failed"}
     assert "see" in told
     (spoiled.path / "checkpoints").unlink()
-    assert sweep(path, tmp_path / "out", False, True) == EXIT_DONE
+    assert sweep(path, tmp_path / "out", retry=True) == EXIT_DONE

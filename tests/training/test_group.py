@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import driver, playback, run_directory
+from mbpo_jax.training import driver, playback, run_directory, runs_axis
 from mbpo_jax.training.group import data_paths, differences, group_of, make_group, structure
 
 CONFIG = environment_preset("pendulum", "debug")
@@ -30,8 +31,9 @@ def changed(**sections):
 
 
 def test_numbers_are_data_and_all_else_is_structure():
-    assert {"sac.learning_rate", "sac.gamma", "rollout.real_ratio"} <= data_paths()
-    assert not {"seed", "sac.batch_size", "algorithm", "stop_at_return"} & data_paths()
+    numbers = {"sac.learning_rate", "sac.gamma", "rollout.real_ratio", "rollout.max_length"}
+    assert numbers <= data_paths().keys()
+    assert not {"seed", "sac.batch_size", "algorithm", "stop_at_return"} & data_paths().keys()
     assert structure(changed(sac={"gamma": 0.9})) == structure(CONFIG)
     assert structure(changed(seed=3)) == structure(CONFIG)
     assert structure(changed(sac={"batch_size": 8})) != structure(CONFIG)
@@ -55,12 +57,21 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
         run_directory.load_group(tmp_path)
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """Train three runs of two learning rates together, and each by itself."""
+@pytest.fixture(params=["lax.map", "vmap"])
+def trained(request, monkeypatch):
+    """Train four runs that differ in numbers together, and each by itself."""
     monkeypatch.setattr(playback, "render", lambda *_, **__: [])
-    runs = [changed(seed=0), changed(seed=0, sac={"learning_rate": 3e-3}), changed(seed=7)]
-    assert driver.train_group(make_group(runs), Path("group")) == driver.EXIT_DONE
+    if request.param == "vmap":
+        monkeypatch.setattr(runs_axis.jax, "default_backend", lambda: "gpu")
+    runs = [
+        changed(seed=0),
+        changed(seed=0, sac={"learning_rate": 3e-3}),
+        changed(seed=7),
+        changed(seed=7, rollout={"min_length": 3, "max_length": 5, "start_epoch": 1}),
+    ]
+    # JAX takes batches of keys in loops for keys that are used again.
+    with jax.debug_key_reuse(request.param != "vmap"):
+        assert driver.train_group(make_group(runs), Path("group")) == driver.EXIT_DONE
     for i, run in enumerate(runs):
         assert driver.train(run, Path(f"alone-{i}")) == driver.EXIT_DONE
     return runs
@@ -68,13 +79,14 @@ def trained(monkeypatch):
 
 def test_every_run_of_a_group_is_what_it_is_alone(trained):
     rows = read_rows(Path("group") / "evals.jsonl")
-    assert [row["seed"] for row in rows[:3]] == [0, 0, 7]
+    assert [row["seed"] for row in rows[:4]] == [0, 0, 7, 7]
     for i in range(len(trained)):
         own = [row["return_mean"] for row in rows if row["run"] == i]
         alone = [row["return_mean"] for row in read_rows(Path(f"alone-{i}") / "evals.jsonl")]
         np.testing.assert_allclose(own, alone, rtol=1e-3)
-    first, second, _ = ([r["return_mean"] for r in rows if r["run"] == i] for i in range(3))
-    assert first != second
+    returns = [[r["return_mean"] for r in rows if r["run"] == i] for i in range(4)]
+    assert returns[0] != returns[1]
+    assert returns[2] != returns[3]
 
 
 ON_DEVICES = """
