@@ -16,10 +16,13 @@ from mbpo_jax.reports.figures import CURVE_STYLES, THOUSANDS, figure_style
 from mbpo_jax.reports.statistics import Estimate, estimate
 from mbpo_jax.reports.sweep_summary import (
     AGGREGATES,
+    RETURNS,
+    Sensitivity,
     Variant,
     best_variants,
     curve_of,
     environments_of,
+    in_order,
     scores_by_algorithm,
     sensitivities,
     shown,
@@ -90,59 +93,39 @@ def intervals_figure(variants: Sequence[Variant], environment: str) -> Figure:
     styles = styles_of(own)
     with figure_style():
         figure = Figure(figsize=(7.5, 1.2 + 0.25 * len(own)), layout="constrained")
-        columns = {
-            "final_return": "Final return (last tenth)",
-            "mean_return": "Mean return (area under curve)",
-        }
-        for panel, (column, title) in zip(
-            figure.subplots(1, 2, sharey=True), columns.items(), strict=True
-        ):
+        panels = figure.subplots(1, len(RETURNS), sharey=True)
+        for panel, (column, title) in zip(panels, RETURNS.items(), strict=True):
             _bars(panel, [v.label for v in own], [v.middle(column) for v in own], styles)
             panel.set_xlabel(title)
             panel.xaxis.set_major_formatter(THOUSANDS)
-        figure.suptitle(environment, x=0.01, ha="left")
     return figure
 
 
 def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None:
-    """Draw the final return against one swept setting, a panel per environment; None if unswept."""
-    panels = {
+    """Draw returns against one swept setting, a column per environment; None if it is not swept."""
+    columns = {
         name: found
         for name in environments_of(variants)
         if (found := sensitivities(variants, name, field))
     }
-    if not panels:
+    if not columns:
         return None
-    names = dict.fromkeys(s.algorithm for found in panels.values() for s in found)
-    styles = {name: CURVE_STYLES[i % len(CURVE_STYLES)] for i, name in enumerate(names)}
+    names = list(dict.fromkeys(s.algorithm for found in columns.values() for s in found))
     with figure_style():
-        figure = Figure(figsize=(1.2 + 2.8 * len(panels), 3.0), layout="constrained")
-        grid = figure.subplots(1, len(panels), squeeze=False)[0]
-        for panel, (environment, found) in zip(grid, panels.items(), strict=True):
-            values = list(dict.fromkeys(x for s in found for x in s.values))
-            if all(isinstance(x, int | float) for x in values):
-                values.sort()
-            for s in found:
-                color, line = styles[s.algorithm]
-                middle = np.array([float(m.value) for m in s.middles])
-                ends = [middle - [m.low for m in s.middles], [m.high for m in s.middles] - middle]
-                panel.errorbar(
-                    [values.index(x) for x in s.values],
-                    middle,
-                    np.maximum(np.nan_to_num(ends), 0.0),
-                    color=color,
-                    linestyle=line,
-                    marker=MARKERS[list(names).index(s.algorithm) % len(MARKERS)],
-                    capsize=3,
-                    label=s.algorithm,
-                )
-            panel.set_xticks(range(len(values)), [shown(x) for x in values])
-            panel.set_xlabel(field)
+        figure = Figure(figsize=(1.5 + 2.8 * len(columns), 4.6), layout="constrained")
+        grid = figure.subplots(len(RETURNS), len(columns), squeeze=False, sharex="col")
+        for row, (column, title) in zip(grid, RETURNS.items(), strict=True):
+            row[0].set_ylabel(title)
+            for panel, found in zip(row, columns.values(), strict=True):
+                _answers(panel, found, column, names)
+        for panel, environment in zip(grid[0], columns, strict=True):
             panel.set_title(environment)
-            panel.yaxis.set_major_formatter(THOUSANDS)
-        grid[0].set_ylabel("Final return, all other\nsettings at their best")
+        for panel in grid[-1]:
+            panel.set_xlabel(field)
         handles = {
-            label: h for p in grid for h, label in zip(*p.get_legend_handles_labels(), strict=True)
+            label: handle
+            for panel in grid[0]
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         figure.legend(
             list(handles.values()),
@@ -151,6 +134,30 @@ def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None
             ncols=min(len(handles), 5),
         )
     return figure
+
+
+def _answers(panel: Axes, found: Sequence[Sensitivity], column: str, names: Sequence[str]) -> None:
+    """Draw how algorithms answer to a setting, at places that are evenly spaced."""
+    values = sorted(dict.fromkeys(x for s in found for x in s.values), key=in_order)
+    for s in found:
+        place = names.index(s.algorithm)
+        color, line = CURVE_STYLES[place % len(CURVE_STYLES)]
+        middles = [v.middle(column) for v in s.best]
+        middle = np.array([m.value for m in middles])
+        ends = [middle - [m.low for m in middles], [m.high for m in middles] - middle]
+        panel.errorbar(
+            # A little apart, so that intervals can be told.
+            [values.index(x) + 0.04 * place for x in s.values],
+            middle,
+            np.maximum(np.nan_to_num(ends), 0.0),
+            color=color,
+            linestyle=line,
+            marker=MARKERS[place % len(MARKERS)],
+            capsize=3,
+            label=s.algorithm,
+        )
+    panel.set_xticks(range(len(values)), [shown(x) for x in values])
+    panel.yaxis.set_major_formatter(THOUSANDS)
 
 
 def aggregates_figure(variants: Sequence[Variant]) -> Figure:

@@ -11,6 +11,7 @@ from mbpo_jax.files import Row
 from mbpo_jax.reports import page, statistics
 from mbpo_jax.reports.statistics import Estimate, estimate
 from mbpo_jax.reports.sweep_figures import (
+    MOST_CURVES,
     aggregates_figure,
     curves_figure,
     intervals_figure,
@@ -19,6 +20,7 @@ from mbpo_jax.reports.sweep_figures import (
 )
 from mbpo_jax.reports.sweep_summary import (
     MODEL_COLUMNS,
+    RETURNS,
     Variant,
     environments_of,
     ranked,
@@ -121,6 +123,9 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
         text += with_interval(middle)
         if tied:
             text += f"; the intervals of {page.few(tied, 3)} reach it"
+        fastest = max(own, key=lambda v: v.height[1])
+        text += f"; the highest mean return, {with_interval(fastest.middle('mean_return'))}, has "
+        text += "the same" if fastest is best else fastest.label
         lines.append(text)
     few = [v for v in variants if 0 < len(v.rows) < statistics.FEWEST]
     if few:
@@ -176,21 +181,18 @@ def sensitivity_table(variants: Sequence[Variant], fields: Sequence[str]) -> pag
     for field in fields:
         for environment in environments_of(variants):
             for found in sensitivities(variants, environment, field):
-                best = int(np.argmax([float(m.value) for m in found.middles]))
+                heights = [v.height for v in found.best]
+                best = heights.index(max(heights))
                 body.append(
                     [
                         field,
                         environment,
                         found.algorithm,
                         shown(found.values[best]),
-                        with_interval(found.middles[best]),
-                        ", ".join(
-                            f"{shown(x)}: {number(float(m.value))}"
-                            for x, m in zip(found.values, found.middles, strict=True)
-                        ),
+                        *(with_interval(found.best[best].middle(column)) for column in RETURNS),
                     ]
                 )
-    return [["setting", "environment", "algorithm", "best", "its final return", "all"], *body]
+    return [["setting", "environment", "algorithm", "best", *RETURNS.values()], *body]
 
 
 def model_table(variants: Sequence[Variant]) -> page.Table | None:
@@ -278,12 +280,17 @@ def write_page(
     fields = swept_fields(rows)
     parts = [RUN_STYLE, "<h2>In short</h2><ul>"]
     parts += [f"<li>{html.escape(line)}</li>" for line in findings(variants, rows)]
-    parts.append("</ul>")
+    parts.append(
+        "</ul><p class=note>The final return of a run is the mean of the last tenth of its "
+        "evaluations; the mean return is the area under its learning curve, over its steps. Numbers "
+        "are interquartile means over seeds, with 95 % intervals of a stratified bootstrap.</p>"
+    )
     for name in environments_of(begun):
         parts.append(f"<h2>{html.escape(name)}</h2>")
-        caption = "Interquartile mean over seeds, with 95 % intervals of a stratified bootstrap"
-        parts.append(page.figure_of(curves_figure(begun, evaluations, name), f"{caption}."))
-        parts.append(page.figure_of(intervals_figure(begun, name), f"{caption}, of every variant."))
+        many = sum(v.environment == name for v in begun) > MOST_CURVES
+        caption = f"Learning curves{' of each algorithm at its best settings' if many else ''}."
+        parts.append(page.figure_of(curves_figure(begun, evaluations, name), caption))
+        parts.append(page.figure_of(intervals_figure(begun, name), "Every variant."))
     if len({v.algorithm for v in begun}) > 1:
         parts.append("<h2>Algorithms compared, each at its best settings</h2>")
         parts.append(
@@ -296,7 +303,8 @@ def write_page(
     drawn = {field: figure for field in fields if (figure := sensitivity_figure(begun, field))}
     if drawn:
         parts.append("<h2>Sensitivity</h2>")
-        parts += [page.figure_of(f, f"Final return against {field}.") for field, f in drawn.items()]
+        caption = "with all other settings at their best for it"
+        parts += [page.figure_of(f, f"{field}, {caption}.") for field, f in drawn.items()]
         parts.append(page.table_of(sensitivity_table(begun, list(drawn))))
     parts += ["<h2>Numbers</h2>", page.table_of(variant_table(variants))]
     if diagnostics := model_table(begun):

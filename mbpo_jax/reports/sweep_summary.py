@@ -11,13 +11,15 @@ import numpy as np
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.statistics import Estimate, estimate
+from mbpo_jax.reports.statistics import Estimate, estimate, interquartile_mean
 
 MODEL_COLUMNS = (
     *("model/holdout_r2", "model/holdout_mse", "model/k_step_error_1", "model/k_step_error_5"),
     *("model/coverage_90", "model/disagreement"),
 )
 """What is told of a run's model, at its end; None where it has none."""
+RETURNS = {"final_return": "final return", "mean_return": "mean return"}
+"""What runs are judged by: the last tenth of a run's evaluations, and the area under its curve."""
 FIXED = (
     *("id", "environment", "algorithm", "seed", "env_steps", "diverged"),
     *("final_return", "mean_return", "wall_seconds", "run_seconds", "state", "trained"),
@@ -64,9 +66,15 @@ class Variant(NamedTuple):
         """Return a column of the runs `[n]`."""
         return np.array([row[column] for row in self.rows], float)
 
+    @property
+    def height(self) -> tuple[float, float]:
+        """Return what ranks variants: the middle of the final return, then of the mean return."""
+        final, mean = self.scores(), self.scores("mean_return")
+        return float(interquartile_mean([final])), float(interquartile_mean([mean]))
+
     def middle(self, column: str = "final_return") -> Estimate:
         """Return the interquartile mean of a column over seeds."""
-        return estimate(statistics.interquartile_mean, [self.scores(column)])
+        return estimate(interquartile_mean, [self.scores(column)])
 
 
 def shown(value: Any) -> str:
@@ -74,13 +82,21 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def in_order(value: Any) -> tuple[int, float, str]:
+    """Return a key that puts numbers in order, and before text."""
+    is_number = isinstance(value, int | float)
+    return (0, value, "") if is_number else (1, 0.0, str(value))
+
+
 def swept_fields(rows: Sequence[Row]) -> list[str]:
     """Return the columns that hold swept settings."""
-    return [name for name in rows[0] if name not in FIXED]
+    return [
+        name for name in rows[0] if name not in FIXED and len({str(row[name]) for row in rows}) > 1
+    ]
 
 
 def variants_of(rows: Sequence[Row]) -> list[Variant]:
-    """Put runs together that differ in seeds alone, in the order of the rows."""
+    """Put runs together that differ in seeds alone, by environment, algorithm and settings."""
     fields = swept_fields(rows)
     told: dict[tuple[str, str], list[str]] = {}
     for environment, algorithm in dict.fromkeys((r["environment"], r["algorithm"]) for r in rows):
@@ -96,7 +112,13 @@ def variants_of(rows: Sequence[Row]) -> list[Variant]:
             found[key] = known._replace(waiting=known.waiting + 1)
         else:
             known.rows.append(row)
-    return list(found.values())
+    kinds = list(told)
+
+    def place(variant: Variant) -> tuple:
+        kind = kinds.index((variant.environment, variant.algorithm))
+        return kind, [in_order(value) for value in variant.settings.values()]
+
+    return sorted(found.values(), key=place)
 
 
 def environments_of(variants: Sequence[Variant]) -> list[str]:
@@ -111,7 +133,7 @@ def ranked(variants: Sequence[Variant], environment: str) -> list[Variant]:
     """
     own = [v for v in variants if v.environment == environment and v.rows]
     ended = [v for v in own if v.trained == v.size]
-    return sorted(ended or own, key=lambda v: -float(v.middle().value))
+    return sorted(ended or own, key=lambda v: v.height, reverse=True)
 
 
 def best_variants(variants: Sequence[Variant], environment: str) -> list[Variant]:
@@ -147,7 +169,7 @@ def curve_of(variant: Variant, evaluations: Sequence[Row]) -> Curve:
     shared = sorted(set.intersection(*(set(points) for points in by_run.values())))
     values = np.array([[points[step] for points in by_run.values()] for step in shared])
     values = values.reshape(len(shared), len(by_run))
-    return Curve(np.array(shared), estimate(statistics.interquartile_mean, [values]))
+    return Curve(np.array(shared), estimate(interquartile_mean, [values]))
 
 
 class Sensitivity(NamedTuple):
@@ -156,12 +178,12 @@ class Sensitivity(NamedTuple):
     Attributes:
       algorithm: what is trained.
       values: of the setting, ascending if they are numbers.
-      middles: interquartile mean of the final return at each.
+      best: the highest variant at each.
     """
 
     algorithm: str
     values: list[Any]
-    middles: list[Estimate]
+    best: list[Variant]
 
 
 def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> list[Sensitivity]:
@@ -175,19 +197,15 @@ def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> 
             and field in v.settings
             and v.rows
         ]
-        values = list({str(v.settings[field]): v.settings[field] for v in own}.values())
+        values = {str(v.settings[field]): v.settings[field] for v in own}.values()
         if len(values) < 2:
             continue
-        if all(isinstance(x, int | float) for x in values):
-            values.sort()
-        middles = [
-            max(
-                (v.middle() for v in own if v.settings[field] == value),
-                key=lambda middle: float(middle.value),
-            )
+        values = sorted(values, key=in_order)
+        best = [
+            max((v for v in own if v.settings[field] == value), key=lambda v: v.height)
             for value in values
         ]
-        found.append(Sensitivity(algorithm, values, middles))
+        found.append(Sensitivity(algorithm, values, best))
     return found
 
 
@@ -206,7 +224,7 @@ def normalised(variants: Sequence[Variant], environment: str) -> dict[str, np.nd
 
 
 AGGREGATES = {
-    "interquartile mean": statistics.interquartile_mean,
+    "interquartile mean": interquartile_mean,
     "median": statistics.median,
     "mean": statistics.mean,
     "optimality gap": statistics.optimality_gap,

@@ -1,9 +1,13 @@
 """The driver of a sweep: finds out what is missing, has it trained, and says how it went."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import to_plain
 from mbpo_jax.presets import SWEEPS
 from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
@@ -15,7 +19,7 @@ EXIT_INCOMPLETE = 1
 
 
 def sweep(
-    source: Path,
+    source: Path | Mapping[str, Any],
     out: Path | None = None,
     *,
     dry_run: bool = False,
@@ -26,9 +30,10 @@ def sweep(
     """Train what a sweep file asks for and is not trained yet, and return the exit code.
 
     Args:
-      source: a sweep file, or the name of one that is shipped; or a sweep directory, to go on with
-        what is in it.
-      out: the sweep directory; `sweeps/` and the file's name if None.
+      source: a sweep file, or the name of one that is shipped; its content; or a sweep directory,
+        to go on with what is in it.
+      out: the sweep directory; `sweeps/` and the file's name if None, `sweeps/sweep` if there is
+        no file.
       dry_run: print what would be done, and do nothing.
       retry: try groups again that have been given up.
       runs_per_group: the most runs of a new group; as many as fit this machine's devices if None.
@@ -41,7 +46,7 @@ def sweep(
       ConfigError: the file is wrong, a run does not fit a device, nothing can be written, or the
         disk is full.
     """
-    if source.is_dir():
+    if isinstance(source, Path) and source.is_dir():
         if out is not None:
             raise ConfigError(f"out: {source} is a sweep directory itself; leave --out out")
         sweep_dir, found = source, store.Plan(store.units_of(source), [], 0)
@@ -49,10 +54,8 @@ def sweep(
         if dry_run:
             return EXIT_DONE
     else:
-        if not source.exists():
-            source = SWEEPS.get(str(source), source)
-        sweep_dir = out or Path("sweeps", source.stem)
-        runs, text = manifest.read_sweep(source), source.read_text()
+        name, runs, text = _asked_for(source)
+        sweep_dir = out or Path("sweeps", name)
         # Elsewhere other devices decide, and only who gives a number knows them.
         fits_here = train_all is local.train_all or runs_per_group is None
         while True:
@@ -71,6 +74,16 @@ def sweep(
         train_all(Work(sweep_dir, units, interruption, board.look, board.print))
         board.close()
     return _closing(sweep_dir, units)
+
+
+def _asked_for(source: Path | Mapping[str, Any]) -> tuple[str, list[Config], str]:
+    """Return the name of a sweep, its runs, and the text of its file."""
+    if isinstance(source, Mapping):
+        content = to_plain(source)
+        return "sweep", manifest.expand(content), json.dumps(content, indent=2)  # is YAML, too
+    if not source.exists():
+        source = SWEEPS.get(str(source), source)
+    return source.stem, manifest.read_sweep(source), source.read_text()
 
 
 def _print_plan(sweep_dir: Path, planned: worker.Planned) -> None:

@@ -85,6 +85,14 @@ def test_a_directory_that_is_held_says_by_whom(tmp_path):
     assert run_directory.holder(unit.path) is None
 
 
+def test_a_sweep_may_be_asked_for_from_python(tmp_path, capsys):
+    assert sweep({**TINY, "grid": {"rollout.max_length": (1, 2)}}, tmp_path, dry_run=True) == 0
+    told = capsys.readouterr().out
+    assert "6 new runs in 1 groups" in told
+    assert "3 seeds, rollout.max_length 1|2" in told
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_what_is_no_sweep_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
