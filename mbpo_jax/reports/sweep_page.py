@@ -282,8 +282,9 @@ def write_page(
     parts += [f"<li>{html.escape(line)}</li>" for line in findings(variants, rows)]
     parts.append(
         "</ul><p class=note>The final return of a run is the mean of the last tenth of its "
-        "evaluations; the mean return is the area under its learning curve, over its steps. Numbers "
-        "are interquartile means over seeds, with 95 % intervals of a stratified bootstrap.</p>"
+        "evaluations; the mean return is the area under its learning curve, over its steps. "
+        "Numbers are interquartile means over seeds, with 95 % intervals of a stratified "
+        "bootstrap.</p>"
     )
     for name in environments_of(begun):
         parts.append(f"<h2>{html.escape(name)}</h2>")
