@@ -299,3 +299,19 @@ def test_platform_without_a_device_is_one_message_with_the_way_out(monkeypatch, 
     assert "unset JAX_PLATFORMS" in error
     assert cli.main(["doctor"]) == 1
     assert "unset JAX_PLATFORMS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--address", "auto"], "--address belongs to --executor ray"),
+        (["--executor", "ray", "--minutes", "3"], "--minutes belongs to --executor slurm"),
+        (["--gpus-per-task", "1"], "--gpus-per-task belongs to --executor ray or slurm"),
+        (["--executor", "slurm", "--minutes", "0"], "--minutes: 0 is too small"),
+        (["--runs-per-group", "0"], "--runs-per-group: 0 is too small; use a value >= 1"),
+        (["--group", "x", "--executor", "ray"], "--group takes a sweep's directory and no other"),
+        (["--group", "x"], "has no group 'x'"),
+    ],
+)
+def test_options_of_a_sweep_that_would_do_nothing_are_refused(calls, capsys, options, message):
+    assert message in refused(capsys, "sweep", "smoke", *options)

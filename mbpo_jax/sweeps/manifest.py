@@ -151,13 +151,28 @@ def _value_problems(name: str, value: Any) -> list[str]:
     if isinstance(value, list):
         kind = kinds.get(name, str)
         wrong = [x for x in value if not isinstance(x, kind) or (kind is int and x is True)]
-        return [f"{x!r} cannot stand here" for x in wrong]
-    problems = [f"{path!r} is no name of a setting" for path in value if not isinstance(path, str)]
+        problems = [f"{x!r} cannot stand here" for x in wrong]
+        layers = [x for x in value if isinstance(x, Mapping)] if name == "variants" else []
+    else:
+        problems, layers = [], [value]
+    problems += [text for layer in layers for text in _layer_problems(layer)]
     if name == "grid":
         problems += [f"{path}: has no value" for path, x in value.items() if x == []]
+    return problems
+
+
+def _layer_problems(layer: Mapping[Any, Any]) -> list[str]:
+    """Return what is wrong with the names of settings, which may be nested."""
     own = {"seed": "seeds", "num_seeds": "seeds", "algorithm": "algorithms"}
     own |= {"env.name": "environments"}
-    problems += [f"{path}: use {own[path]} instead" for path in value if path in own]
+    problems, names = [], list(layer)
+    if isinstance(layer.get("env"), Mapping):
+        names += [f"env.{name}" for name in layer["env"]]
+    for name in names:
+        if not isinstance(name, str):
+            problems.append(f"{name!r} is no name of a setting")
+        elif name in own:
+            problems.append(f"{name}: use {own[name]} instead")
     return problems
 
 

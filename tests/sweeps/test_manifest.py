@@ -4,7 +4,14 @@ import pytest
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import SWEEPS, environment_preset
-from mbpo_jax.sweeps.manifest import expand, group_name, make_groups, read_sweep, run_id
+from mbpo_jax.sweeps.manifest import (
+    expand,
+    group_name,
+    make_groups,
+    read_sweep,
+    run_id,
+    varied_fields,
+)
 from mbpo_jax.training.group import structure
 
 BASE = {"environments": ["pendulum"], "algorithms": ["sac"]}
@@ -90,6 +97,9 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "grid": {"sac.gamma": []}}, ["grid: sac.gamma: has no value"]),
         ({**BASE, "grid": {"seed": [5]}}, ["grid: seed: use seeds instead"]),
         ({**BASE, "settings": {"env.name": "hopper"}}, ["use environments instead"]),
+        ({**BASE, "settings": {"env": {"name": "hopper"}}}, ["env.name: use environments instead"]),
+        ({**BASE, "variants": [{"num_seeds": 2}]}, ["variants: num_seeds: use seeds instead"]),
+        ({**BASE, "settings": {"sac": 3, "sac.gamma": 0.1}}, ["sac: 3 and sac.gamma exclude"]),
         ({**BASE, 1: 2}, ["1 is no name of a field"]),
         ({**BASE, "parts": ["sac"]}, ["parts[1]: 'sac' should be fields"]),
     ],
@@ -145,6 +155,18 @@ def test_runs_of_one_structure_share_a_group():
         assert len({structure(run) for run in group.runs}) == 1
         assert group.config.num_seeds == 4
     assert len({group_name(group) for group in groups}) == 2
+
+
+def test_what_varies_is_told_for_each_environment_and_algorithm():
+    parts = [
+        {"algorithms": ["mbpo"], "grid": {"rollout": [{"max_length": 1}, {"max_length": 2}]}},
+        {"algorithms": ["sac"], "grid": {"sac.hidden_sizes": [[8], [8, 8]]}},
+    ]
+    found = varied_fields(expand({"environments": ["pendulum"], "seeds": 2, "parts": parts}))
+    assert found == {
+        ("pendulum", "mbpo"): ["rollout.max_length"],
+        ("pendulum", "sac"): ["sac.hidden_sizes"],
+    }
 
 
 def test_groups_that_do_not_fit_are_divided_evenly():
