@@ -59,8 +59,7 @@ def random_action(key: jax.Array, policy: Policy, starts: Transition) -> jax.Arr
 
 def model_buffer_capacity(config: Config) -> int:
     """Return how many model transitions are retained when rollouts are longest; one at least."""
-    longest = config.rollout.longest or config.rollout.max_length
-    limit = rollout.model_buffer_limit(longest, config.rollout, config.epoch_length)
+    limit = rollout.model_buffer_limit(config.rollout.room, config.rollout, config.epoch_length)
     return max(int(limit), 1)
 
 

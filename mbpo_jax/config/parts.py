@@ -155,6 +155,11 @@ class RolloutConfig(Checked):
     recent_steps: Positive = 250
     """Newest transitions from which `mba` branches."""
 
+    @property
+    def room(self) -> int:
+        """Return the length for which there is room."""
+        return self.max_length if self.longest is None else self.longest
+
     def _rule_errors(self) -> list[str]:
         errors = []
         if not isinstance(self.max_length, int):  # while JAX traces, these are arrays

@@ -1,6 +1,7 @@
 """The settings of a training run as a whole."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -184,4 +185,25 @@ def register_pytrees() -> None:
         types = field_types(cls)
         data = [name for name in types if is_data(types[name])]
         structure = [name for name in types if not is_data(types[name])]
-        jax.tree_util.register_dataclass(cls, data, structure)
+        if cls is RolloutConfig:
+            _register_rollout(data, structure)
+        else:
+            jax.tree_util.register_dataclass(cls, data, structure)
+
+
+def _register_rollout(data: Sequence[str], structure: Sequence[str]) -> None:
+    """Register the one class whose structure depends on data, while that is a number still.
+
+    As an array `max_length` would not tell any more what there has to be room for.
+    """
+    import jax
+
+    def flatten(config: RolloutConfig):
+        config = dataclasses.replace(config, longest=config.room)
+        leaves = [(jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in data]
+        return leaves, tuple(getattr(config, name) for name in structure)
+
+    def unflatten(fixed, leaves):
+        return RolloutConfig(**dict(zip((*structure, *data), (*fixed, *leaves), strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(RolloutConfig, flatten, unflatten)

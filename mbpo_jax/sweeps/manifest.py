@@ -157,7 +157,7 @@ def _value_problems(name: str, value: Any) -> list[str]:
         problems, layers = [], [value]
     problems += [text for layer in layers for text in _layer_problems(layer)]
     if name == "grid":
-        problems += [f"{path}: has no value" for path, x in value.items() if x == []]
+        problems += [f"{path}: has no value" for path in value if value[path] == []]
     return problems
 
 

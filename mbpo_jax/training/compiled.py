@@ -61,13 +61,13 @@ def make_runs(group: Group) -> Runs:
     copies = padded_size(len(group.runs), mesh) - len(group.runs)
     runs = (*group.runs, *group.runs[-1:] * copies)
     pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
-    shared, longest = group.config, max(run.rollout.max_length for run in runs)
+    shared, longest = group.config, max(run.rollout.room for run in runs)
     data = [
         replace(
             run,
             seed=shared.seed,
             num_seeds=shared.num_seeds,
-            rollout=replace(run.rollout, longest=run.rollout.longest or longest),
+            rollout=replace(run.rollout, longest=longest),
         )
         for run in runs
     ]
