@@ -4,6 +4,7 @@ The rules stand in `config`; `pydantic` applies them to data from outside and fi
 once instead of the first.
 """
 
+import copy
 import dataclasses
 import functools
 import re
@@ -115,7 +116,8 @@ def diff_configs(old: Config, new: Config) -> list[str]:
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Return the values of a configuration by dotted path."""
     values = {}
-    for name, value in vars(config).items():
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
         nested = dataclasses.is_dataclass(value)
         values |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return values
@@ -135,8 +137,10 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise ConfigError(f"{part}: {section!r} and {path} exclude each other; leave one")
-        if isinstance(value, dict) and isinstance(section.get(name), dict):
-            section[name] = {**section[name], **value}
+        if isinstance(value, dict):
+            known = section.get(name)
+            # A copy, because further paths may be put into it.
+            section[name] = {**(known if isinstance(known, dict) else {}), **copy.deepcopy(value)}
         else:
             section[name] = value
     return tree

@@ -45,15 +45,37 @@ def read_rows(path: Path) -> list[Row]:
       LogError: another line is not valid JSON; the message names the file and the line.
     """
     *lines, _ = path.read_bytes().split(b"\n")
-    return [_parse_row(path, number, line) for number, line in enumerate(lines, start=1)]
+    return [_parse_row(path, f"line {n}", line) for n, line in enumerate(lines, start=1)]
 
 
-def _parse_row(path: Path, number: int, line: bytes) -> Row:
+def read_last_rows(path: Path, count: int) -> list[Row]:
+    """Read no more than so many of the last rows of a file, without reading all of it.
+
+    Raises:
+      LogError: as `read_rows`.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = 2**16
+        while True:
+            start = max(size - length, 0)
+            file.seek(start)
+            lines = file.read(size - start).split(b"\n")
+            # The first is whole only where the file begins, the last is not finished.
+            whole = lines[:-1] if start == 0 else lines[1:-1]
+            if start == 0 or len(whole) >= count:
+                break
+            length *= 2
+    first = len(whole) - min(count, len(whole))
+    return [_parse_row(path, "one of the last lines", line) for line in whole[first:]]
+
+
+def _parse_row(path: Path, place: str, line: bytes) -> Row:
     try:
         return json.loads(line)
     except ValueError as error:
         raise LogError(
-            f"{path}, line {number}: not valid JSON ({error}); restore the file from a copy"
+            f"{path}, {place}: not valid JSON ({error}); restore the file from a copy"
         ) from error
 
 

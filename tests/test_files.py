@@ -90,3 +90,13 @@ class TestReplacing:
             file.flush()
             assert path.read_bytes() == b"old"
         assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 3000, 5000])
+def test_the_last_rows_are_those_at_the_end(tmp_path, count):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"n": n, "text": "x" * (n % 100)} for n in range(3000)]
+    files.append_rows(path, rows)
+    with open(path, "ab") as file:
+        file.write(b'{"n": 3000, "te')  # was never finished
+    assert files.read_last_rows(path, count) == rows[len(rows) - min(count, len(rows)) :]

@@ -59,6 +59,8 @@ class Sweep:
                 dry_run=self.dry_run,
                 retry=self.retry,
                 runs_per_group=self.runs_per_group,
+                # Elsewhere other devices decide, and only who gives a number knows them.
+                fits_here=self.executor == "local" or self.runs_per_group is None,
                 train_all=self._train_all(),
             )
         if self != Sweep(self.source, group=self.group):

@@ -143,9 +143,6 @@ class RolloutConfig(Checked):
     """Epoch in which k starts to grow."""
     end_epoch: Annotated[NonNegative, DATA] = 15
     """Epoch in which k reaches `max_length`."""
-    longest: Positive | None = None
-    """Length for which there is room, `max_length` if unset. A sweep sets it, for runs that share a
-    program and differ in their schedules."""
     retain_epochs: Positive = 1
     """Epochs for which model transitions are kept."""
     real_ratio: Fraction = 0.05
@@ -157,8 +154,17 @@ class RolloutConfig(Checked):
 
     @property
     def room(self) -> int:
-        """Return the length for which there is room."""
-        return self.max_length if self.longest is None else self.longest
+        """Return the length for which there is room: `max_length`, unless it was given."""
+        return getattr(self, "_room", self.max_length)
+
+    def with_room(self, room: int) -> "RolloutConfig":
+        """Return a copy with room for a length, for runs that share a program but not a schedule.
+
+        It is structure, though no setting: what was made by `dataclasses.replace` has lost it.
+        """
+        config = dataclasses.replace(self)
+        object.__setattr__(config, "_room", room)
+        return config
 
     def _rule_errors(self) -> list[str]:
         errors = []
@@ -168,6 +174,4 @@ class RolloutConfig(Checked):
             errors.append(f"max_length: {self.max_length} is below min_length ({self.min_length})")
         if self.end_epoch < self.start_epoch:
             errors.append(f"end_epoch: {self.end_epoch} is below start_epoch ({self.start_epoch})")
-        if self.longest is not None and self.longest < self.max_length:
-            errors.append(f"longest: {self.longest} is below max_length ({self.max_length})")
         return errors

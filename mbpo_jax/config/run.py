@@ -192,18 +192,19 @@ def register_pytrees() -> None:
 
 
 def _register_rollout(data: Sequence[str], structure: Sequence[str]) -> None:
-    """Register the one class whose structure depends on data, while that is a number still.
+    """Register the one class whose structure depends on data: on what there is room for.
 
-    As an array `max_length` would not tell any more what there has to be room for.
+    As an array `max_length` would not tell it any more.
     """
     import jax
 
     def flatten(config: RolloutConfig):
-        config = dataclasses.replace(config, longest=config.room)
         leaves = [(jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in data]
-        return leaves, tuple(getattr(config, name) for name in structure)
+        return leaves, (config.room, *(getattr(config, name) for name in structure))
 
-    def unflatten(fixed, leaves):
-        return RolloutConfig(**dict(zip((*structure, *data), (*fixed, *leaves), strict=True)))
+    def unflatten(aside, leaves):
+        room, *fixed = aside
+        values = dict(zip((*structure, *data), (*fixed, *leaves), strict=True))
+        return RolloutConfig(**values).with_room(room)
 
     jax.tree_util.register_pytree_with_keys(RolloutConfig, flatten, unflatten)

@@ -28,6 +28,7 @@ from mbpo_jax.reports.sweep_summary import (
     shown,
 )
 
+SCALE = "Scores, 0 for the worst run and 1 for the middle of the best variant"
 MARKERS = "osD^vPX<>"
 MOST_CURVES = 8
 """Variants of an environment that are all drawn; of more, the best of each algorithm."""
@@ -172,14 +173,15 @@ def aggregates_figure(variants: Sequence[Variant]) -> Figure:
             found = [estimate(statistic, own) for own in scores.values()]
             _bars(panel, list(scores), found, styles)
             panel.set_xlabel(name)
-        figure.suptitle("Scores from 0 (worst run) to 1 (best run)", x=0.01, ha="left")
+        figure.suptitle(SCALE, x=0.01, ha="left")
     return figure
 
 
 def profile_figure(variants: Sequence[Variant]) -> Figure:
     """Draw the share of runs above each score, at each algorithm's best settings."""
     scores = scores_by_algorithm(variants)
-    thresholds = np.linspace(0.0, 1.0, 101)
+    highest = max((np.max(x) for own in scores.values() for x in own), default=1.0)
+    thresholds = np.linspace(0.0, max(highest, 1.0), 101)
     with figure_style():
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         panel = figure.subplots()
@@ -187,7 +189,7 @@ def profile_figure(variants: Sequence[Variant]) -> Figure:
             found = estimate(lambda x: statistics.performance_profile(x, thresholds), own)
             panel.plot(thresholds, found.value, line, color=color, label=name)
             panel.fill_between(thresholds, found.low, found.high, color=color, alpha=0.15, lw=0)
-        panel.set_xlabel("Score t, from 0 (worst run) to 1 (best run)")
-        panel.set_ylabel("Share of runs with a score above t")
+        panel.set_xlabel(f"t: {SCALE}")
+        panel.set_ylabel("Share of runs above t")
         panel.legend()
     return figure

@@ -55,8 +55,8 @@ function show() {
   keep({filter: filter.value});
 }
 function sort(column, descending) {
-  buttons.forEach(b => b.removeAttribute('aria-sort'));
-  buttons[column].setAttribute('aria-sort', descending ? 'descending' : 'ascending');
+  buttons.forEach(b => b.parentNode.removeAttribute('aria-sort'));
+  buttons[column].parentNode.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
   const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
   const order = (a, b) => {
     const [x, y] = [value(a), value(b)];
@@ -70,7 +70,7 @@ function sort(column, descending) {
 }
 filter.addEventListener('input', show);
 buttons.forEach((button, column) => button.addEventListener('click', () =>
-  sort(column, button.getAttribute('aria-sort') === 'ascending')));
+  sort(column, button.parentNode.getAttribute('aria-sort') === 'ascending')));
 filter.value = kept.filter || '';
 if (kept.column in buttons) sort(kept.column, kept.descending);
 show();
@@ -78,8 +78,8 @@ show();
 
 RUN_STYLE = """<style>
 #runs button { all: unset; cursor: pointer } #runs button:focus-visible { outline: 2px solid }
-#runs button[aria-sort=ascending]::after { content: ' \\2191' }
-#runs button[aria-sort=descending]::after { content: ' \\2193' }
+#runs th[aria-sort=ascending] button::after { content: ' \\2191' }
+#runs th[aria-sort=descending] button::after { content: ' \\2193' }
 #filter { font: inherit; width: 20rem; max-width: 100% } p.note { color: #555 }
 </style>"""
 
@@ -88,7 +88,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """Return a number as a table shows it; a dash where it is not known."""
     if value is None or not np.isfinite(value):
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
+    return f"{value:,.0f}" if round(abs(value)) >= 10 ** (digits - 1) else f"{value:,.{digits}g}"
 
 
 def with_interval(found: Estimate) -> str:
@@ -104,9 +104,7 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
     lines = [f"{sum(row['trained'] for row in rows)} of {len(rows)} runs are trained"]
     diverged = sum(bool(row["diverged"]) for row in rows)
     if diverged:
-        lines.append(
-            f"{diverged} runs became non-finite; they count with their last finite parameters"
-        )
+        lines.append(f"non-finite: {diverged} runs, which count with their last finite parameters")
     failed = sorted({row["group"] for row in rows if row["state"] == "failed"})
     if failed:
         lines.append(f"failed groups: {', '.join(failed)}")
@@ -118,7 +116,8 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
         middle = best.middle()
         # False where there is no interval.
         tied = [v.label for v in others if v.middle().high >= middle.low]
-        so_far = "" if best.trained == best.size else " so far"
+        left = sum(v.environment == environment and v.trained < v.size for v in variants)
+        so_far = " so far" if left else ""
         text = f"{environment}: {best.label} has the highest final return{so_far}, "
         text += with_interval(middle)
         if tied:
@@ -126,6 +125,8 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
         fastest = max(own, key=lambda v: v.height[1])
         text += f"; the highest mean return, {with_interval(fastest.middle('mean_return'))}, has "
         text += "the same" if fastest is best else fastest.label
+        if left:
+            text += f"; {left} variants are not trained to their end"
         lines.append(text)
     few = [v for v in variants if 0 < len(v.rows) < statistics.FEWEST]
     if few:
@@ -240,10 +241,19 @@ def runs_table(rows: Sequence[Row]) -> str:
     )
 
 
-def machine_table(environment: Mapping[str, Any]) -> page.Table:
-    """Return what the sweep was trained with."""
+def machine_table(environments: Sequence[Mapping[str, Any]]) -> page.Table:
+    """Return what the groups of a sweep were trained with; what differs is listed."""
+    found = [_facts(environment) for environment in environments] or [_facts({})]
+    names = dict.fromkeys(name for facts in found for name in facts)
+    values = [dict.fromkeys(facts.get(name, "-") for facts in found) for name in names]
+    begun = min(facts["begun"] for facts in found)
+    body = [[name, "; ".join(told)] for name, told in zip(names, values, strict=True)]
+    return [["what", "value"], *body[:-1], ["begun", begun]]
+
+
+def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
     versions = environment.get("versions", {})
-    facts = {
+    return {
         "devices": ", ".join(environment.get("devices", [])) or "-",
         "machine": str(environment.get("platform", "-")),
         "cores": str(environment.get("host_cores", "-")),
@@ -252,7 +262,6 @@ def machine_table(environment: Mapping[str, Any]) -> page.Table:
         "source": str(environment.get("git_revision") or "-"),
         "begun": str(environment.get("time", "-")),
     }
-    return [["what", "value"], *([name, value] for name, value in facts.items())]
 
 
 def write_page(
@@ -261,7 +270,7 @@ def write_page(
     rows: Sequence[Row],
     evaluations: Sequence[Row],
     failures: Sequence[Row],
-    environment: Mapping[str, Any],
+    environments: Sequence[Mapping[str, Any]],
     source: str,
 ) -> None:
     """Write the report as a whole.
@@ -272,7 +281,7 @@ def write_page(
       rows: of `sweeps.results`, one for each run.
       evaluations: of all runs.
       failures: with `group`, `time`, `reason` and `last_line`.
-      environment: versions, devices and machine.
+      environments: versions, devices and machine of every group that has begun.
       source: the sweep file's text.
     """
     variants = variants_of(rows)
@@ -292,7 +301,7 @@ def write_page(
         caption = f"Learning curves{' of each algorithm at its best settings' if many else ''}."
         parts.append(page.figure_of(curves_figure(begun, evaluations, name), caption))
         parts.append(page.figure_of(intervals_figure(begun, name), "Every variant."))
-    if len({v.algorithm for v in begun}) > 1:
+    if len(scores_by_algorithm(begun)) > 1:
         parts.append("<h2>Algorithms compared, each at its best settings</h2>")
         parts.append(
             "<p class=note>The best of several settings is chosen by the same runs that are shown: "
@@ -312,10 +321,10 @@ def write_page(
         parts += ["<h2>Models</h2>", page.table_of(diagnostics)]
     if failures:
         head = ["group", "time", "reason", "last_line"]
-        body = [[str(failure[name]) for name in head] for failure in failures]
+        body = [[str(failure.get(name, "-")) for name in head] for failure in failures]
         parts += ["<h2>Failures</h2>", page.table_of([head, *body])]
     parts += ["<h2>Runs</h2>", runs_table(rows)]
-    parts += ["<h2>What was run</h2>", page.table_of(machine_table(environment))]
+    parts += ["<h2>What was run</h2>", page.table_of(machine_table(environments))]
     parts.append(
         f"<details><summary>sweep file</summary><pre>{html.escape(source)}</pre></details>"
     )

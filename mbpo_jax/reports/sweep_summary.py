@@ -126,14 +126,18 @@ def environments_of(variants: Sequence[Variant]) -> list[str]:
     return list(dict.fromkeys(variant.environment for variant in variants))
 
 
-def ranked(variants: Sequence[Variant], environment: str) -> list[Variant]:
-    """Return the variants of an environment that can be compared, the best first.
+def comparable(variants: Sequence[Variant], environment: str) -> list[Variant]:
+    """Return the variants of an environment that can be compared.
 
     These are the ones that are trained to their end; those with any results, until there are some.
     """
     own = [v for v in variants if v.environment == environment and v.rows]
-    ended = [v for v in own if v.trained == v.size]
-    return sorted(ended or own, key=lambda v: v.height, reverse=True)
+    return [v for v in own if v.trained == v.size] or own
+
+
+def ranked(variants: Sequence[Variant], environment: str) -> list[Variant]:
+    """Return the variants of an environment that can be compared, the best first."""
+    return sorted(comparable(variants, environment), key=lambda v: v.height, reverse=True)
 
 
 def best_variants(variants: Sequence[Variant], environment: str) -> list[Variant]:
@@ -192,10 +196,8 @@ def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> 
     for algorithm in dict.fromkeys(v.algorithm for v in variants):
         own = [
             v
-            for v in variants
-            if (v.environment, v.algorithm) == (environment, algorithm)
-            and field in v.settings
-            and v.rows
+            for v in comparable(variants, environment)
+            if v.algorithm == algorithm and field in v.settings
         ]
         values = {str(v.settings[field]): v.settings[field] for v in own}.values()
         if len(values) < 2:
@@ -210,15 +212,14 @@ def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> 
 
 
 def normalised(variants: Sequence[Variant], environment: str) -> dict[str, np.ndarray]:
-    """Return each algorithm's scores at its best settings, from 0 to 1.
+    """Return each algorithm's scores at its best settings, on a scale of this sweep alone.
 
-    0 is the lowest final return of any run of the sweep in that environment, 1 the highest: a scale
-    of this sweep alone.
+    0 is the lowest final return of any run in that environment, 1 the middle of the best variant.
     """
-    own = [v.scores() for v in variants if v.environment == environment and v.rows]
+    own = ranked(variants, environment)
     if not own:
         return {}
-    low, high = np.min(np.concatenate(own)), np.max(np.concatenate(own))
+    low, high = min(np.min(v.scores()) for v in own), own[0].height[0]
     scale = high - low if high > low else 1.0
     return {v.algorithm: (v.scores() - low) / scale for v in best_variants(variants, environment)}
 

@@ -21,7 +21,7 @@ def train_all(work: Work) -> None:
     Units that another driver trains are left to it; if it dies, they are taken over.
 
     Raises:
-      ConfigError: the disk is full.
+      ConfigError: the disk is full, or memory is.
     """
     told: set[str] = set()
     while not work.interruption.requested and (pending := work.pending):

@@ -31,7 +31,7 @@ FIELDS = {
     "parts": list,
 }
 """What a sweep file holds; see docs/sweeps.md."""
-OFTEN_SET = {"stop_at_return": None}
+UNLESS_SAID = {"stop_at_return": None}
 """Runs that are compared are trained to the end, unless the file says otherwise."""
 
 
@@ -93,10 +93,15 @@ def _points(part: Mapping[str, Any], source: str) -> Iterator[Callable[[], Confi
         part["environments"], part["algorithms"], part.get("variants") or [{}], crossed, seeds
     ):
         own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
-        layers = (OFTEN_SET, part.get("settings") or {}, variant, point, own)
+        layers = (UNLESS_SAID, part.get("settings") or {}, variant, point, own)
 
         def make(environment=environment, layers=layers) -> Config:
             config = environment_preset(environment, *presets)
+            if config.env.name != environment:
+                raise ConfigError(
+                    f"{source}: presets: {', '.join(presets)} are of an environment; name those "
+                    "that fit any, such as debug"
+                )
             changes: dict[str, Any] = {}
             for layer in layers:
                 changes = _deep(changes, config_io.nested(layer))
@@ -108,8 +113,9 @@ def _points(part: Mapping[str, Any], source: str) -> Iterator[Callable[[], Confi
 def _over(common: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     """Return a part of a sweep with what stands above all parts; settings and grids are merged."""
     merged = {**common, **part}
-    for name in ("settings", "grid"):
-        merged[name] = {**(common.get(name) or {}), **(part.get(name) or {})}
+    above, own = (config_io.nested(x.get("settings") or {}) for x in (common, part))
+    merged["settings"] = _deep(above, own)
+    merged["grid"] = {**(common.get("grid") or {}), **(part.get("grid") or {})}
     return merged
 
 
@@ -150,7 +156,7 @@ def _value_problems(name: str, value: Any) -> list[str]:
     kinds = {"seeds": int, "variants": Mapping, "parts": object}
     if isinstance(value, list):
         kind = kinds.get(name, str)
-        wrong = [x for x in value if not isinstance(x, kind) or (kind is int and x is True)]
+        wrong = [x for x in value if not isinstance(x, kind) or isinstance(x, bool)]
         problems = [f"{x!r} cannot stand here" for x in wrong]
         layers = [x for x in value if isinstance(x, Mapping)] if name == "variants" else []
     else:

@@ -21,12 +21,15 @@ from mbpo_jax.training.driver import EXIT_DIVERGED, EXIT_DONE, EXIT_INTERRUPTED,
 
 EXIT_BUSY = 69
 """EX_UNAVAILABLE: another process trains this group. The other codes are the driver's."""
+EXIT_TOO_LARGE = 71
+"""EX_OSERR: the memory that is free now does not hold the group."""
 
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
 _LITTLE = 2**20
 """Bytes; with fewer left a process could not even say that the disk is full."""
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Work(NamedTuple):
@@ -67,6 +70,8 @@ def start(sweep_dir: Path, unit: Unit, dies_with_us: bool = False) -> subprocess
         once. Only on Linux.
     """
     with open(unit.path / OUTPUT, "ab") as output:
+        output.write(f"started at {_now()}\n".encode())
+        output.flush()
         # In a session of its own, so that Ctrl-C reaches it once, through us.
         return subprocess.Popen(
             command_of(sweep_dir, unit.name),
@@ -74,27 +79,38 @@ def start(sweep_dir: Path, unit: Unit, dies_with_us: bool = False) -> subprocess
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent if dies_with_us and sys.platform == "linux" else None,
+            preexec_fn=_die_with_parent if dies_with_us and _LIBC else None,
         )
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    assert _LIBC is not None
+    _LIBC.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def told_end(unit: Unit, code: int) -> str:
     """Say how a process ended, and note it if it failed.
 
     Raises:
-      ConfigError: the disk is full.
+      ConfigError: the disk is full, or memory is.
     """
     # Python itself ends with 1 after an error, so what the group says of itself decides.
     if code in (EXIT_DONE, EXIT_DIVERGED) and unit.state in OVER:
         return f"{unit.name}: {unit.state}"
     if code == EXIT_BUSY:
         return f"{unit.name}: another process trains it"
-    if code == EXIT_INTERRUPTED:
+    # Python that is just starting cannot save, and has nothing to.
+    if code in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
         return f"{unit.name}: interrupted"
+    if code == EXIT_TOO_LARGE:
+        raise ConfigError(
+            f"{unit.name}: {last_line(unit.path / OUTPUT)}, or wait until what else runs there has "
+            "ended; the same command goes on. New groups are made smaller by --runs-per-group"
+        )
     return note_failure(
         unit, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     )
@@ -114,7 +130,7 @@ def note_failure(unit: Unit, reason: str) -> str:
             "make room and give the same command again: training goes on from the last checkpoint"
         )
     unit.add_failure(
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time=_now(),
         reason=reason,
         last_line=line,
     )

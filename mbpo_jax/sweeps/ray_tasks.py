@@ -16,6 +16,8 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import process, store
 from mbpo_jax.sweeps.process import Work
 from mbpo_jax.sweeps.store import OVER
+from mbpo_jax.training import run_directory
+from mbpo_jax.training.driver import EXIT_INTERRUPTED
 
 LOOK_EVERY = 1.0
 LOST_TASKS = 10
@@ -25,17 +27,20 @@ LOST_TASKS = 10
 def train_in_task(sweep_dir: str, name: str) -> int:
     """Train a group in a process of its own, and return how that ended."""
     unit = store.find_unit(Path(sweep_dir), name)
-    while True:
-        # With the worker dies what it trains, so that the next one finds the group free.
-        training = process.start(Path(sweep_dir), unit, dies_with_us=True)
-        try:
-            code = training.wait()
-        except KeyboardInterrupt:  # the driver cancels the task
-            training.send_signal(signal.SIGTERM)
-            return training.wait()
-        if code != process.EXIT_BUSY:
-            return code
-        time.sleep(LOOK_EVERY)
+    training = None
+    try:
+        while True:
+            while run_directory.holder(unit.path):
+                time.sleep(LOOK_EVERY)
+            # With the worker dies what it trains, so that the next one finds the group free.
+            training = process.start(Path(sweep_dir), unit, dies_with_us=True)
+            if (code := training.wait()) != process.EXIT_BUSY:
+                return code
+    except KeyboardInterrupt:  # the driver cancels the task
+        if training is None:
+            return EXIT_INTERRUPTED
+        training.send_signal(signal.SIGTERM)
+        return training.wait()
 
 
 def train_all(work: Work, *, address: str | None, cpus: float | None, gpus: float) -> None:
@@ -49,8 +54,8 @@ def train_all(work: Work, *, address: str | None, cpus: float | None, gpus: floa
       gpus: of a task.
 
     Raises:
-      ConfigError: Ray is not installed, the cluster cannot be reached or has too little, or the
-        disk is full.
+      ConfigError: Ray is not installed, the cluster cannot be reached or has too little, or memory
+        or the disk is full.
     """
     ray = _connect(address)
     try:
@@ -91,8 +96,8 @@ def _follow(ray: Any, task: Any, work: Work) -> None:
             except ray.exceptions.TaskCancelledError:
                 work.announce(f"{unit.name}: interrupted")
             except ray.exceptions.RayError as error:
-                reason = str(error).splitlines()[0][:200]
-                work.announce(process.note_failure(unit, f"lost by Ray: {reason}"))
+                *_, reason = str(error).strip().splitlines() or [type(error).__name__]
+                work.announce(process.note_failure(unit, f"lost by Ray: {reason[:200]}"))
             if unit.state not in OVER and not cancelled:
                 waiting[task.remote(sweep_dir, unit.name)] = unit
 

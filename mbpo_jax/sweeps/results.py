@@ -3,17 +3,20 @@
 Run directories are the truth; everything here is read from them anew.
 """
 
-import json
+import contextlib
+import importlib.util
+import io
 import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import Row, read_rows, replace_rows
+from mbpo_jax.files import Row, read_last_rows, read_rows, replace_rows
 from mbpo_jax.reports import sweep_page
 from mbpo_jax.reports.statistics import area_under_curve
 from mbpo_jax.reports.sweep_summary import MODEL_COLUMNS
@@ -24,6 +27,8 @@ from mbpo_jax.training import logs, run_directory
 LAST_SHARE = 0.1
 """Of a run's evaluations, over which its final return is averaged; one at least."""
 REPORT = "report.html"
+ALL = 2**31 - 1
+"""Rows and letters of an answer that are shown."""
 
 
 def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
@@ -36,9 +41,17 @@ def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
     Raises:
       ConfigError: it is no sweep directory.
     """
+    return _sweep_rows(sweep_dir, _units(sweep_dir))
+
+
+def _units(sweep_dir: Path) -> list[Unit]:
     units = units_of(sweep_dir)
     if not units:
         raise ConfigError(f"{sweep_dir} has no groups yet; give it to `mbpo-jax sweep`")
+    return units
+
+
+def _sweep_rows(sweep_dir: Path, units: Sequence[Unit]) -> tuple[list[Row], list[Row]]:
     swept = varied_fields([run for unit in units for run in unit.group.runs])
     fields = list(dict.fromkeys(path for paths in swept.values() for path in paths))
     written = [(unit, _rows(unit, logs.EVALS)) for unit in units]
@@ -46,14 +59,17 @@ def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
     runs: dict[str, Row] = {}
     evaluations: list[Row] = []
     for unit, rows in written:
-        newest = {row["run"]: row for row in _rows(unit, logs.METRICS)}
         state, size = unit.state, len(unit.group.runs)
+        metrics = unit.path / logs.METRICS
+        newest = read_last_rows(metrics, size) if metrics.exists() else []
+        model = {row["run"]: row for row in newest}
         for index, config in enumerate(unit.group.runs):
             identity = run_id(config)
             if identity in runs:
                 continue
-            own = _finite([r for r in rows if r["run"] == index], lowest.get(config.env.name))
-            evaluations += [{"id": identity, **row} for row in own]
+            own = [row for row in rows if row["run"] == index]
+            filled = _finite(own, lowest.get(config.env.name))
+            evaluations += [{"id": identity, **row} for row in filled]
             values = config_io.flatten(config)
             runs[identity] = {
                 "id": identity,
@@ -62,8 +78,9 @@ def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
                 "seed": config.seed,
                 **{field: values[field] for field in fields},
                 "total_env_steps": config.total_env_steps,
-                **_results(own, size),
-                **{name: newest.get(index, {}).get(name) for name in MODEL_COLUMNS},
+                **_progress(own, size),
+                **_results(filled),
+                **{name: model.get(index, {}).get(name) for name in MODEL_COLUMNS},
                 "state": state,
                 "trained": state in TRAINED,
                 "group": unit.name,
@@ -96,63 +113,92 @@ def _finite(rows: Sequence[Row], lowest: float | None) -> list[Row]:
     return [row if row["finite"] else {**row, "return_mean": lowest} for row in filled]
 
 
-def _results(rows: Sequence[Row], group_size: int) -> Row:
-    """Return what a run's evaluations come to."""
-    found: Row = {"env_steps": 0, "diverged": False}
-    found |= dict.fromkeys(("final_return", "mean_return", "wall_seconds", "run_seconds"))
+def _progress(rows: Sequence[Row], group_size: int) -> Row:
+    """Return how far a run is, by its evaluations as they were written."""
     if not rows:
-        return found
-    steps = np.array([row["env_steps"] for row in rows], float)
-    returns = np.array([row["return_mean"] for row in rows], float)
-    last = max(round(LAST_SHARE * len(rows)), 1)
-    seconds = rows[-1]["wall_seconds"]
-    return found | {
-        "env_steps": int(steps[-1]),
-        "final_return": float(np.mean(returns[-last:])),
-        "mean_return": float(area_under_curve(steps, returns)),
-        "wall_seconds": seconds,
-        "run_seconds": seconds / group_size,
-        "diverged": bool(rows[-1].get("diverged", False)) or not rows[-1]["finite"],
+        nothing = dict.fromkeys(("wall_seconds", "run_seconds"))
+        return {"env_steps": 0, **nothing, "diverged": False}
+    last = rows[-1]
+    return {
+        "env_steps": last["env_steps"],
+        "wall_seconds": last["wall_seconds"],
+        "run_seconds": last["wall_seconds"] / group_size,
+        "diverged": bool(last.get("diverged")) or last["return_mean"] is None,
     }
 
 
-def environment_of(sweep_dir: Path) -> Row:
-    """Return versions, devices and machine of the first group that began; {} if none did."""
-    for unit in units_of(sweep_dir):
-        path = unit.path / run_directory.ENVIRONMENT
-        if path.exists():
-            return json.loads(path.read_text())
-    return {}
+def _results(rows: Sequence[Row]) -> Row:
+    """Return what a run's evaluations come to."""
+    if not rows:
+        return dict.fromkeys(("final_return", "mean_return"))
+    steps = np.array([row["env_steps"] for row in rows], float)
+    returns = np.array([row["return_mean"] for row in rows], float)
+    last = max(round(LAST_SHARE * len(rows)), 1)
+    return {
+        "final_return": float(np.mean(returns[-last:])),
+        "mean_return": float(area_under_curve(steps, returns)),
+    }
 
 
-def connect(sweep_dir: Path):
+def connect(sweep_dir: Path, *, metrics: bool = True):
     """Return a DuckDB connection with the tables `runs`, `evaluations` and `metrics`.
 
     The first two hold the rows of `read_sweep_rows`; `metrics` those of all groups, which are
     joined to runs by `"group"` and `run`.
+
+    Args:
+      sweep_dir: of the sweep.
+      metrics: make that table, which can be large.
     """
     import duckdb
 
-    runs, evaluations = read_sweep_rows(sweep_dir)
-    metrics = [
-        {"group": unit.name, **row}
-        for unit in units_of(sweep_dir)
-        for row in _rows(unit, logs.METRICS)
-    ]
+    units = _units(sweep_dir)
+    runs, evaluations = _sweep_rows(sweep_dir, units)
     connection = duckdb.connect()
-    tables = {"runs": runs, "evaluations": evaluations, "metrics": metrics}
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows in tables.items():
+        for name, rows in {"runs": runs, "evaluations": evaluations}.items():
             path = Path(folder, f"{name}.jsonl")
             replace_rows(path, rows)
-            quoted = str(path).replace("'", "''")
-            source = (
-                f"read_json('{quoted}', format='newline_delimited', sample_size=-1)"
-                if rows
-                else "(values (NULL)) as nothing(id) where false"
-            )
-            connection.execute(f"create table {name} as select * from {source}")
+            source = _rows_of([path]) if rows else NO_EVALUATIONS
+            connection.execute(f"create table {name} as from {source}")
+    if metrics:
+        paths = [unit.path / logs.METRICS for unit in units]
+        begun = [path for path in paths if path.exists() and path.stat().st_size]
+        source = NO_METRICS
+        if begun:
+            # A group's directory is named as the group is.
+            named = "string_split(filename, '/')[-2] as \"group\", * exclude filename"
+            source = f"(select {named} from {_rows_of(begun, 'filename=true')})"
+        connection.execute(f"create table metrics as from {source}")
     return connection
+
+
+NO_EVALUATIONS = """(select null::varchar id, null::bigint env_steps, null::bigint run,
+    null::bigint seed, null::double return_mean, null::double return_std, null::double length_mean,
+    null::double wall_seconds, null::boolean finite) where false"""
+NO_METRICS = """(select null::varchar "group", null::bigint env_steps, null::bigint run,
+    null::bigint seed) where false"""
+
+
+def _rows_of(paths: Sequence[Path], *more: str) -> str:
+    """Return what DuckDB reads row files with; a last line that is torn is left out."""
+    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    options = ("format='newline_delimited'", "sample_size=-1", "union_by_name=true")
+    return f"read_json([{quoted}], {', '.join((*options, 'ignore_errors=true', *more))})"
+
+
+def _asked(sweep_dir: Path, sql: str) -> Any:
+    """Return what DuckDB answers to a query, None if there is nothing to answer.
+
+    Raises:
+      ConfigError: the query is wrong.
+    """
+    import duckdb
+
+    try:
+        return connect(sweep_dir, metrics="metrics" in sql.lower()).sql(sql)
+    except duckdb.Error as error:
+        raise ConfigError(f"sql: {error}") from error
 
 
 def table(sweep_dir: Path, sql: str = "select * from runs"):
@@ -161,14 +207,9 @@ def table(sweep_dir: Path, sql: str = "select * from runs"):
     Raises:
       ConfigError: the query is wrong, or pandas is not installed.
     """
-    import duckdb
-
-    try:
-        return connect(sweep_dir).execute(sql).df()
-    except duckdb.Error as error:
-        raise ConfigError(f"sql: {error}") from error
-    except ImportError as error:
-        raise ConfigError("pandas is not installed; pip install pandas") from error
+    if importlib.util.find_spec("pandas") is None:
+        raise ConfigError("pandas is not installed; pip install 'mbpo-jax[pandas]'")
+    return _asked(sweep_dir, sql).df()
 
 
 def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None:
@@ -185,7 +226,7 @@ def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None
     partial = path.with_name(f".{path.name}.tmp")
     quoted = str(partial).replace("'", "''")
     try:
-        connect(sweep_dir).execute(
+        connect(sweep_dir, metrics="metrics" in sql.lower()).execute(
             f"copy ({sql.strip().rstrip(';')}) to '{quoted}' (format {formats[path.suffix]})"
         )
         partial.replace(path)
@@ -196,18 +237,17 @@ def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None
 
 
 def answer(sweep_dir: Path, sql: str) -> str:
-    """Return the answer to a query as text.
+    """Return the answer to a query as text, all of it.
 
     Raises:
       ConfigError: the query is wrong.
     """
-    import duckdb
-
-    try:
-        found = connect(sweep_dir).sql(sql)
-        return "" if found is None else str(found)
-    except duckdb.Error as error:
-        raise ConfigError(f"sql: {error}") from error
+    found = _asked(sweep_dir, sql)
+    if found is None:
+        return ""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        found.show(max_rows=ALL, max_width=ALL, max_col_width=ALL)
+    return text.getvalue().rstrip()
 
 
 def write_report(sweep_dir: Path) -> Path:
@@ -216,8 +256,8 @@ def write_report(sweep_dir: Path) -> Path:
     Raises:
       ConfigError: it is no sweep directory.
     """
-    rows, evaluations = read_sweep_rows(sweep_dir)
-    failures = [{"group": unit.name, **f} for unit in units_of(sweep_dir) for f in unit.failures]
+    units = _units(sweep_dir)
+    rows, evaluations = _sweep_rows(sweep_dir, units)
     source = sweep_dir / SWEEP_FILE
     path = sweep_dir / REPORT
     sweep_page.write_page(
@@ -225,8 +265,8 @@ def write_report(sweep_dir: Path) -> Path:
         f"Sweep {sweep_dir.resolve().name}",
         rows,
         evaluations,
-        failures,
-        environment_of(sweep_dir),
+        [{"group": unit.name, **failure} for unit in units for failure in unit.failures],
+        [found for unit in units if (found := run_directory.read_environment(unit.path))],
         source.read_text() if source.exists() else "",
     )
     return path

@@ -5,8 +5,10 @@ SLURM signals it: the group is saved, and the job goes back into the queue and o
 sweep's directory has to be shared by all nodes. Results go through run directories alone.
 """
 
+import contextlib
 import importlib
 import json
+import os
 import signal
 import subprocess
 import time
@@ -34,26 +36,36 @@ MOST_REQUEUES = 1000
 class GroupJob:
     """What a job does; submitit asks it for a checkpoint when SLURM signals."""
 
+    _training: subprocess.Popen | None = None
+
     def __call__(self, sweep_dir: str, name: str) -> int:
         """Train a group in a process of its own, and return how that ended."""
-        self._unit = store.find_unit(Path(sweep_dir), name)
-        self._training = process.start(Path(sweep_dir), self._unit)
+        unit = store.find_unit(Path(sweep_dir), name)
+        self._training = process.start(Path(sweep_dir), unit)
+        # What `scancel` and preemption send, and submitit would pass over. It saves, and ends.
+        signal.signal(signal.SIGTERM, lambda *_: self._ask_for_end())
         while self._training.poll() is None:
             time.sleep(1.0)
         # Whoever submitted this job notes its number before anything is told here.
         with store.held(Path(sweep_dir)):
-            print(process.told_end(self._unit, self._training.returncode))
-            if _job_of(self._unit) == _submitit().JobEnvironment().job_id:
-                (self._unit.path / JOB).unlink()
+            print(process.told_end(unit, self._training.returncode))
+            if _job_of(unit) == _submitit().JobEnvironment().job_id:
+                (unit.path / JOB).unlink()
         return self._training.returncode
 
     def checkpoint(self, sweep_dir: str, name: str) -> Any:
         """Have the group saved, and say what is to be done next time."""
-        self._training.send_signal(signal.SIGTERM)
-        # A signal's handler: `Popen.wait` may be interrupted and hold its lock.
-        while run_directory.holder(self._unit.path):
-            time.sleep(0.2)
+        if self._training is not None:
+            self._ask_for_end()
+            # In a handler of a signal, which may have come while `poll` held its lock.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._training.pid, os.WEXITED | os.WNOWAIT)
         return _submitit().helpers.DelayedSubmission(GroupJob(), sweep_dir, name)
+
+    def _ask_for_end(self) -> None:
+        assert self._training is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._training.pid, signal.SIGTERM)
 
 
 def train_all(work: Work, *, partition: str | None, minutes: int, cpus: int, gpus: int) -> None:
@@ -69,13 +81,19 @@ def train_all(work: Work, *, partition: str | None, minutes: int, cpus: int, gpu
       gpus: of a job.
 
     Raises:
-      ConfigError: submitit is not installed, SLURM does not take the jobs, or the disk is full.
+      ConfigError: submitit is not installed, SLURM is not there or does not take the jobs, or
+        the disk is full.
     """
-    executor = _submitit().AutoExecutor(
-        folder=work.sweep_dir.resolve() / "slurm" / "%j",
-        cluster="slurm",
-        slurm_max_num_timeout=MOST_REQUEUES,
-    )
+    try:
+        executor = _submitit().AutoExecutor(
+            folder=work.sweep_dir.resolve() / "slurm" / "%j",
+            cluster="slurm",
+            slurm_max_num_timeout=MOST_REQUEUES,
+        )
+    except RuntimeError as error:  # it looks for `srun`
+        raise ConfigError(
+            f"SLURM is not on this machine: {error}; give the command where sbatch works"
+        ) from error
     wanted = {"slurm_partition": partition} if partition else {}
     wanted |= {"slurm_gpus_per_node": gpus} if gpus else {}
     executor.update_parameters(
@@ -106,7 +124,11 @@ def _submit_missing(executor: Any, work: Work, pending: Sequence[Unit]) -> None:
     for unit in pending:
         if (job := _job_of(unit)) is not None and job not in queued:
             (unit.path / JOB).unlink()
-            if unit.state not in OVER:
+            if unit.state in OVER:
+                continue
+            if _was_cancelled(job):
+                work.announce(f"{unit.name}: job {job} was cancelled")
+            else:
                 work.announce(process.note_failure(unit, f"job {job} ended without a word"))
     free = [
         unit
@@ -137,6 +159,13 @@ def _queued_jobs() -> set[str] | None:
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--name={NAME}"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     return set(asked.stdout.split()) if asked.returncode == 0 else None
+
+
+def _was_cancelled(job: str) -> bool:
+    """Return whether somebody cancelled a job, as far as SLURM still knows."""
+    command = ["scontrol", "show", "job", "--oneliner", job]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "JobState=CANCELLED" in asked.stdout
 
 
 def _submitit() -> Any:

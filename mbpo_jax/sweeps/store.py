@@ -55,9 +55,10 @@ class Unit(NamedTuple):
     def failures(self) -> list[dict[str, Any]]:
         """Return when and how its processes failed."""
         try:
-            return json.loads((self.path / FAILURES).read_text())
+            found = json.loads((self.path / FAILURES).read_text())
         except (OSError, ValueError):
             return []
+        return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
     @property
     def state(self) -> str:
@@ -83,8 +84,9 @@ def units_of(sweep_dir: Path) -> list[Unit]:
     """
     if not (sweep_dir / GROUPS).is_dir():
         raise ConfigError(f"{sweep_dir} is no sweep directory: it has no folder {GROUPS!r}")
-    paths = sorted(p for p in (sweep_dir / GROUPS).iterdir() if not p.name.startswith("."))
-    return [Unit(path, run_directory.load_group(path)) for path in paths]
+    paths = (sweep_dir / GROUPS).iterdir()
+    folders = sorted(p for p in paths if p.is_dir() and not p.name.startswith("."))
+    return [Unit(path, run_directory.load_group(path)) for path in folders]
 
 
 def units_beside(sweep_dir: Path) -> list[Unit]:
@@ -112,14 +114,14 @@ class Plan(NamedTuple):
     """What a sweep file adds to a sweep directory.
 
     Attributes:
-      known: units that are there.
+      known: units that are there, and some of whose runs at least are asked for.
       new: units that are not.
-      dropped: runs of the known units that the file does not ask for any more.
+      dropped: units that are there, and that nobody asks for any more.
     """
 
     known: list[Unit]
     new: list[Unit]
-    dropped: int
+    dropped: list[Unit]
 
 
 def plan(
@@ -132,12 +134,16 @@ def plan(
       runs: of the sweep file.
       most_runs: see `make_groups`.
     """
-    known = units_of(sweep_dir) if (sweep_dir / GROUPS).is_dir() else []
-    there = {run_id(run) for unit in known for run in unit.group.runs}
-    missing = [run for run in runs if run_id(run) not in there]
-    groups = make_groups(missing, *([most_runs] if most_runs else []))
+    units = units_of(sweep_dir) if (sweep_dir / GROUPS).is_dir() else []
+    held_by = {unit.name: {run_id(run) for run in unit.group.runs} for unit in units}
+    asked = {run_id(run): run for run in runs}
+    missing = asked.keys() - set().union(*held_by.values())
+    groups = make_groups(
+        [run for name, run in asked.items() if name in missing], *([most_runs] if most_runs else [])
+    )
     new = [Unit(sweep_dir / GROUPS / group_name(group), group) for group in groups]
-    return Plan(known, new, len(there - {run_id(run) for run in runs}))
+    dropped = [unit for unit in units if not held_by[unit.name] & asked.keys()]
+    return Plan([unit for unit in units if unit not in dropped], new, dropped)
 
 
 @contextlib.contextmanager
@@ -174,7 +180,7 @@ def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
     """
     with held(sweep_dir):
         there = units_of(sweep_dir) if (sweep_dir / GROUPS).is_dir() else []
-        if {unit.name for unit in there} != {unit.name for unit in plan.known}:
+        if {u.name for u in there} != {u.name for u in (*plan.known, *plan.dropped)}:
             return False
         try:
             (sweep_dir / GROUPS).mkdir(exist_ok=True)

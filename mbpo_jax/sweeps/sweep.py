@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax.config import Config
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import SWEEPS
 from mbpo_jax.sweeps import local, manifest, store, worker
@@ -19,12 +19,13 @@ EXIT_INCOMPLETE = 1
 
 
 def sweep(
-    source: Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any],
     out: Path | None = None,
     *,
     dry_run: bool = False,
     retry: bool = False,
     runs_per_group: int | None = None,
+    fits_here: bool = True,
     train_all: Callable[[Work], None] = local.train_all,
 ) -> int:
     """Train what a sweep file asks for and is not trained yet, and return the exit code.
@@ -37,6 +38,7 @@ def sweep(
       dry_run: print what would be done, and do nothing.
       retry: try groups again that have been given up.
       runs_per_group: the most runs of a new group; as many as fit this machine's devices if None.
+      fits_here: new groups have to fit this machine's devices.
       train_all: of `local`, or another module with such a function.
 
     Returns:
@@ -46,18 +48,21 @@ def sweep(
       ConfigError: the file is wrong, a run does not fit a device, nothing can be written, or the
         disk is full.
     """
+    source = Path(source) if isinstance(source, str) else source
     if isinstance(source, Path) and source.is_dir():
         if out is not None:
             raise ConfigError(f"out: {source} is a sweep directory itself; leave --out out")
-        sweep_dir, found = source, store.Plan(store.units_of(source), [], 0)
+        sweep_dir, found = source, store.Plan(store.units_of(source), [], [])
+        if runs_per_group is not None:
+            raise ConfigError(
+                f"runs_per_group: groups of {source} are there; it is for new ones, of a file"
+            )
         _print_known(found)
         if dry_run:
             return EXIT_DONE
     else:
         name, runs, text = _asked_for(source)
         sweep_dir = out or Path("sweeps", name)
-        # Elsewhere other devices decide, and only who gives a number knows them.
-        fits_here = train_all is local.train_all or runs_per_group is None
         while True:
             planned = worker.planned(sweep_dir, runs, runs_per_group, fits_here)
             found = planned.plan
@@ -106,8 +111,8 @@ def _print_plan(sweep_dir: Path, planned: worker.Planned) -> None:
 def _print_known(found: store.Plan) -> None:
     for unit in found.known:
         print(f"there: {unit.name}: {len(unit.group.runs)} runs, {unit.state}")
-    if found.dropped:
-        print(f"{found.dropped} runs that are there are not asked for any more; they are kept")
+    for unit in found.dropped:
+        print(f"not asked for any more, and kept: {unit.name}: {unit.state}")
 
 
 def expected_time(unit: store.Unit, others: Sequence[store.Unit]) -> str:
@@ -117,7 +122,11 @@ def expected_time(unit: store.Unit, others: Sequence[store.Unit]) -> str:
         same = other.group.config
         if (same.algorithm, same.env.name) != (config.algorithm, config.env.name):
             continue
-        if (speed := standing(other).speed) is not None:
+        try:
+            speed = standing(other).speed
+        except UserError:  # of another sweep, perhaps
+            continue
+        if speed is not None:
             share = len(unit.group.runs) / len(other.group.runs)
             minutes = config.total_env_steps / speed * share / 60.0
             return f"about {minutes:,.1f} minutes, if it takes as long a step as {other.path}"
@@ -131,7 +140,7 @@ def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> int:
     failed = [unit.name for unit in units if unit.state == "failed"]
     print(f"{trained} of {worker.runs_of(units)} runs are trained; see {sweep_dir}")
     if diverged:
-        print(f"{diverged} of them became non-finite; they keep their last finite parameters")
+        print(f"non-finite: {diverged} runs; they keep their last finite parameters")
     for name in failed:
         print(f"failed: {name}; see {sweep_dir / store.GROUPS / name / store.OUTPUT}")
     if failed:

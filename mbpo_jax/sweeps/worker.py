@@ -1,6 +1,7 @@
 """What a process of a sweep does: plan its memory, or train one group."""
 
 import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import NamedTuple
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import store
-from mbpo_jax.sweeps.process import EXIT_BUSY, command_of
+from mbpo_jax.sweeps.process import EXIT_BUSY, EXIT_TOO_LARGE, command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
 from mbpo_jax.training.group import Group
 
@@ -26,6 +28,11 @@ def train_unit(sweep_dir: Path, name: str) -> int:
     except run_directory.Busy as busy:
         print(busy)
         return EXIT_BUSY
+    except plan.TooLarge as problem:
+        if run_directory.holder(unit.path):  # by whom the memory is used, perhaps
+            return EXIT_BUSY
+        print(problem)
+        return EXIT_TOO_LARGE
 
 
 class Planned(NamedTuple):
@@ -54,11 +61,17 @@ def planned(
       fits_here: groups have to fit the devices of this machine.
 
     Raises:
-      ConfigError: an environment is unknown, or a run does not fit a device.
+      ConfigError: an environment is unknown, a run does not fit a device, or the process died.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_planned, sweep_dir, list(runs), runs_per_group, fits_here).result()
+        try:
+            return pool.submit(_planned, sweep_dir, list(runs), runs_per_group, fits_here).result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise ConfigError(
+                "the process that plans the sweep was killed, perhaps for want of memory; close "
+                "other programs and give the same command again"
+            ) from error
 
 
 def _planned(

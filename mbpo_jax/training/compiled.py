@@ -61,13 +61,13 @@ def make_runs(group: Group) -> Runs:
     copies = padded_size(len(group.runs), mesh) - len(group.runs)
     runs = (*group.runs, *group.runs[-1:] * copies)
     pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
-    shared, longest = group.config, max(run.rollout.room for run in runs)
+    shared, room = group.config, max(run.rollout.room for run in runs)
     data = [
         replace(
             run,
             seed=shared.seed,
             num_seeds=shared.num_seeds,
-            rollout=replace(run.rollout, longest=longest),
+            rollout=run.rollout.with_room(room),
         )
         for run in runs
     ]

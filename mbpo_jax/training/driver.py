@@ -37,12 +37,13 @@ SOLVED_EVALUATIONS = 2
 class Interruption:
     """Remembers that a signal asked for an end, which comes at the next look of the host.
 
-    A second Ctrl-C ends the process at once.
+    SIGUSR1 and SIGUSR2 are what clusters send ahead of a time limit. A second Ctrl-C ends the
+    process at once.
     """
 
     def __enter__(self) -> "Interruption":
         self.requested = False
-        handled = (signal.SIGTERM, signal.SIGINT)
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
         self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
@@ -52,7 +53,9 @@ class Interruption:
 
     def _handle(self, number: int, _: object) -> None:
         self.requested = True
-        signal.signal(number, self._previous[signal.Signals(number)])
+        # Other signals may come twice, once to all processes and once through the one above.
+        if number == signal.SIGINT:
+            signal.signal(number, self._previous[signal.SIGINT])
 
 
 @dataclasses.dataclass
@@ -315,13 +318,14 @@ def train_group(group: Group, run_dir: Path, command: Sequence[str] = ()) -> int
       CheckpointError: checkpoints cannot be written or read.
     """
     devices.use_host_devices(len(group.runs))
-    memory = plan.describe_memory(plan.check_fits(group))
-    with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
-        if run_directory.read_state(run_dir) == "finished":
-            print(f"{run_dir} is finished; choose another --run-dir to train again")
-            return EXIT_DONE
-        info = logs.environment_info(command, devices.describe_devices())
-        run_directory.write_environment(run_dir, info)
-        print(f"memory: {memory}")
-        with Interruption() as interruption, Progress(group.config.total_env_steps) as progress:
-            return Training(group, run_dir, log, progress).run(interruption)
+    with Interruption() as interruption:
+        memory = plan.describe_memory(plan.check_fits(group))
+        with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
+            if run_directory.read_state(run_dir) == "finished":
+                print(f"{run_dir} is finished; choose another --run-dir to train again")
+                return EXIT_DONE
+            info = logs.environment_info(command, devices.describe_devices())
+            run_directory.write_environment(run_dir, info)
+            print(f"memory: {memory}")
+            with Progress(group.config.total_env_steps) as progress:
+                return Training(group, run_dir, log, progress).run(interruption)

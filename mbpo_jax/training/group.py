@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.fields import field_types, is_data, is_whole
 
 
@@ -53,7 +54,8 @@ def structure(config: Config) -> tuple[tuple[str, Any], ...]:
     def fixed(path: str, value: Any) -> Any:
         if path not in data:
             return value
-        return len(value) if isinstance(value, tuple) else None
+        # A number that is not there is no leaf.
+        return len(value) if isinstance(value, tuple) else value is None
 
     values = config_io.flatten(config)
     return tuple(
@@ -88,8 +90,13 @@ def restored(config: Config, rows: Sequence[dict[str, Any]], source: str) -> Gro
     """Make a group of what its first run shares with all, and of `differences`.
 
     Raises:
-      ConfigError: a row holds something that is no field or out of range.
+      ConfigError: a row holds something that is no field or out of range, or rows are missing.
     """
     one = dataclasses.replace(config, num_seeds=1)
     runs = [config_io.apply(one, config_io.nested(row), source) for row in rows]
+    if len(runs) != config.num_seeds or {structure(run) for run in runs} != {structure(config)}:
+        raise ConfigError(
+            f"{source} does not hold the {config.num_seeds} runs of one program that it was made "
+            "for; restore it from a copy"
+        )
     return Group(config, tuple(runs))

@@ -18,6 +18,13 @@ from mbpo_jax.training.loop import TrainState, make_program
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.types import Env
 
+SPARED = 0.1
+"""Share of a device's memory that is left free where it decides how many runs make a group."""
+
+
+class TooLarge(ConfigError):
+    """Runs that the memory which is free now does not hold."""
+
 
 class Plan(NamedTuple):
     """What the runs of a configuration hold in memory.
@@ -90,6 +97,7 @@ def check_fits(group: Group) -> Plan:
     """Plan the memory of all runs, and check that they fit.
 
     Raises:
+      TooLarge: they do not.
       ConfigError: as `train`.
     """
     plan = plan_memory(group)
@@ -100,7 +108,7 @@ def check_fits(group: Group) -> Plan:
     available = devices.available_bytes(plan.num_devices)
     if available is not None and plan.bytes_per_device > available:
         runs = len(group.runs)
-        raise ConfigError(
+        raise TooLarge(
             f"each device needs about {plan.bytes_per_device / devices.GIB:.1f} GiB, but has "
             f"{available / devices.GIB:.1f} GiB: "
             f"lower {f'num_seeds ({runs}), ' if runs > 1 else ''}{MEMORY_FIELDS}"
@@ -120,7 +128,7 @@ def most_runs(group: Group) -> int:
         mesh = run_mesh(number)
         available = devices.available_bytes(mesh.size)
         needed = estimate_bytes(config, one_run, padded_size(number, mesh) // mesh.size)
-        if available is None or needed <= available:
+        if available is None or needed <= (1.0 - SPARED) * available:
             return number
     check_fits(make_group(group.runs[:1]))
     return 1

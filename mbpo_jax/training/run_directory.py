@@ -46,7 +46,14 @@ def opened(run_dir: Path, group: Group) -> Iterator[None]:
         ) from error
     with lock:
         # The lock goes with the process, so a killed run leaves none behind.
-        if not _locked(lock):
+        try:
+            is_ours = _locked(lock)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot lock {run_dir / LOCK}: {error.strerror}; choose a directory on a file "
+                "system that has locks"
+            ) from error
+        if not is_ours:
             raise Busy(
                 f"another process trains in {run_dir} ({_described(lock)}); wait for it, or choose "
                 "another --run-dir"
@@ -69,7 +76,7 @@ def holder(run_dir: Path) -> str | None:
         with open(run_dir / LOCK, "a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 return _described(lock)
     except OSError:
         pass
@@ -81,7 +88,7 @@ def _locked(lock: TextIO) -> bool:
     for last in (False, False, False, True):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             if last:
                 return False
             time.sleep(0.1)
@@ -179,6 +186,15 @@ def write_environment(run_dir: Path, info: dict[str, Any]) -> None:
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         earlier = []
     write_json_atomic(run_dir / ENVIRONMENT, {**info, "earlier": earlier})
+
+
+def read_environment(run_dir: Path) -> dict[str, Any]:
+    """Return what `environment.json` says, {} if it is not there or cannot be read."""
+    try:
+        found = json.loads((run_dir / ENVIRONMENT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_state(run_dir: Path) -> str | None:

@@ -61,14 +61,15 @@ def test_parts_add_to_what_stands_above_them():
             "environments": ["pendulum"],
             "settings": {"sac": {"gamma": 0.5}},
             "parts": [
-                {"algorithms": ["mbpo"], "grid": {"rollout.max_length": [1, 5]}},
                 {"algorithms": ["sac"], "settings": {"sac.tau": 0.1}},
+                {"algorithms": ["mbpo"], "grid": {"rollout.max_length": [1, 5]}},
+                {"algorithms": ["mve"], "settings": {"sac": {"tau": 0.2}}},
             ],
         }
     )
-    assert [run.algorithm for run in runs] == ["mbpo", "mbpo", "sac"]
+    assert [run.algorithm for run in runs] == ["sac", "mbpo", "mbpo", "mve"]
     assert {run.sac.gamma for run in runs} == {0.5}
-    assert [run.sac.tau for run in runs] == [0.005, 0.005, 0.1]
+    assert [run.sac.tau for run in runs] == [0.1, 0.005, 0.005, 0.2]
 
 
 def test_the_same_run_twice_is_one():
@@ -92,6 +93,8 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "seeds": []}, ["seeds: is empty"]),
         ({**BASE, "variants": ["sac"]}, ["variants: 'sac' cannot stand here"]),
         ({**BASE, "environments": [1]}, ["environments: 1 cannot stand here"]),
+        ({**BASE, "seeds": [False]}, ["seeds: False cannot stand here"]),
+        ({**BASE, "presets": ["hopper"]}, ["presets: hopper are of an environment"]),
         ({**BASE, "presets": [1]}, ["presets: 1 cannot stand here"]),
         ({**BASE, "grid": {1: [2]}}, ["grid: 1 is no name of a setting"]),
         ({**BASE, "grid": {"sac.gamma": []}}, ["grid: sac.gamma: has no value"]),
@@ -155,6 +158,12 @@ def test_runs_of_one_structure_share_a_group():
         assert len({structure(run) for run in group.runs}) == 1
         assert group.config.num_seeds == 4
     assert len({group_name(group) for group in groups}) == 2
+
+
+def test_a_number_and_none_are_of_different_structure():
+    grid = {"expansion.max_cotangent_norm": [None, 1.0]}
+    runs = expand({"environments": ["pendulum"], "algorithms": ["svg"], "grid": grid})
+    assert len(make_groups(runs)) == 2
 
 
 def test_what_varies_is_told_for_each_environment_and_algorithm():

@@ -73,7 +73,7 @@ def test_a_return_that_is_not_finite_counts_as_the_lowest_of_its_environment(swe
     row = next(row for row in rows if (row["algorithm"], row["run"]) == ("mbpo", 1))
     assert (row["final_return"], row["diverged"]) == (lowest, True)
     assert [r["return_mean"] for r in evaluations if not r["finite"]] == [lowest]
-    assert "2 runs became non-finite" in results.write_report(sweep_dir).read_text()
+    assert "non-finite: 2 runs" in results.write_report(sweep_dir).read_text()
 
 
 def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
@@ -91,9 +91,38 @@ def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
         results.answer(sweep_dir, "select finalreturn from runs")
 
 
+def test_an_answer_is_a_data_frame_or_all_of_its_text(sweep_dir):
+    frame = results.table(sweep_dir, "select seed, return_mean from evaluations")
+    assert frame.shape == (16, 2)
+    assert frame["return_mean"].max() == 198.0
+    long = results.answer(sweep_dir, "select range as n, repeat('x', 300) as x from range(500)")
+    assert long.count("x" * 300) == 500
+
+
+def test_runs_without_any_finite_return_are_still_known_to_have_diverged(tmp_path):
+    for unit in laid_out(tmp_path, CONTENT):
+        row = {"env_steps": 50, "return_mean": None, "wall_seconds": 1.0, "diverged": True}
+        runs = enumerate(unit.group.runs)
+        append_rows(unit.path / "evals.jsonl", [{**row, "run": i, "seed": r.seed} for i, r in runs])
+    rows, evaluations = results.read_sweep_rows(tmp_path)
+    assert {(r["diverged"], r["env_steps"], r["final_return"]) for r in rows} == {(True, 50, None)}
+    assert evaluations == []
+    assert "non-finite: 6 runs" in results.write_report(tmp_path).read_text()
+
+
+def test_what_was_damaged_beside_the_rows_does_not_stop_a_report(sweep_dir):
+    unit = store.units_of(sweep_dir)[0]
+    (unit.path / "environment.json").write_text("{")
+    (unit.path / "failures.json").write_text('[{"reason": "no time"}, 3]')
+    (unit.path.parent / "notes.txt").write_text("mine")
+    assert "no time" in results.write_report(sweep_dir).read_text()
+
+
 def test_a_sweep_that_has_not_begun_can_be_asked(tmp_path):
     laid_out(tmp_path, CONTENT)
-    assert results.connect(tmp_path).sql("select count(*) from evaluations").fetchall() == [(0,)]
+    for name in ("evaluations", "metrics"):
+        query = f"select max(env_steps) from {name}"
+        assert results.connect(tmp_path).sql(query).fetchall() == [(None,)]
     assert "0 of 6 runs are trained" in results.write_report(tmp_path).read_text()
 
 
@@ -119,7 +148,7 @@ def test_the_report_is_written_into_the_sweep(sweep_dir):
     text = path.read_text()
     assert path.parent == sweep_dir
     assert "4 of 6 runs are trained" in text
-    assert "1 runs became non-finite" in text
+    assert "non-finite: 1 runs" in text
     assert "holdout r2" in text
 
 

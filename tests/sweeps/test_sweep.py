@@ -12,9 +12,10 @@ import pytest
 
 from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.sweeps import manifest, process, store
-from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, sweep
-from mbpo_jax.training import run_directory
+from mbpo_jax.files import append_rows
+from mbpo_jax.sweeps import manifest, process, store, worker
+from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, expected_time, sweep
+from mbpo_jax.training import devices, run_directory
 from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED
 from tests.sweeps.processes import (
     LONGER,
@@ -42,7 +43,9 @@ def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
     larger = manifest.expand({**TINY, "seeds": [1, 2, 3, 4]})
     again = store.plan(tmp_path, larger)
     assert [run.seed for unit in again.new for run in unit.group.runs] == [3, 4]
-    assert (len(again.known), again.dropped) == (1, 1)
+    assert (again.known, again.dropped) == ([unit], [])  # two of its runs are asked for
+    other = store.plan(tmp_path, manifest.expand({**TINY, "seeds": [7]}))
+    assert (other.known, other.dropped) == ([], [unit])
 
 
 def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
@@ -63,6 +66,45 @@ def test_an_error_of_python_is_a_failure_though_it_ends_with_the_code_of_diverge
     assert unit.failures[0]["last_line"] == "ZeroDivisionError: division by zero"
     run_directory.write_status(unit.path, "diverged")
     assert process.told_end(unit, process.EXIT_DIVERGED) == f"{unit.name}: diverged"
+
+
+def test_what_was_asked_to_end_or_has_no_room_is_no_failure(tmp_path):
+    (unit,) = laid_out(tmp_path)
+    (unit.path / store.OUTPUT).write_text("each device needs about 9 GiB, but has 1 GiB: lower x\n")
+    for code in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
+        assert process.told_end(unit, code) == f"{unit.name}: interrupted"
+    with pytest.raises(ConfigError, match=r"needs about 9 GiB, but has 1 GiB.*the same command"):
+        process.told_end(unit, process.EXIT_TOO_LARGE)
+    assert unit.failures == []
+
+
+def test_a_group_that_does_not_fit_now_ends_with_a_code_of_its_own(tmp_path, monkeypatch, capsys):
+    (unit,) = laid_out(tmp_path)
+    monkeypatch.setattr(devices, "available_bytes", lambda _: 1)
+    assert worker.train_unit(tmp_path, unit.name) == process.EXIT_TOO_LARGE
+    assert "each device needs" in capsys.readouterr().out
+    with run_directory.opened(unit.path, unit.group):  # whoever trains it has the memory
+        assert worker.train_unit(tmp_path, unit.name) == process.EXIT_BUSY
+
+
+def test_time_is_told_by_a_unit_of_the_same_kind(tmp_path):
+    (unit,) = laid_out(tmp_path / "mine")
+    (other,) = laid_out(tmp_path / "other", {**TINY, "seeds": 6})
+    (broken,) = laid_out(tmp_path / "broken")
+    (broken.path / "evals.jsonl").write_text("no row\n")
+    found = store.units_beside(tmp_path / "mine")
+    assert {u.path for u in found} == {unit.path, other.path, broken.path}
+    assert expected_time(unit, found).startswith("not known")
+    row = {"env_steps": 100, "run": 0, "seed": 0, "return_mean": 1.0, "wall_seconds": 60.0}
+    append_rows(other.path / "evals.jsonl", [row])
+    # 200 steps of half as many runs.
+    assert expected_time(unit, found).startswith("about 1.0 minutes")
+
+
+def test_groups_of_a_directory_are_not_divided_again(tmp_path):
+    laid_out(tmp_path)
+    with pytest.raises(ConfigError, match="it is for new ones"):
+        sweep(tmp_path, runs_per_group=1)
 
 
 @pytest.mark.parametrize("name", ["../groups", "nothing", ".."])

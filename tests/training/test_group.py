@@ -55,6 +55,10 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
     (tmp_path / run_directory.RUNS).write_text('[{"seed": 1, "sac.gama": 0.5}]')
     with pytest.raises(ConfigError, match="did you mean gamma"):
         run_directory.load_group(tmp_path)
+    for rows in ('[{"seed": 1}]', '[{"seed": 1}, {"seed": 2}, {"seed": 3, "sac.batch_size": 8}]'):
+        (tmp_path / run_directory.RUNS).write_text(rows)
+        with pytest.raises(ConfigError, match="does not hold the 3 runs of one program"):
+            run_directory.load_group(tmp_path)
 
 
 @pytest.fixture(params=["lax.map", "vmap"])
