@@ -234,7 +234,7 @@ def make_groups(
     groups = []
     for members in alike.values():
         size = max(most_runs(make_group(members)), 1)
-        # As even as can be: equal groups share a compiled program.
+        # As even as can be: groups of one size, and of equal room, share a compiled program.
         number = -(-len(members) // size)
         size = -(-len(members) // number)
         groups += [make_group(members[i : i + size]) for i in range(0, len(members), size)]

@@ -109,7 +109,8 @@ def cluster(tmp_path_factory, monkeypatch) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_job_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_path):
-    path = written(tmp_path / "sweep.yaml", settings=LONGER)
+    # Without the signal nothing would be saved before the end.
+    path = written(tmp_path / "sweep.yaml", settings={**LONGER, "checkpoint_every": 1000})
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     with subprocess.Popen(
@@ -124,6 +125,10 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_pat
     assert driver.returncode == EXIT_DONE, output
     assert output.count(": job ") == 1  # it was queued again under the same number
     assert unit.failures == []
+    told = (unit.path / store.OUTPUT).read_text()
+    saved = int(re.search(r"interrupted at (\d+) steps", told).group(1))
+    assert saved >= 250
+    assert f"at {saved} environment steps" in told
     assert '"earlier": [\n' in (unit.path / "environment.json").read_text()  # begun twice
     assert sweep(path, straight) == EXIT_DONE
     assert returns(broken) == returns(straight)
