@@ -12,6 +12,7 @@ from mbpo_jax.presets import SWEEPS
 from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
 from mbpo_jax.sweeps.process import Work
+from mbpo_jax.training import run_directory
 from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, Interruption
 
 EXIT_INCOMPLETE = 1
@@ -127,7 +128,10 @@ def expected_time(unit: store.Unit, others: Sequence[store.Unit]) -> str:
         except UserError:  # of another sweep, perhaps
             continue
         if speed is not None:
-            share = len(unit.group.runs) / len(other.group.runs)
+            told = run_directory.read_environment(other.path).get("devices", [])
+            one_by_one = all(str(name).startswith("cpu") for name in told)
+            # Side by side, runs take about as long as one.
+            share = len(unit.group.runs) / len(other.group.runs) if one_by_one else 1.0
             minutes = config.total_env_steps / speed * share / 60.0
             return f"about {minutes:,.1f} minutes, if it takes as long a step as {other.path}"
     return "not known; a group of this environment and algorithm tells it, once it was evaluated"
