@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.figures import CURVE_STYLES, THOUSANDS, figure_style
-from mbpo_jax.reports.statistics import Estimate, estimate
+from mbpo_jax.reports.statistics import Estimate, Scores, estimate
 from mbpo_jax.reports.sweep_summary import (
     AGGREGATES,
     RETURNS,
@@ -23,7 +23,6 @@ from mbpo_jax.reports.sweep_summary import (
     curve_of,
     environments_of,
     in_order,
-    scores_by_algorithm,
     sensitivities,
     shown,
 )
@@ -33,15 +32,15 @@ MARKERS = "osD^vPX<>"
 MOST_CURVES = 8
 """Variants of an environment that are all drawn; of more, the best of each algorithm."""
 
-Styles = Mapping[str, tuple[str, str]]
+Styles = Mapping[str, tuple[str, str, str]]
 
 
-def styles_of(variants: Sequence[Variant]) -> Styles:
-    """Return colour and line of every algorithm and of every variant's label."""
-    names = dict.fromkeys(
-        [*(v.algorithm for v in variants), *(v.label for v in variants if v.settings)]
-    )
-    return {name: CURVE_STYLES[i % len(CURVE_STYLES)] for i, name in enumerate(names)}
+def styles_of(names: Sequence[str]) -> Styles:
+    """Return colour, line and marker of each of several things beside each other."""
+    return {
+        name: (*CURVE_STYLES[i % len(CURVE_STYLES)], MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def curves_figure(
@@ -51,13 +50,17 @@ def curves_figure(
     own = [v for v in variants if v.environment == environment and v.rows]
     if len(own) > MOST_CURVES:
         own = best_variants(variants, environment)
-    styles = styles_of(own)
+    if len({v.algorithm for v in own}) == len(own):
+        by_algorithm = styles_of([v.algorithm for v in variants])
+        styles = {v.label: by_algorithm[v.algorithm] for v in own}
+    else:
+        styles = styles_of([v.label for v in own])
     with figure_style():
         figure = Figure(figsize=(6.5, 3.4), layout="constrained")
         panel = figure.subplots()
         for variant in own:
             curve = curve_of(variant, evaluations)
-            color, line = styles[variant.label]
+            color, line, _ = styles[variant.label]
             panel.plot(curve.env_steps, curve.middle.value, line, color=color, label=variant.label)
             panel.fill_between(
                 curve.env_steps, curve.middle.low, curve.middle.high, color=color, alpha=0.15, lw=0
@@ -70,28 +73,31 @@ def curves_figure(
     return figure
 
 
-def _bars(panel: Axes, labels: Sequence[str], found: Sequence[Estimate], styles: Styles) -> None:
+def _bars(
+    panel: Axes, labels: Sequence[str], found: Sequence[Estimate], styles: Sequence[tuple]
+) -> None:
     """Draw numbers with their intervals, one below the other."""
-    for place, (label, middle) in enumerate(zip(labels, found, strict=True)):
-        color, _ = styles[label]
+    for place, (middle, (color, _, marker)) in enumerate(zip(found, styles, strict=True)):
         ends = np.nan_to_num([[middle.value - middle.low], [middle.high - middle.value]])
         panel.errorbar(
             [middle.value],
             [place],
             xerr=np.maximum(ends, 0.0),
-            fmt=MARKERS[place % len(MARKERS)],
+            fmt=marker,
             color=color,
             markersize=5,
             capsize=3,
         )
     panel.set_yticks(range(len(labels)), labels)
     panel.set_ylim(len(labels) - 0.5, -0.5)
+    panel.locator_params(axis="x", nbins=4)
 
 
 def intervals_figure(variants: Sequence[Variant], environment: str) -> Figure:
     """Draw the final and the mean return of every variant of one environment."""
     own = [v for v in variants if v.environment == environment and v.rows]
-    styles = styles_of(own)
+    by_algorithm = styles_of([v.algorithm for v in variants])
+    styles = [by_algorithm[v.algorithm] for v in own]
     with figure_style():
         figure = Figure(figsize=(7.5, 1.2 + 0.25 * len(own)), layout="constrained")
         panels = figure.subplots(1, len(RETURNS), sharey=True)
@@ -111,14 +117,14 @@ def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None
     }
     if not columns:
         return None
-    names = list(dict.fromkeys(s.algorithm for found in columns.values() for s in found))
+    styles = styles_of([v.algorithm for v in variants])
     with figure_style():
         figure = Figure(figsize=(1.5 + 2.8 * len(columns), 4.6), layout="constrained")
         grid = figure.subplots(len(RETURNS), len(columns), squeeze=False, sharex="col")
         for row, (column, title) in zip(grid, RETURNS.items(), strict=True):
             row[0].set_ylabel(title)
             for panel, found in zip(row, columns.values(), strict=True):
-                _answers(panel, found, column, names)
+                _answers(panel, found, column, styles)
         for panel, environment in zip(grid[0], columns, strict=True):
             panel.set_title(environment)
         for panel in grid[-1]:
@@ -137,12 +143,11 @@ def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None
     return figure
 
 
-def _answers(panel: Axes, found: Sequence[Sensitivity], column: str, names: Sequence[str]) -> None:
+def _answers(panel: Axes, found: Sequence[Sensitivity], column: str, styles: Styles) -> None:
     """Draw how algorithms answer to a setting, at places that are evenly spaced."""
     values = sorted(dict.fromkeys(x for s in found for x in s.values), key=in_order)
-    for s in found:
-        place = names.index(s.algorithm)
-        color, line = CURVE_STYLES[place % len(CURVE_STYLES)]
+    for place, s in enumerate(found):
+        color, line, marker = styles[s.algorithm]
         middles = [v.middle(column) for v in s.best]
         middle = np.array([m.value for m in middles])
         ends = [middle - [m.low for m in middles], [m.high for m in middles] - middle]
@@ -153,7 +158,7 @@ def _answers(panel: Axes, found: Sequence[Sensitivity], column: str, names: Sequ
             np.maximum(np.nan_to_num(ends), 0.0),
             color=color,
             linestyle=line,
-            marker=MARKERS[place % len(MARKERS)],
+            marker=marker,
             capsize=3,
             label=s.algorithm,
         )
@@ -161,10 +166,9 @@ def _answers(panel: Axes, found: Sequence[Sensitivity], column: str, names: Sequ
     panel.yaxis.set_major_formatter(THOUSANDS)
 
 
-def aggregates_figure(variants: Sequence[Variant]) -> Figure:
-    """Draw aggregates of normalised scores over environments, at each algorithm's best settings."""
-    scores = scores_by_algorithm(variants)
-    styles = {name: CURVE_STYLES[i % len(CURVE_STYLES)] for i, name in enumerate(scores)}
+def aggregates_figure(scores: Mapping[str, Scores]) -> Figure:
+    """Draw aggregates over environments of algorithms' normalised scores."""
+    styles = list(styles_of(list(scores)).values())
     with figure_style():
         figure = Figure(figsize=(8.5, 1.3 + 0.25 * len(scores)), layout="constrained")
         for panel, (name, statistic) in zip(
@@ -177,15 +181,15 @@ def aggregates_figure(variants: Sequence[Variant]) -> Figure:
     return figure
 
 
-def profile_figure(variants: Sequence[Variant]) -> Figure:
-    """Draw the share of runs above each score, at each algorithm's best settings."""
-    scores = scores_by_algorithm(variants)
+def profile_figure(scores: Mapping[str, Scores]) -> Figure:
+    """Draw the share of algorithms' runs above each normalised score."""
     highest = max((np.max(x) for own in scores.values() for x in own), default=1.0)
     thresholds = np.linspace(0.0, max(highest, 1.0), 101)
     with figure_style():
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         panel = figure.subplots()
-        for (color, line), (name, own) in zip(CURVE_STYLES, scores.items(), strict=False):
+        for name, (color, line, _) in styles_of(list(scores)).items():
+            own = scores[name]
             found = estimate(lambda x: statistics.performance_profile(x, thresholds), own)
             panel.plot(thresholds, found.value, line, color=color, label=name)
             panel.fill_between(thresholds, found.low, found.high, color=color, alpha=0.15, lw=0)

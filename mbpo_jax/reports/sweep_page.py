@@ -9,7 +9,7 @@ import numpy as np
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports import page, statistics
-from mbpo_jax.reports.statistics import Estimate, estimate
+from mbpo_jax.reports.statistics import Estimate, Scores, estimate
 from mbpo_jax.reports.sweep_figures import (
     MOST_CURVES,
     aggregates_figure,
@@ -156,9 +156,29 @@ def variant_table(variants: Sequence[Variant]) -> page.Table:
     return [head, *body]
 
 
-def improvement_table(variants: Sequence[Variant]) -> page.Table:
-    """Return how likely a run of one algorithm scores above one of another, at best settings."""
-    scores = scores_by_algorithm(variants)
+def comparison(variants: Sequence[Variant]) -> list[str]:
+    """Return the part of the page that compares algorithms, where several can be compared."""
+    parts = []
+    for column, words in RETURNS.items():
+        scores = scores_by_algorithm(variants, column)
+        if len(scores) < 2:
+            return []
+        parts += [
+            f"<h3>By {words}</h3>",
+            page.figure_of(aggregates_figure(scores), "Aggregates over environments."),
+            page.figure_of(profile_figure(scores), "Performance profiles."),
+            page.table_of(improvement_table(scores)),
+        ]
+    return [
+        "<h2>Algorithms compared, each at its best settings</h2>",
+        "<p class=note>The best of several settings is chosen by the same runs that are shown: "
+        "an algorithm with more settings has more chances.</p>",
+        *parts,
+    ]
+
+
+def improvement_table(scores: Mapping[str, Scores]) -> page.Table:
+    """Return how likely a run of one algorithm scores above one of another."""
     body = [
         [
             a,
@@ -301,15 +321,7 @@ def write_page(
         caption = f"Learning curves{' of each algorithm at its best settings' if many else ''}."
         parts.append(page.figure_of(curves_figure(begun, evaluations, name), caption))
         parts.append(page.figure_of(intervals_figure(begun, name), "Every variant."))
-    if len(scores_by_algorithm(begun)) > 1:
-        parts.append("<h2>Algorithms compared, each at its best settings</h2>")
-        parts.append(
-            "<p class=note>The best of several settings is chosen by the same runs that are shown: "
-            "an algorithm with more settings has more chances.</p>"
-        )
-        parts.append(page.figure_of(aggregates_figure(begun), "Aggregates over environments."))
-        parts.append(page.figure_of(profile_figure(begun), "Performance profiles."))
-        parts.append(page.table_of(improvement_table(begun)))
+    parts += comparison(begun)
     drawn = {field: figure for field in fields if (figure := sensitivity_figure(begun, field))}
     if drawn:
         parts.append("<h2>Sensitivity</h2>")

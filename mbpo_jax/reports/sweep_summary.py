@@ -211,17 +211,20 @@ def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> 
     return found
 
 
-def normalised(variants: Sequence[Variant], environment: str) -> dict[str, np.ndarray]:
+def normalised(
+    variants: Sequence[Variant], environment: str, column: str = "final_return"
+) -> dict[str, np.ndarray]:
     """Return each algorithm's scores at its best settings, on a scale of this sweep alone.
 
-    0 is the lowest final return of any run in that environment, 1 the middle of the best variant.
+    0 is the lowest return of any run in that environment, 1 the middle of the best variant.
     """
-    own = ranked(variants, environment)
-    if not own:
+    scores = [v.scores(column) for v in comparable(variants, environment)]
+    if not scores:
         return {}
-    low, high = min(np.min(v.scores()) for v in own), own[0].height[0]
+    low, high = min(map(np.min, scores)), max(interquartile_mean([x]) for x in scores)
     scale = high - low if high > low else 1.0
-    return {v.algorithm: (v.scores() - low) / scale for v in best_variants(variants, environment)}
+    best = best_variants(variants, environment)
+    return {v.algorithm: (v.scores(column) - low) / scale for v in best}
 
 
 AGGREGATES = {
@@ -232,9 +235,11 @@ AGGREGATES = {
 }
 
 
-def scores_by_algorithm(variants: Sequence[Variant]) -> dict[str, list[np.ndarray]]:
+def scores_by_algorithm(
+    variants: Sequence[Variant], column: str = "final_return"
+) -> dict[str, list[np.ndarray]]:
     """Return normalised scores, an array an environment, of algorithms with runs in all of them."""
-    tasks = [normalised(variants, name) for name in environments_of(variants)]
+    tasks = [normalised(variants, name, column) for name in environments_of(variants)]
     tasks = [task for task in tasks if task]
     shared = [a for a in dict.fromkeys(v.algorithm for v in variants) if all(a in t for t in tasks)]
     return {algorithm: [task[algorithm] for task in tasks] for algorithm in shared if tasks}

@@ -143,7 +143,7 @@ def test_the_page_needs_no_network_and_shows_text_as_text(page):
     assert "<b>no</b>" not in text
     assert "A &lt;sweep&gt;" in text
     assert "http" not in text
-    assert text.count("<svg") == 2 * 2 + 2 + 1
+    assert text.count("<svg") == 2 * 2 + 2 * 2 + 1
 
 
 PROBE = """
