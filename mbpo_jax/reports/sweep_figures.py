@@ -69,7 +69,7 @@ def curves_figure(
         panel.set_ylabel("Return of an evaluation")
         panel.xaxis.set_major_formatter(THOUSANDS)
         panel.set_title(environment)
-        figure.legend(loc="outside lower center", ncols=2 if len(own) > 3 else max(len(own), 1))
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -110,22 +110,19 @@ def intervals_figure(variants: Sequence[Variant], environment: str) -> Figure:
 
 def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None:
     """Draw returns against one swept setting, a column per environment; None if it is not swept."""
-    columns = {
-        name: found
-        for name in environments_of(variants)
-        if (found := sensitivities(variants, name, field))
-    }
-    if not columns:
+    swept = [n for n in environments_of(variants) if sensitivities(variants, n, field)]
+    if not swept:
         return None
     styles = styles_of([v.algorithm for v in variants])
     with figure_style():
-        figure = Figure(figsize=(1.5 + 2.8 * len(columns), 4.6), layout="constrained")
-        grid = figure.subplots(len(RETURNS), len(columns), squeeze=False, sharex="col")
+        figure = Figure(figsize=(1.5 + 2.8 * len(swept), 4.6), layout="constrained")
+        grid = figure.subplots(len(RETURNS), len(swept), squeeze=False, sharex="col")
         for row, (column, title) in zip(grid, RETURNS.items(), strict=True):
             row[0].set_ylabel(title)
-            for panel, found in zip(row, columns.values(), strict=True):
+            for panel, environment in zip(row, swept, strict=True):
+                found = sensitivities(variants, environment, field, column)
                 _answers(panel, found, column, styles)
-        for panel, environment in zip(grid[0], columns, strict=True):
+        for panel, environment in zip(grid[0], swept, strict=True):
             panel.set_title(environment)
         for panel in grid[-1]:
             panel.set_xlabel(field)

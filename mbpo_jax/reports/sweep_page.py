@@ -122,7 +122,7 @@ def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
         text += with_interval(middle)
         if tied:
             text += f"; the intervals of {page.few(tied, 3)} reach it"
-        fastest = max(own, key=lambda v: v.height[1])
+        fastest = ranked(variants, environment, "mean_return")[0]
         text += f"; the highest mean return, {with_interval(fastest.middle('mean_return'))}, has "
         text += "the same" if fastest is best else fastest.label
         if left:
@@ -197,23 +197,20 @@ def improvement_table(scores: Mapping[str, Scores]) -> page.Table:
 
 
 def sensitivity_table(variants: Sequence[Variant], fields: Sequence[str]) -> page.Table:
-    """Return the best value of every swept setting."""
+    """Return the best value of every swept setting, by each of the returns."""
     body = []
     for field in fields:
         for environment in environments_of(variants):
-            for found in sensitivities(variants, environment, field):
-                heights = [v.height for v in found.best]
-                best = heights.index(max(heights))
-                body.append(
-                    [
-                        field,
-                        environment,
-                        found.algorithm,
-                        shown(found.values[best]),
-                        *(with_interval(found.best[best].middle(column)) for column in RETURNS),
-                    ]
-                )
-    return [["setting", "environment", "algorithm", "best", *RETURNS.values()], *body]
+            by_column = [sensitivities(variants, environment, field, column) for column in RETURNS]
+            for found in zip(*by_column, strict=True):
+                cells = []
+                for column, one in zip(RETURNS, found, strict=True):
+                    heights = [v.height(column) for v in one.best]
+                    best = heights.index(max(heights))
+                    cells += [shown(one.values[best]), with_interval(one.best[best].middle(column))]
+                body.append([field, environment, found[0].algorithm, *cells])
+    columns = [text for words in RETURNS.values() for text in (f"best by {words}", words)]
+    return [["setting", "environment", "algorithm", *columns], *body]
 
 
 def model_table(variants: Sequence[Variant]) -> page.Table | None:

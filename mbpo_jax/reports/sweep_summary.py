@@ -66,11 +66,10 @@ class Variant(NamedTuple):
         """Return a column of the runs `[n]`."""
         return np.array([row[column] for row in self.rows], float)
 
-    @property
-    def height(self) -> tuple[float, float]:
-        """Return what ranks variants: the middle of the final return, then of the mean return."""
-        final, mean = self.scores(), self.scores("mean_return")
-        return float(interquartile_mean([final])), float(interquartile_mean([mean]))
+    def height(self, column: str = "final_return") -> list[float]:
+        """Return what ranks variants: the middle of a column, then of the other return."""
+        columns = (column, *(name for name in RETURNS if name != column))
+        return [float(interquartile_mean([self.scores(name)])) for name in columns]
 
     def middle(self, column: str = "final_return") -> Estimate:
         """Return the interquartile mean of a column over seeds."""
@@ -135,18 +134,23 @@ def comparable(variants: Sequence[Variant], environment: str) -> list[Variant]:
     return [v for v in own if v.trained == v.size] or own
 
 
-def ranked(variants: Sequence[Variant], environment: str) -> list[Variant]:
+def ranked(
+    variants: Sequence[Variant], environment: str, column: str = "final_return"
+) -> list[Variant]:
     """Return the variants of an environment that can be compared, the best first."""
-    return sorted(comparable(variants, environment), key=lambda v: v.height, reverse=True)
+    own = comparable(variants, environment)
+    return sorted(own, key=lambda v: v.height(column), reverse=True)
 
 
-def best_variants(variants: Sequence[Variant], environment: str) -> list[Variant]:
+def best_variants(
+    variants: Sequence[Variant], environment: str, column: str = "final_return"
+) -> list[Variant]:
     """Return each algorithm's variant of the highest interquartile mean in an environment.
 
     The best of many is better than it would be on other seeds, the more the more there are.
     """
     best: dict[str, Variant] = {}
-    for variant in ranked(variants, environment):
+    for variant in ranked(variants, environment, column):
         best.setdefault(variant.algorithm, variant)
     order = dict.fromkeys(variant.algorithm for variant in variants)
     return [best[algorithm] for algorithm in order if algorithm in best]
@@ -190,7 +194,9 @@ class Sensitivity(NamedTuple):
     best: list[Variant]
 
 
-def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> list[Sensitivity]:
+def sensitivities(
+    variants: Sequence[Variant], environment: str, field: str, column: str = "final_return"
+) -> list[Sensitivity]:
     """Return how every algorithm that has a setting swept answers to it in an environment."""
     found = []
     for algorithm in dict.fromkeys(v.algorithm for v in variants):
@@ -204,7 +210,7 @@ def sensitivities(variants: Sequence[Variant], environment: str, field: str) -> 
             continue
         values = sorted(values, key=in_order)
         best = [
-            max((v for v in own if v.settings[field] == value), key=lambda v: v.height)
+            max((v for v in own if v.settings[field] == value), key=lambda v: v.height(column))
             for value in values
         ]
         found.append(Sensitivity(algorithm, values, best))
@@ -223,7 +229,7 @@ def normalised(
         return {}
     low, high = min(map(np.min, scores)), max(interquartile_mean([x]) for x in scores)
     scale = high - low if high > low else 1.0
-    best = best_variants(variants, environment)
+    best = best_variants(variants, environment, column)
     return {v.algorithm: (v.scores(column) - low) / scale for v in best}
 
 

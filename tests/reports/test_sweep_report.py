@@ -77,7 +77,7 @@ def test_the_best_settings_are_those_of_the_highest_middle():
     assert [v.label for v in best] == ["mbpo, learning_rate 0.001", "sac"]
     (found,) = sensitivities(variants_of(rows), "hopper", "sac.learning_rate")
     assert (found.algorithm, found.values) == ("mbpo", [1e-4, 1e-3])
-    assert found.best[0].height < found.best[1].height
+    assert found.best[0].height() < found.best[1].height()
     assert [v.settings["sac.learning_rate"] for v in found.best] == found.values
 
 

@@ -218,6 +218,7 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(tmp_path
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         trainer, name = wait_for_training(broken, steps=250)
+        os.kill(trainer, signal.SIGSTOP)  # it shall not be done before anyone looks
         driver.kill()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         told = iter(driver.stdout.readline, "")
