@@ -36,6 +36,7 @@ def trained_on_probe(algorithm: str, probe: str):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # minutes of compiling, on a machine that has other work
 @pytest.mark.parametrize("algorithm", [name for name in MAKERS if name not in TABULAR])
 def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm):
     _, assembly, state = trained_on_probe(algorithm, "action")
