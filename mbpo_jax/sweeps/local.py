@@ -7,7 +7,7 @@ import signal
 import time
 
 from mbpo_jax.sweeps import process
-from mbpo_jax.sweeps.process import Work
+from mbpo_jax.sweeps.process import NoRoom, Work
 from mbpo_jax.sweeps.store import Unit
 from mbpo_jax.training import run_directory
 
@@ -18,21 +18,30 @@ LOOK_EVERY = 1.0
 def train_all(work: Work) -> None:
     """Train all units that are not over, until they are or an interruption.
 
-    Units that another driver trains are left to it; if it dies, they are taken over.
+    Units that another driver trains are left to it; if it dies, they are taken over. A unit that
+    does not fit the memory is left until all others are done.
 
     Raises:
-      ConfigError: the disk is full, or memory is.
+      ConfigError: the disk is full, or units are left that do not fit.
     """
     told: set[str] = set()
+    too_large: dict[str, NoRoom] = {}
     while not work.interruption.requested and (pending := work.pending):
-        free = next((unit for unit in pending if not run_directory.holder(unit.path)), None)
-        if free is not None:
-            _train(work, free)
+        held = {unit.name: run_directory.holder(unit.path) for unit in pending}
+        free = [unit for unit in pending if not held[unit.name] and unit.name not in too_large]
+        if free:
+            try:
+                _train(work, free[0])
+            except NoRoom as problem:
+                work.announce(str(problem))
+                too_large[free[0].name] = problem
             continue
-        for unit in pending:
-            if unit.name not in told:
-                told.add(unit.name)
-                work.announce(f"{unit.name}: left to {run_directory.holder(unit.path)}")
+        if not any(held.values()):
+            raise too_large[pending[0].name]
+        for name, holder in held.items():
+            if holder and name not in told:
+                told.add(name)
+                work.announce(f"{name}: left to {holder}")
         work.look(())
         time.sleep(LOOK_EVERY)
 

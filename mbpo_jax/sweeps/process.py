@@ -3,6 +3,7 @@
 It runs the same command wherever it is: on this machine, in a task of Ray or in a job of SLURM.
 """
 
+import contextlib
 import ctypes
 import datetime
 import errno
@@ -17,7 +18,13 @@ from typing import NamedTuple
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
-from mbpo_jax.training.driver import EXIT_DIVERGED, EXIT_DONE, EXIT_INTERRUPTED, Interruption
+from mbpo_jax.training.driver import (
+    EXIT_DIVERGED,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    HANDLED,
+    Interruption,
+)
 
 EXIT_BUSY = 69
 """EX_UNAVAILABLE: another process trains this group. The other codes are the driver's."""
@@ -30,6 +37,10 @@ _LITTLE = 2**20
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class NoRoom(ConfigError):
+    """A unit that the memory which is free now does not hold; others may fit."""
 
 
 class Work(NamedTuple):
@@ -69,9 +80,9 @@ def start(sweep_dir: Path, unit: Unit, dies_with_us: bool = False) -> subprocess
       dies_with_us: have it killed when this process dies, so that another one can take over at
         once. Only on Linux.
     """
-    with open(unit.path / OUTPUT, "ab") as output:
-        output.write(f"started at {_now()}\n".encode())
-        output.flush()
+    with open(unit.path / OUTPUT, "ab", buffering=0) as output:
+        with contextlib.suppress(OSError):  # of a full disk the end will tell
+            output.write(f"started at {_now()}\n".encode())
         # In a session of its own, so that Ctrl-C reaches it once, through us.
         return subprocess.Popen(
             command_of(sweep_dir, unit.name),
@@ -96,7 +107,8 @@ def told_end(unit: Unit, code: int) -> str:
     """Say how a process ended, and note it if it failed.
 
     Raises:
-      ConfigError: the disk is full, or memory is.
+      NoRoom: there is too little memory.
+      ConfigError: the disk is full.
     """
     # Python itself ends with 1 after an error, so what the group says of itself decides.
     if code in (EXIT_DONE, EXIT_DIVERGED) and unit.state in OVER:
@@ -104,10 +116,10 @@ def told_end(unit: Unit, code: int) -> str:
     if code == EXIT_BUSY:
         return f"{unit.name}: another process trains it"
     # Python that is just starting cannot save, and has nothing to.
-    if code in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
+    if code == EXIT_INTERRUPTED or -code in HANDLED:
         return f"{unit.name}: interrupted"
     if code == EXIT_TOO_LARGE:
-        raise ConfigError(
+        raise NoRoom(
             f"{unit.name}: {last_line(unit.path / OUTPUT)}, or wait until what else runs there has "
             "ended; the same command goes on. New groups are made smaller by --runs-per-group"
         )

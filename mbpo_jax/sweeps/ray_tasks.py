@@ -15,7 +15,7 @@ from typing import Any
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import process, store
 from mbpo_jax.sweeps.process import Work
-from mbpo_jax.sweeps.store import OVER
+from mbpo_jax.sweeps.store import OVER, Unit
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.driver import EXIT_INTERRUPTED
 
@@ -80,9 +80,10 @@ def _follow(ray: Any, task: Any, work: Work) -> None:
     """Start a task for every unit, start those again that failed, and wait for all."""
     sweep_dir = str(work.sweep_dir.resolve())
     waiting = {task.remote(sweep_dir, unit.name): unit for unit in work.pending}
-    cancelled = False
+    problems: list[ConfigError] = []
+    ending = cancelled = False
     while waiting:
-        if work.interruption.requested and not cancelled:
+        if (ending or work.interruption.requested) and not cancelled:
             cancelled = True
             work.announce("groups are asked to save and stop")
             for reference in waiting:
@@ -92,14 +93,27 @@ def _follow(ray: Any, task: Any, work: Work) -> None:
         for reference in ended:
             unit = waiting.pop(reference)
             try:
-                work.announce(process.told_end(unit, ray.get(reference)))
-            except ray.exceptions.TaskCancelledError:
-                work.announce(f"{unit.name}: interrupted")
-            except ray.exceptions.RayError as error:
-                *_, reason = str(error).strip().splitlines() or [type(error).__name__]
-                work.announce(process.note_failure(unit, f"lost by Ray: {reason[:200]}"))
+                work.announce(_told_end(ray, unit, reference))
+            except ConfigError as problem:
+                problems.append(problem)
+                # Others may fit the memory; a full disk is full for all.
+                ending = ending or not isinstance(problem, process.NoRoom)
+                continue
             if unit.state not in OVER and not cancelled:
                 waiting[task.remote(sweep_dir, unit.name)] = unit
+    if problems:
+        raise ConfigError(*map(str, problems))
+
+
+def _told_end(ray: Any, unit: Unit, reference: Any) -> str:
+    """Say how a task ended, and note it if it failed; raises what `process.told_end` does."""
+    try:
+        return process.told_end(unit, ray.get(reference))
+    except ray.exceptions.TaskCancelledError:
+        return f"{unit.name}: interrupted"
+    except ray.exceptions.RayError as error:
+        *_, reason = str(error).strip().splitlines() or [type(error).__name__]
+        return process.note_failure(unit, f"lost by Ray: {reason[:200]}")
 
 
 def _connect(address: str | None) -> Any:

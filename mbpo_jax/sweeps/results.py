@@ -8,9 +8,8 @@ import importlib.util
 import io
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -168,7 +167,9 @@ def connect(sweep_dir: Path, *, metrics: bool = True):
         if begun:
             # A group's directory is named as the group is.
             named = "string_split(filename, '/')[-2] as \"group\", * exclude filename"
-            source = f"(select {named} from {_rows_of(begun, 'filename=true')})"
+            more = ("filename=true", "ignore_errors=true")
+            # A last line that is torn makes a row of nothing.
+            source = f"(select {named} from {_rows_of(begun, *more)} where env_steps is not null)"
         connection.execute(f"create table metrics as from {source}")
     return connection
 
@@ -181,22 +182,19 @@ NO_METRICS = """(select null::varchar "group", null::bigint env_steps, null::big
 
 
 def _rows_of(paths: Sequence[Path], *more: str) -> str:
-    """Return what DuckDB reads row files with; a last line that is torn is left out."""
+    """Return what DuckDB reads row files with."""
     quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     options = ("format='newline_delimited'", "sample_size=-1", "union_by_name=true")
-    return f"read_json([{quoted}], {', '.join((*options, 'ignore_errors=true', *more))})"
+    return f"read_json([{quoted}], {', '.join((*options, *more))})"
 
 
-def _asked(sweep_dir: Path, sql: str) -> Any:
-    """Return what DuckDB answers to a query, None if there is nothing to answer.
-
-    Raises:
-      ConfigError: the query is wrong.
-    """
+@contextlib.contextmanager
+def _query_checked() -> Iterator[None]:
+    """Say what DuckDB finds wrong with a query as a ConfigError."""
     import duckdb
 
     try:
-        return connect(sweep_dir, metrics="metrics" in sql.lower()).sql(sql)
+        yield
     except duckdb.Error as error:
         raise ConfigError(f"sql: {error}") from error
 
@@ -205,11 +203,15 @@ def table(sweep_dir: Path, sql: str = "select * from runs"):
     """Return the answer to a query as a pandas data frame.
 
     Raises:
-      ConfigError: the query is wrong, or pandas is not installed.
+      ConfigError: the query is wrong or has no answer, or pandas is not installed.
     """
     if importlib.util.find_spec("pandas") is None:
         raise ConfigError("pandas is not installed; pip install 'mbpo-jax[pandas]'")
-    return _asked(sweep_dir, sql).df()
+    with _query_checked():
+        found = connect(sweep_dir, metrics="metrics" in sql.lower()).sql(sql)
+        if found is None:
+            raise ConfigError(f"sql: {sql!r} has no answer; use a select")
+        return found.df()
 
 
 def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None:
@@ -242,11 +244,12 @@ def answer(sweep_dir: Path, sql: str) -> str:
     Raises:
       ConfigError: the query is wrong.
     """
-    found = _asked(sweep_dir, sql)
-    if found is None:
-        return ""
-    with contextlib.redirect_stdout(io.StringIO()) as text:
-        found.show(max_rows=ALL, max_width=ALL, max_col_width=ALL)
+    with _query_checked():
+        found = connect(sweep_dir, metrics="metrics" in sql.lower()).sql(sql)
+        if found is None:
+            return ""
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            found.show(max_rows=ALL, max_width=ALL, max_col_width=ALL)
     return text.getvalue().rstrip()
 
 

@@ -48,7 +48,10 @@ class GroupJob:
             time.sleep(1.0)
         # Whoever submitted this job notes its number before anything is told here.
         with store.held(Path(sweep_dir)):
-            print(process.told_end(unit, self._training.returncode))
+            try:
+                print(process.told_end(unit, self._training.returncode))
+            except process.NoRoom:  # the next node may have more
+                print(process.note_failure(unit, "too little memory"))
             if _job_of(unit) == _submitit().JobEnvironment().job_id:
                 (unit.path / JOB).unlink()
         return self._training.returncode

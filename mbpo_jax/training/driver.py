@@ -34,6 +34,10 @@ SOLVED_EVALUATIONS = 2
 """Evaluations in a row in which every run has to reach `stop_at_return`."""
 
 
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask for an end."""
+
+
 class Interruption:
     """Remembers that a signal asked for an end, which comes at the next look of the host.
 
@@ -43,8 +47,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         self.requested = False
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-        self._previous = {number: signal.signal(number, self._handle) for number in handled}
+        self._previous = {number: signal.signal(number, self._handle) for number in HANDLED}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -87,8 +87,20 @@ def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
         and metrics.env_steps = evaluations.env_steps"""
     assert results.connect(sweep_dir).sql(joined).fetchall() == [(16,)]
     assert "198.0" in results.answer(sweep_dir, query)
-    with pytest.raises(ConfigError, match="finalreturn"):
-        results.answer(sweep_dir, "select finalreturn from runs")
+    for ask in (results.answer, results.table):
+        with pytest.raises(ConfigError, match="finalreturn"):
+            ask(sweep_dir, "select finalreturn from runs")
+        with pytest.raises(ConfigError, match="sql: Conversion"):  # known only as it is executed
+            ask(sweep_dir, "select cast(algorithm as int) from runs")
+
+
+def test_a_metric_that_was_not_finished_is_left_out(sweep_dir):
+    unit = next(u for u in store.units_of(sweep_dir) if (u.path / "metrics.jsonl").exists())
+    query = "select count(*), count(env_steps) from metrics"
+    whole = results.connect(sweep_dir).sql(query).fetchall()
+    with open(unit.path / "metrics.jsonl", "a") as file:
+        file.write('{"env_steps": 300, "ru')
+    assert results.connect(sweep_dir).sql(query).fetchall() == whole
 
 
 def test_an_answer_is_a_data_frame_or_all_of_its_text(sweep_dir):

@@ -13,10 +13,10 @@ import pytest
 from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
-from mbpo_jax.sweeps import manifest, process, store, worker
+from mbpo_jax.sweeps import local, manifest, process, store, worker
 from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, expected_time, sweep
 from mbpo_jax.training import devices, run_directory
-from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED
+from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, HANDLED, Interruption
 from tests.sweeps.processes import (
     LONGER,
     TINY,
@@ -71,11 +71,28 @@ def test_an_error_of_python_is_a_failure_though_it_ends_with_the_code_of_diverge
 def test_what_was_asked_to_end_or_has_no_room_is_no_failure(tmp_path):
     (unit,) = laid_out(tmp_path)
     (unit.path / store.OUTPUT).write_text("each device needs about 9 GiB, but has 1 GiB: lower x\n")
-    for code in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
+    for code in (EXIT_INTERRUPTED, *(-number for number in HANDLED)):
         assert process.told_end(unit, code) == f"{unit.name}: interrupted"
     with pytest.raises(ConfigError, match=r"needs about 9 GiB, but has 1 GiB.*the same command"):
         process.told_end(unit, process.EXIT_TOO_LARGE)
     assert unit.failures == []
+
+
+def test_a_group_that_does_not_fit_is_left_until_the_others_are_done(tmp_path, monkeypatch):
+    units = laid_out(tmp_path, {**TINY, "algorithms": ["mbpo", "sac"]})
+    tried, told = [], []
+
+    def train(_, unit):
+        tried.append(unit.name)
+        if unit is units[0]:
+            raise process.NoRoom("too large")
+        run_directory.write_status(unit.path, "finished")
+
+    monkeypatch.setattr(local, "_train", train)
+    with Interruption() as interruption, pytest.raises(process.NoRoom):
+        local.train_all(process.Work(tmp_path, units, interruption, print, told.append))
+    assert tried == [unit.name for unit in units]
+    assert told == ["too large"]
 
 
 def test_a_group_that_does_not_fit_now_ends_with_a_code_of_its_own(tmp_path, monkeypatch, capsys):
