@@ -28,6 +28,11 @@ LAST_SHARE = 0.1
 REPORT = "report.html"
 ALL = 2**31 - 1
 """Rows and letters of an answer that are shown."""
+NO_EVALUATIONS = """(select null::varchar id, null::bigint env_steps, null::bigint run,
+    null::bigint seed, null::double return_mean, null::double return_std, null::double length_mean,
+    null::double wall_seconds, null::boolean finite) where false"""
+NO_METRICS = """(select null::varchar "group", null::bigint env_steps, null::bigint run,
+    null::bigint seed) where false"""
 
 
 def read_sweep_rows(sweep_dir: Path) -> tuple[list[Row], list[Row]]:
@@ -174,18 +179,16 @@ def connect(sweep_dir: Path, *, metrics: bool = True):
     return connection
 
 
-NO_EVALUATIONS = """(select null::varchar id, null::bigint env_steps, null::bigint run,
-    null::bigint seed, null::double return_mean, null::double return_std, null::double length_mean,
-    null::double wall_seconds, null::boolean finite) where false"""
-NO_METRICS = """(select null::varchar "group", null::bigint env_steps, null::bigint run,
-    null::bigint seed) where false"""
-
-
 def _rows_of(paths: Sequence[Path], *more: str) -> str:
     """Return what DuckDB reads row files with."""
     quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     options = ("format='newline_delimited'", "sample_size=-1", "union_by_name=true")
     return f"read_json([{quoted}], {', '.join((*options, *more))})"
+
+
+def _connect_for(sweep_dir: Path, sql: str):
+    """Return a connection with what a query may ask for."""
+    return connect(sweep_dir, metrics="metrics" in sql.lower())
 
 
 @contextlib.contextmanager
@@ -208,7 +211,7 @@ def table(sweep_dir: Path, sql: str = "select * from runs"):
     if importlib.util.find_spec("pandas") is None:
         raise ConfigError("pandas is not installed; pip install 'mbpo-jax[pandas]'")
     with _query_checked():
-        found = connect(sweep_dir, metrics="metrics" in sql.lower()).sql(sql)
+        found = _connect_for(sweep_dir, sql).sql(sql)
         if found is None:
             raise ConfigError(f"sql: {sql!r} has no answer; use a select")
         return found.df()
@@ -228,7 +231,7 @@ def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None
     partial = path.with_name(f".{path.name}.tmp")
     quoted = str(partial).replace("'", "''")
     try:
-        connect(sweep_dir, metrics="metrics" in sql.lower()).execute(
+        _connect_for(sweep_dir, sql).execute(
             f"copy ({sql.strip().rstrip(';')}) to '{quoted}' (format {formats[path.suffix]})"
         )
         partial.replace(path)
@@ -245,7 +248,7 @@ def answer(sweep_dir: Path, sql: str) -> str:
       ConfigError: the query is wrong.
     """
     with _query_checked():
-        found = connect(sweep_dir, metrics="metrics" in sql.lower()).sql(sql)
+        found = _connect_for(sweep_dir, sql).sql(sql)
         if found is None:
             return ""
         with contextlib.redirect_stdout(io.StringIO()) as text:

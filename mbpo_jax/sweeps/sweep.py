@@ -98,7 +98,8 @@ def _print_plan(sweep_dir: Path, planned: worker.Planned) -> None:
     print(f"devices: {', '.join(planned.devices)}")
     units = [*found.known, *found.new]
     swept = manifest.varied_fields([run for unit in units for run in unit.group.runs])
-    trained = [*found.known, *store.units_beside(sweep_dir)]
+    # Other sweeps are read only where something is to be told by them.
+    trained = [*found.known, *(store.units_beside(sweep_dir) if found.new else ())]
     for unit, memory in zip(found.new, planned.memory, strict=True):
         config = unit.group.config
         fields = swept[config.env.name, config.algorithm]

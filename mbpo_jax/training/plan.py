@@ -39,11 +39,6 @@ class Plan(NamedTuple):
     bytes_per_device: int
     num_devices: int
 
-    @property
-    def one_run(self) -> TrainState:
-        """Return the shapes of one run's state."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.state)
-
 
 def num_chunks(config: Config) -> int:
     """Return how often the compiled step is called; the last call may overshoot the total."""
@@ -88,9 +83,13 @@ def plan_memory(group: Group) -> Plan:
     """Plan the memory of all runs, and check the environment's name."""
     runs = make_runs(group)
     state = state_shapes(make_program(make_env(group.config.env)), runs)
-    plan = Plan(state, 0, runs.mesh.size)
     share = padded_size(len(group.runs), runs.mesh) // runs.mesh.size
-    return plan._replace(bytes_per_device=estimate_bytes(group.config, plan.one_run, share))
+    return Plan(state, estimate_bytes(group.config, _one_run(state), share), runs.mesh.size)
+
+
+def _one_run(state: TrainState) -> TrainState:
+    """Return the shapes of one run's state, given those of all."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
 
 
 def check_fits(group: Group) -> Plan:
@@ -104,7 +103,7 @@ def check_fits(group: Group) -> Plan:
     if group.config.track_gradients:
         # An estimator that lacks what it needs says so as it is traced.
         program = make_program(make_env(group.config.env))
-        jax.eval_shape(program.measure, group.runs[0], jax.random.key(0), plan.one_run)
+        jax.eval_shape(program.measure, group.runs[0], jax.random.key(0), _one_run(plan.state))
     available = devices.available_bytes(plan.num_devices)
     if available is not None and plan.bytes_per_device > available:
         runs = len(group.runs)
@@ -123,7 +122,7 @@ def most_runs(group: Group) -> int:
       ConfigError: not even one fits, or the environment is unknown.
     """
     config = group.config
-    one_run = plan_memory(group).one_run
+    one_run = _one_run(plan_memory(group).state)
     for number in range(len(group.runs), 1, -1):
         mesh = run_mesh(number)
         available = devices.available_bytes(mesh.size)

@@ -85,16 +85,14 @@ def holder(run_dir: Path) -> str | None:
 
 def _locked(lock: TextIO) -> bool:
     """Take a lock, for which whoever asks for the `holder` may stand in the way for a moment."""
-    for last in (False, False, False, True):
+    for _ in range(4):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if last:
-                return False
             time.sleep(0.1)
         else:
-            break
-    return True
+            return True
+    return False
 
 
 def _described(lock: TextIO) -> str:
