@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 PyTree = Any
 RUNS_AXIS = "runs"
@@ -91,13 +90,13 @@ class Picture(NamedTuple):
     Attributes:
       frame: `EnvState -> PyTree`, what is kept of a state while an episode is played.
       model: `() -> mujoco.MjModel`, the bodies.
-      positions: `frames [T, ...] -> [T, Q]` float64, the generalized positions of that model.
+      positions: `frames [T, ...] -> [T, Q]`, on the host, generalized positions of that model.
       viewer: `(frames [T, ...], dt) -> str`, what Brax's viewer reads; None if it cannot show it.
     """
 
     frame: Callable[["EnvState"], PyTree]
     model: Callable[[], Any]
-    positions: Callable[[PyTree], np.ndarray]
+    positions: Callable[[PyTree], Any]
     viewer: Callable[[PyTree, float], str] | None = None
 
 

@@ -23,7 +23,8 @@ from mbpo_jax.config import (
 )
 from mbpo_jax.envs import probes
 from mbpo_jax.envs.base import random_action, step_or_reset
-from mbpo_jax.envs.system import make_system_env, never
+from mbpo_jax.envs.system import make_system_env
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState, make_ensemble
 from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.nets.normalizer import identity_scaler
@@ -96,7 +97,8 @@ def linear_gaussian(*, noise: float, episode_length: int) -> Env:
         following = following + noise * jax.random.normal(key, (2,))
         return following, 1.0 + COST @ following, beyond_limit(following)
 
-    return make_env(LINEAR_GAUSSIAN, (2, 1), episode_length, first, move)
+    env = make_env(LINEAR_GAUSSIAN, (2, 1), episode_length, first, move)
+    return env._replace(terminated=beyond_limit)
 
 
 def beyond_limit(observation: jax.Array) -> jax.Array:

@@ -11,25 +11,17 @@ import pytest
 from mbpo_jax.algorithms import MAKERS, make_algorithm
 from mbpo_jax.config import MODEL_BASED, SUMMARIES, TABULAR, Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.envs.termination import RULES
 from mbpo_jax.fields import field_types
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
 from tests.probe_environments import (
-    LINEAR_GAUSSIAN,
-    beyond_limit,
     linear_gaussian,
     tiny_config,
 )
 
 MODELS = [(name, model) for name in MAKERS for model in ("learned", "oracle")]
 MODELS = [pair for pair in MODELS if pair[1] == "learned" or pair[0] in MODEL_BASED]
-
-
-@pytest.fixture(autouse=True)
-def rule(monkeypatch):
-    monkeypatch.setitem(RULES, LINEAR_GAUSSIAN, beyond_limit)
 
 
 @functools.cache

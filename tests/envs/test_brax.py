@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from mbpo_jax.config import EnvConfig
-from mbpo_jax.envs import make_env, termination_fn
+from mbpo_jax.envs import make_env
 from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
 from mbpo_jax.envs.brax import ENVIRONMENTS, load
+from mbpo_jax.envs.termination import brax_rule
 from mbpo_jax.types import EnvState, Transition
 
 pytestmark = [
@@ -26,7 +27,7 @@ NUM_STEPS = 60
 INITIAL_NOISE = 0.04  # the pendulum starts with a uniform draw of 0.01; the others are wider
 PUSH, REST = 1.0, 0.0
 
-fallen = termination_fn("inverted_pendulum", "known", "generalized")
+fallen = brax_rule("inverted_pendulum", "generalized")
 
 
 @functools.cache
@@ -226,5 +227,5 @@ def test_known_rule_agrees_with_the_simulator(name, backend):
     run = jax.jit(functools.partial(play, env))(jax.random.key(4), actions)
     terminated = run.transitions.discount == 0
     assert terminated.sum() >= 3
-    predicted = termination_fn(name, "known", backend)(run.transitions.next_observation)
+    predicted = env.terminated(run.transitions.next_observation)
     np.testing.assert_array_equal(predicted, terminated)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from mbpo_jax.config import Config, EnsembleConfig, FitConfig, RolloutConfig
-from mbpo_jax.envs.system import never
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models import diagnostics, fit, learned
 from mbpo_jax.models import rows as layout
 from mbpo_jax.models.ensemble import Outcome, make_ensemble

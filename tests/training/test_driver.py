@@ -46,7 +46,7 @@ def _fast_environment(monkeypatch):
         monkeypatch.setattr(
             module, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
         )
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
@@ -229,15 +229,14 @@ def test_the_memory_estimate_holds_what_the_step_holds():
     )
     rollout = dataclasses.replace(config.rollout, rollouts_per_step=2000)
     config = dataclasses.replace(config, rollout=rollout)
-    runs = compiled.make_runs(group_of(config))
-    program = loop.make_program(driver.make_env(config.env))
-    shapes = compiled.state_shapes(program, runs)
+    setup = compiled.set_up(group_of(config))
+    program, runs, shapes = setup.program, setup.runs, setup.shapes
     step = jax.jit(lambda config, state: program.step(config, config.random_steps, state))
     one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes)
     numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), runs.config)
     needed = step.lower(numbers, one_run).compile().memory_analysis()
     total = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-    estimate = plan.check_fits(group_of(config)).bytes_per_device
+    estimate = plan.check_fits(setup).bytes_per_device
     assert 0.9 * total < estimate < 3.0 * total
 
 

@@ -46,7 +46,7 @@ def evaluations(run_dir: Path) -> list[dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", MAKERS)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch, capsys):
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config, straight, broken = settings(algorithm), Path("straight"), Path("broken")
     assert driver.train(config, straight) == driver.EXIT_DONE
     with monkeypatch.context() as patch:
