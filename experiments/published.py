@@ -6,7 +6,8 @@ tasks. A run takes hours, so training, collecting and drawing are three commands
   run NAME [--core N]         trains a run of `RUNS` into `runs/published/NAME`, or resumes it,
                               in one process pinned to a core; without a name, lists all commands
   collect DIR... --load TEXT  takes the evaluations of run directories, finished or not, into
-                              `results/published.jsonl`; TEXT says what else the machine did
+                              `results/published.jsonl`; TEXT says how many cores a run had
+                              and what else the machine did
   draw                        draws `results/published.png` and writes `results/published.md`
 
 The returns of others, and what they are, are in `experiments.published_data`.
@@ -79,7 +80,10 @@ def train(name: str, core: int | None) -> None:
 def tables(rows: Sequence[Row]) -> str:
     """Return what stands in `published.md`: returns at the published steps, and all runs."""
     returns = markdown(
-        ("task", "algorithm", "env steps", "published", "ours", "95 % interval", "difference"),
+        (
+            *("task", "algorithm", "updates a step", "env steps", "published", "ours"),
+            *("95 % interval", "difference"),
+        ),
         map(comparison_cells, compare(rows)),
     )
     runs = markdown(
@@ -91,13 +95,14 @@ def tables(rows: Sequence[Row]) -> str:
     )
     return f"""# Published returns and ours
 
-Mean ± standard deviation over seeds, whose number stands in brackets; returns are averages over the
-evaluations up to 2,500 steps before and after. The interval is a bootstrap over seeds, of which it
-needs {statistics.FEWEST}. The difference is in published standard deviations.
+Mean ± standard deviation over seeds, whose number stands in brackets; updates are ours. Returns are
+averages over the evaluations up to 2,500 steps before and after. The interval is a bootstrap over
+seeds, of which it needs {statistics.FEWEST}. The difference is in published standard deviations.
 
 {returns}
 
-Cores are those of the machine; a run has one of them.
+Cores are those of the machine, of which a run may have had fewer; commits are those of all
+processes that trained it.
 
 {runs}
 """
@@ -116,6 +121,7 @@ def comparison_cells(found: Comparison) -> list[str]:
     return [
         found.task,
         found.algorithm.upper(),
+        str(found.utd),
         f"{point.env_steps:,}",
         f"{point.mean:,.0f} ± {point.std:,.0f} ({point.seeds})",
         f"{ours} ({returns.size})",
@@ -166,7 +172,9 @@ def main() -> int:
     run.add_argument("--core", type=int, help="the only core that the run may use")
     collecting = verbs.add_parser("collect", help="take the evaluations of run directories")
     collecting.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
-    collecting.add_argument("--load", required=True, help="what else ran on the machine meanwhile")
+    collecting.add_argument(
+        "--load", required=True, help="cores of a run, and what else the machine did"
+    )
     verbs.add_parser("draw", help="draw the committed rows, and tabulate them")
     arguments = parser.parse_args()
     results = common.results_file(NAME)
@@ -177,6 +185,8 @@ def main() -> int:
             parser.error(str(error))
         print(f"{len({identity(row) for row in rows})} runs, {len(rows)} evaluations: {results}")
     elif arguments.verb == "draw":
+        if not results.exists():
+            parser.error(f"there is no {results} yet; collect run directories first")
         draw(read_rows(results), common.RESULTS)
     elif arguments.name:
         train(arguments.name, arguments.core)

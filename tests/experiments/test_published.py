@@ -176,16 +176,16 @@ class TestCompare:
 class TestTables:
     def test_returns_stand_beside_the_published(self, tmp_path):
         runs = [write_run(tmp_path / str(i), lambda _, i=i: 1e3 * i, seed=i) for i in range(4)]
-        found = cells(published.tables(rows_of(*runs)), "HalfCheetah-v5", "MBPO", "10,000")
-        assert found[3:5] == ["1,740 ± 384 (5)", "1,500 ± 1,118 (4)"]
-        low, high = (float(end.replace(",", "")) for end in found[5].split(" to "))
+        found = cells(published.tables(rows_of(*runs)), "HalfCheetah-v5", "MBPO", "40", "10,000")
+        assert found[4:6] == ["1,740 ± 384 (5)", "1,500 ± 1,118 (4)"]
+        low, high = (float(end.replace(",", "")) for end in found[6].split(" to "))
         assert 0 <= low < 1500 < high <= 3000
-        assert found[6] == "-0.6"
+        assert found[7] == "-0.6"
 
     def test_one_seed_has_no_deviation_and_few_have_no_interval(self, tmp_path):
         run = write_run(tmp_path / "run", lambda _: 4183.3)
-        found = cells(published.tables(rows_of(run)), "HalfCheetah-v5", "MBPO", "20,000")
-        assert found[4:] == ["4,183 (1)", "", "+0.0"]
+        found = cells(published.tables(rows_of(run)), "HalfCheetah-v5", "MBPO", "40", "20,000")
+        assert found[5:] == ["4,183 (1)", "", "+0.0"]
 
     def test_every_run_is_listed_with_time_and_versions(self, tmp_path):
         run = write_run(tmp_path / "run", algorithm="sac", utd=1, seed=1)
@@ -310,6 +310,13 @@ class TestCommand:
         assert published.main() == 0
         assert capsys.readouterr().out.strip() == (tmp_path / "published.md").read_text().strip()
         assert (tmp_path / "published.png").stat().st_size > 0
+
+    def test_nothing_is_drawn_of_nothing(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr("experiments.common.RESULTS", tmp_path)
+        monkeypatch.setattr("sys.argv", ["published", "draw"])
+        with pytest.raises(SystemExit):
+            published.main()
+        assert "collect run directories first" in capsys.readouterr().err
 
     def test_a_wrong_folder_is_said_in_one_line(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("experiments.common.RESULTS", tmp_path)
