@@ -131,7 +131,12 @@ def test_eval_and_render_pass_their_arguments(calls):
 @pytest.mark.parametrize(
     ("command", "messages"),
     [
-        ("train hoper", ["no environment is called 'hoper'; did you mean hopper"]),
+        (
+            "train hoper",
+            [
+                "no environment is called 'hoper' (one of your own would be module:function); did you mean hopper"
+            ],
+        ),
         ("train hopper --preset debgu", ["no preset is called 'debgu'; did you mean debug?"]),
         ("train hopper --num-seed 2 --sac.tua 1", ["--num-seeds", "--sac.tau"]),
         ("train hopper --sac.tau -1 --seed -1", ["sac.tau: -1.0", "seed: -1", "command line: "]),
