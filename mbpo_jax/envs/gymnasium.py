@@ -253,8 +253,8 @@ def known_rule(task: str, env: Any) -> TerminationFn:
     """Return the rule by which a task ends an episode, told from the next observation.
 
     It is exact but for rounding to single precision and two cases. Hopper also ends at a speed of
-    100, but speeds are observed up to 10. And the tip of the double pendulum is where the last stage
-    of an integration step was, micrometres away from where the joint angles put it.
+    100, but speeds are observed up to 10. And the tip of the double pendulum is where the last
+    stage of an integration step was, micrometres away from where the joint angles put it.
 
     Args:
       task: a key of `TASKS`.
