@@ -25,7 +25,6 @@ MODULE = """
     import jax
     import jax.numpy as jnp
     from mbpo_jax.envs.system import System, make_system_env
-from mbpo_jax.envs.termination import inverted_pendulum
 
     def dynamics(key, state, action):
         x, v = state
