@@ -18,6 +18,7 @@ from mbpo_jax.training import checkpoint, devices, run_directory
 from mbpo_jax.training.compiled import make_runs, state_shapes
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import TrainState, acting, make_program
+from mbpo_jax.trees import all_finite
 from mbpo_jax.types import PyTree
 
 
@@ -123,15 +124,19 @@ def play_episode(config: Config, learned: Learned, key: jax.Array) -> Episode:
             action, memory = act(act_key, memory, state)
             state, transition = env.step(env_key, state, action)
             kept = state.simulator.pipeline_state if keeps_poses else transition
-            return (state, memory), (kept, transition.reward, state.done)
+            finite = all_finite(transition)
+            return (state, memory), (kept, transition.reward, finite, state.done | ~finite)
 
         reset_key, steps_key = jax.random.split(key)
         keys = jax.random.split(steps_key, episode_limit(env.spec))
         return jax.lax.scan(step, (env.reset(reset_key), begin()), keys)[1]
 
-    steps, rewards, done = jax.device_get(play(learned, key))
-    length = int(np.argmax(done)) + 1  # The time limit is the last step at the latest.
-    return Episode(jax.tree.map(lambda x: x[:length], steps), float(np.sum(rewards[:length])))
+    steps, rewards, finite, done = jax.device_get(play(learned, key))
+    last = int(np.argmax(done))  # The time limit is the last step at the latest.
+    length = last + int(finite[last])
+    # One step is shown in any case.
+    shown = jax.tree.map(lambda x: x[: max(length, 1)], steps)
+    return Episode(shown, float(np.sum(rewards[:length])))
 
 
 def has_viewer(config: Config) -> bool:
