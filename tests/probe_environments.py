@@ -106,6 +106,31 @@ def beyond_limit(observation: jax.Array) -> jax.Array:
     return jnp.abs(observation[..., 0]) > LIMIT
 
 
+GLITCH = 5
+"""The number on which `glitchy` fails."""
+GLITCHES = [(field, value) for field in ("reward", "observation") for value in (jnp.nan, -jnp.inf)]
+
+
+def glitchy(field: str, value: float, starts: tuple[float, ...] = (0.0,)) -> Env:
+    """Count up from one of these numbers, for a reward of 1 a step, up to a limit of 7 steps.
+
+    Where the count would get to `GLITCH`, the reward or the observation is not finite.
+    """
+
+    def first(key):
+        return jax.random.choice(key, jnp.asarray(starts), (1,))
+
+    def move(key, observation, action):
+        del key, action
+        count = observation[0] + 1.0
+        bad = jnp.where(count == GLITCH, value, 0.0)
+        reward = 1.0 + bad if field == "reward" else jnp.float32(1)
+        following = count + bad if field == "observation" else count
+        return following[None], reward, jnp.bool_(False)
+
+    return make_env("glitchy", (1, 1), 7, first, move)
+
+
 def tiny_config() -> Config:
     """Return a configuration whose steps on `linear_gaussian` take next to no time.
 
