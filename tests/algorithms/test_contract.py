@@ -15,6 +15,7 @@ from mbpo_jax.fields import field_types
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
+from tests.choice import mostly_exhaustive
 from tests.probe_environments import (
     linear_gaussian,
     tiny_config,
@@ -22,6 +23,7 @@ from tests.probe_environments import (
 
 MODELS = [(name, model) for name in MAKERS for model in ("learned", "oracle")]
 MODELS = [pair for pair in MODELS if pair[1] == "learned" or pair[0] in MODEL_BASED]
+WITH_ORACLE = ("mbpo", "svg", "mpc")
 
 
 @functools.cache
@@ -89,7 +91,10 @@ def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "model"), MODELS)
+@pytest.mark.parametrize(
+    ("algorithm", "model"),
+    mostly_exhaustive(MODELS, lambda x: x[1] == "learned" or x[0] in WITH_ORACLE),
+)
 def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_once(algorithm, model):
     """Keys are checked for a second use while the single runs train (see `conftest`)."""
     env, config = environment(algorithm), settings(algorithm, model)

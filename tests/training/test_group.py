@@ -116,7 +116,9 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_devices", "used"), [(4, 3), (8, 5)])
+@pytest.mark.parametrize(
+    ("num_devices", "used"), [(4, 3), pytest.param(8, 5, marks=pytest.mark.exhaustive)]
+)
 def test_numbers_do_not_depend_on_how_many_devices_share_the_runs(num_devices, used):
     """Five runs on one device, on three with a copy to fill the last, and on one each."""
     for number, mesh_size in ((1, 1), (num_devices, used)):
