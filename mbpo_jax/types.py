@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 PyTree = Any
 RUNS_AXIS = "runs"
@@ -80,6 +81,26 @@ class EnvState(NamedTuple):
     done: jax.Array
 
 
+TerminationFn = Callable[[jax.Array], jax.Array]
+"""`next_observation [..., O] -> terminated [...]` bool."""
+
+
+class Picture(NamedTuple):
+    """How episodes of a system of bodies are drawn.
+
+    Attributes:
+      frame: `EnvState -> PyTree`, what is kept of a state while an episode is played.
+      model: `() -> mujoco.MjModel`, the bodies.
+      positions: `frames [T, ...] -> [T, Q]` float64, the generalized positions of that model.
+      viewer: `(frames [T, ...], dt) -> str`, what Brax's viewer reads; None if it cannot show it.
+    """
+
+    frame: Callable[["EnvState"], PyTree]
+    model: Callable[[], Any]
+    positions: Callable[[PyTree], np.ndarray]
+    viewer: Callable[[PyTree, float], str] | None = None
+
+
 class Env(NamedTuple):
     """A Markov decision process that never resets itself (see `envs.base.step_or_reset`).
 
@@ -88,16 +109,20 @@ class Env(NamedTuple):
       reset: `key -> EnvState`, a fresh random initial state.
       step: `(key, EnvState, action [A]) -> (EnvState, Transition)`.
       mean_step: the same without a key, to the mean of the next state; None if a step has no noise.
+      terminated: the rule by which an episode terminates, for model rollouts;
+        `envs.termination.never` if none does, None if it cannot be told from an observation.
+      differentiable: whether JAX can differentiate a step backwards.
+      picture: None if an episode is shown as curves.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], EnvState]
     step: Callable[[jax.Array, EnvState, jax.Array], tuple[EnvState, Transition]]
     mean_step: Callable[[EnvState, jax.Array], tuple[EnvState, Transition]] | None = None
+    terminated: TerminationFn | None = None
+    differentiable: bool = True
+    picture: Picture | None = None
 
-
-TerminationFn = Callable[[jax.Array], jax.Array]
-"""`next_observation [..., O] -> terminated [...]` bool."""
 
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, observation [..., O]) -> action [..., A]` in [-1, 1]."""

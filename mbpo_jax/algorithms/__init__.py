@@ -52,4 +52,13 @@ def make_algorithm(env: Env, config: Config) -> Algorithm:
             f"algorithm: {config.algorithm} follows a gradient through the model, but the numbered "
             f"moves of {env.spec.name} have none; use another algorithm or environment"
         )
+    if (
+        config.model == "oracle"
+        and config.algorithm in DIFFERENTIATES_MODEL
+        and not env.differentiable
+    ):
+        raise ConfigError(
+            f"model: {config.algorithm} follows a gradient through the model, but JAX has none of "
+            f"{env.spec.name}; use model=learned, or another algorithm"
+        )
     return MAKERS[config.algorithm](env, config)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mbpo_jax import replay
 from mbpo_jax.config import Config
-from mbpo_jax.envs.termination import termination_fn
+from mbpo_jax.envs.termination import rule_of
 from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.models.oracle import make_oracle
 from mbpo_jax.types import (
@@ -26,8 +26,7 @@ def make_model(env: Env, config: Config) -> DynamicsModel:
     """Build the model that the configuration asks for: the ensemble, or the true system."""
     if config.model == "oracle":
         return make_oracle(env)
-    known = termination_fn(env.spec.name, config.env.termination, config.env.backend)
-    return make_learned_model(env.spec, config, known)
+    return make_learned_model(env.spec, config, rule_of(env, config.env.termination))
 
 
 def point_of(model: DynamicsModel, env: EnvState) -> Point:

@@ -23,7 +23,7 @@ class Train:
     """
 
     environment: Annotated[Positional[str], arg(metavar="ENV")]
-    """Environment, one of `mbpo-jax envs`; the first argument."""
+    """Environment, one of `mbpo-jax envs`, or module:function for one of your own; comes first."""
     settings: Annotated[Config, arg(name="")]
     preset: UseAppendAction[tuple[str, ...]] = ()
     """Preset to put over the environment's own, one of `mbpo-jax presets`."""
@@ -85,12 +85,12 @@ def layered_config(argv: Sequence[str]) -> Config:
 
 def default_run_dir(config: Config, presets: Sequence[str] = ()) -> Path:
     """Return where a run goes if the user does not say: a name for what is often varied."""
-    usual = (EnvConfig().backend, "analytic")
+    usual = (EnvConfig().backend, "analytic", "mujoco", "own")
     varied = [] if config.env.backend in usual else [config.env.backend]
     varied += [config.algorithm, *([config.model] if config.model == "oracle" else [])]
     last = config.seed + config.num_seeds - 1
     seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
-    return Path("runs", "-".join([config.env.name, *varied, *presets, seeds]))
+    return Path("runs", "-".join([config.env.file_name, *varied, *presets, seeds]))
 
 
 def train_help() -> str:

@@ -1,6 +1,7 @@
 """The verbs that look at trained runs, and those that list what there is."""
 
 import dataclasses
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -51,17 +52,22 @@ class Render:
 
 @dataclasses.dataclass(frozen=True)
 class Envs:
-    """List the environments with their sizes and physics backends."""
+    """List the suites and their environments, with sizes and physics backends."""
 
     def run(self) -> int:
         """Print a table."""
-        from mbpo_jax.envs import ENVIRONMENTS, environment_names
+        from mbpo_jax.envs import ENVIRONMENTS, SUITES
 
-        print(f"{'environment':<26}{'observation':>11}{'action':>8}  backends")
-        for name in environment_names():
-            info = ENVIRONMENTS[name]
-            sizes = f"{info.observation_size:>11}{info.action_size:>8}"
-            print(f"{name:<26}{sizes}  {', '.join(info.backends)}")
+        for suite, (title, package) in SUITES.items():
+            version = f" ({package} {metadata.version(package)})" if package else ""
+            print(f"{title}{version}")
+            print(f"  {'environment':<30}{'observation':>11}{'action':>8}  backends")
+            for name, info in sorted(ENVIRONMENTS.items()):
+                if info.suite == suite:
+                    sizes = f"{info.observation_size:>11}{info.action_size:>8}"
+                    print(f"  {name:<30}{sizes}  {', '.join(info.backends)}")
+            print()
+        print("Your own: mbpo-jax train module:function (see docs/environments.md)")
         return 0
 
 

@@ -1,6 +1,7 @@
 """Settings of the parts that several algorithms share."""
 
 import dataclasses
+import re
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -22,15 +23,26 @@ class EnvConfig(Checked):
     """The environment."""
 
     name: str = "inverted_pendulum"
-    """Environment, one of `mbpo-jax envs`."""
-    backend: Literal["generalized", "positional", "spring", "mjx", "analytic"] = "generalized"
-    """Physics backend: one of Brax's, or `analytic` for the systems known in closed form."""
+    """Environment, one of `mbpo-jax envs`, or `module:function`, which makes one of your own."""
+    backend: Literal["generalized", "positional", "spring", "mjx", "analytic", "mujoco", "own"] = (
+        "generalized"
+    )
+    """Physics backend: one of Brax's; `analytic` for the systems known in closed form, `mujoco` for
+    Gymnasium's tasks, `own` for an environment of your own."""
+    options: tuple[str, ...] = ()
+    """Options of a Gymnasium task, or of an environment of your own, each NAME=VALUE with a value
+    in JSON, such as healthy_reward=0.5."""
     episode_length: Positive = 1000
     """Time limit in simulator steps. It does not terminate: the value beyond it is bootstrapped."""
     action_repeat: Positive = 1
     """Simulator steps per action; their rewards are summed."""
     termination: Literal["known", "learned", "none"] = "known"
     """How model rollouts end: the environment's known rule, a learned head, or never."""
+
+    @property
+    def file_name(self) -> str:
+        """Return the name as it can stand in the name of a file."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
 
 
 @dataclasses.dataclass(frozen=True)

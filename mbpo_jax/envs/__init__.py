@@ -1,33 +1,50 @@
-"""Environments and their termination rules; Brax is imported when one is made, not before."""
+"""Environments; a suite's simulator is imported when one is made, not before."""
 
 from typing import NamedTuple
 
 from mbpo_jax.config import EnvConfig
-from mbpo_jax.envs import analytic, brax
-from mbpo_jax.envs.termination import termination_fn
+from mbpo_jax.envs import analytic, brax, gymnasium, own
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.types import Env
 
-__all__ = ["ENVIRONMENTS", "EnvInfo", "environment_names", "make_env", "termination_fn"]
+__all__ = ["ENVIRONMENTS", "SUITES", "EnvInfo", "environment_names", "make_env"]
 
 
 class EnvInfo(NamedTuple):
     """What is known of an environment without making it.
 
     Attributes:
+      suite: whose it is.
       backends: it runs on.
       observation_size: `O`.
       action_size: `A`.
     """
 
+    suite: str
     backends: tuple[str, ...]
     observation_size: int
     action_size: int
 
 
-ENVIRONMENTS = {name: EnvInfo(*info) for name, info in brax.ENVIRONMENTS.items()} | {
-    name: EnvInfo(analytic.BACKENDS, system.observation_size, system.action_size)
-    for name, system in analytic.SYSTEMS.items()
+SUITES = {
+    "gymnasium": ("Gymnasium's MuJoCo tasks, stepped by MuJoCo itself", "gymnasium"),
+    "brax": ("Brax, stepped on the device", "brax"),
+    "analytic": ("Systems in closed form, stepped on the device", None),
+}
+"""What each suite is, and the package it comes from."""
+
+ENVIRONMENTS = {
+    **{name: EnvInfo("brax", *info) for name, info in brax.ENVIRONMENTS.items()},
+    **{
+        gymnasium.PREFIX + task: EnvInfo(
+            "gymnasium", gymnasium.BACKENDS, info.observation_size, info.action_size
+        )
+        for task, info in gymnasium.TASKS.items()
+    },
+    **{
+        name: EnvInfo("analytic", analytic.BACKENDS, system.observation_size, system.action_size)
+        for name, system in analytic.SYSTEMS.items()
+    },
 }
 
 
@@ -39,21 +56,49 @@ def environment_names() -> tuple[str, ...]:
 def make_env(config: EnvConfig) -> Env:
     """Build the environment that the configuration names.
 
+    It is one of `ENVIRONMENTS`, one that was registered with Brax, or `module:function`.
+
     Raises:
-      ConfigError: the environment is unknown, or does not run on the backend.
+      ConfigError: the environment is unknown, or does not go with the backend or options.
     """
-    if config.name not in ENVIRONMENTS:
-        raise ConfigError(
-            f"env.name: no environment is called {config.name!r}; "
-            f"{suggestion(config.name, environment_names())}"
-        )
-    backends = ENVIRONMENTS[config.name].backends
-    if config.backend not in backends:
-        raise ConfigError(
-            f"env.backend: {config.name} does not run on {config.backend!r}; "
-            f"use one of: {', '.join(backends)}"
-        )
+    name, backend = config.name, config.backend
     limits = config.episode_length, config.action_repeat
-    if config.backend in analytic.BACKENDS:
-        return analytic.make_analytic_env(config.name, *limits)
-    return brax.make_brax_env(config.name, config.backend, *limits)
+    backends = _backends(config)
+    if backend not in backends:
+        raise ConfigError(
+            f"env.backend: {name} does not run on {backend!r}; use one of: {', '.join(backends)}"
+        )
+    if backends == own.BACKENDS:
+        return own.make_own_env(config)
+    if backends == gymnasium.BACKENDS:
+        task = name.removeprefix(gymnasium.PREFIX)
+        return gymnasium.make_gymnasium_env(task, config.options, *limits)
+    if config.options:
+        raise ConfigError(f"env.options: {name} has none; leave them out")
+    if backends == analytic.BACKENDS:
+        return analytic.make_analytic_env(name, *limits)
+    return brax.make_brax_env(name, backend, *limits)
+
+
+def _backends(config: EnvConfig) -> tuple[str, ...]:
+    """Return the backends of an environment that is known.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    name = config.name
+    if ":" in name:
+        return own.BACKENDS
+    if config.backend in own.BACKENDS:
+        raise ConfigError(
+            f"env.name: {name!r} was handed over as an object, which no file can hold; hand it "
+            "over again (env=...), or name the function that makes it (module:function)"
+        )
+    if brax.is_registered(name):
+        return brax.ALL_BACKENDS
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name].backends
+    raise ConfigError(
+        f"env.name: no environment is called {name!r}; {suggestion(name, environment_names())}, or "
+        "module:function for one of your own"
+    )

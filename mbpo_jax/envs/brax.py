@@ -6,14 +6,19 @@ episode from the same cached state, and mark a time limit as termination. None o
 
 import contextlib
 import io
+import sys
 import types
 import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mbpo_jax.types import Env, EnvSpec, EnvState, Transition
+from mbpo_jax.envs.brax_viewer import viewer_json
+from mbpo_jax.envs.termination import brax_rule
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.types import Env, EnvSpec, EnvState, Picture, TerminationFn, Transition
 
 ALL_BACKENDS = ("generalized", "positional", "spring", "mjx")
 
@@ -60,7 +65,23 @@ def load(name: str, backend: str) -> Any:
         # Its fluid forces, which only the swimmer has, call `clip` by an argument name JAX dropped.
         if fluid.jp is jnp:
             fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": _clip})
-        return envs.get_environment(name, backend=backend)
+        try:
+            return envs.get_environment(name, backend=backend)
+        except TypeError as error:
+            raise ConfigError(
+                f"env.name: the registered environment {name!r} cannot be made with backend="
+                f"{backend!r}: {error}; let it take that argument"
+            ) from error
+
+
+def is_registered(name: str) -> bool:
+    """Return whether somebody registered an environment of this name with Brax in this process.
+
+    That includes one of `ENVIRONMENTS` that was replaced, whose name then tells nothing.
+    """
+    # Who registers has imported it, so whoever has not need not wait for it.
+    registry = getattr(sys.modules.get("brax.envs"), "_envs", {})
+    return name in registry and not registry[name].__module__.startswith("brax.envs.")
 
 
 def _clip(array, a_min):
@@ -68,18 +89,27 @@ def _clip(array, a_min):
     return jnp.clip(array, min=a_min)
 
 
-def make_brax_env(name: str, backend: str, episode_length: int, action_repeat: int) -> Env:
+def make_brax_env(
+    name: str,
+    backend: str,
+    episode_length: int,
+    action_repeat: int,
+    terminated: TerminationFn | None = None,
+) -> Env:
     """Adapt a Brax environment.
 
     Args:
-      name: a key of `ENVIRONMENTS`.
+      name: a key of `ENVIRONMENTS`, or what was given to `brax.envs.register_environment`.
       backend: one of its backends.
       episode_length: time limit in simulator steps; it ends the episode but leaves the
         transition's discount at 1.
       action_repeat: simulator steps per action. A repeat ends at a termination; rewards are summed.
+      terminated: the rule of a registered environment, if it is known; Brax's own have theirs.
     """
     simulator = load(name, backend)
-    observation_size = ENVIRONMENTS[name].observation_size
+    observation_size = int(simulator.observation_size)
+    if not is_registered(name):
+        observation_size, terminated = ENVIRONMENTS[name].observation_size, brax_rule(name, backend)
     spec = EnvSpec(
         name=name,
         observation_size=observation_size,
@@ -124,7 +154,21 @@ def make_brax_env(name: str, backend: str, episode_length: int, action_repeat: i
         done = terminated | (steps >= episode_length)
         return EnvState(following, transition.next_observation, steps, done), transition
 
-    return Env(spec, reset, step)
+    picture = Picture(
+        frame=lambda state: state.simulator.pipeline_state,
+        model=lambda: simulator.sys.mj_model,
+        positions=lambda states: np.asarray(states.q, np.float64),
+        viewer=lambda states, dt: viewer_json(simulator.sys, states, dt),
+    )
+    # MJX solves for contacts in a loop that has no reverse derivative.
+    return Env(
+        spec,
+        reset,
+        step,
+        terminated=terminated,
+        differentiable=backend != "mjx",
+        picture=picture,
+    )
 
 
 def _strong(leaf):

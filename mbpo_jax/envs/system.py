@@ -7,12 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.envs.termination import never
 from mbpo_jax.types import Env, EnvSpec, EnvState, TerminationFn, Transition
-
-
-def never(observation: jax.Array) -> jax.Array:
-    """Return False for every observation `[..., O]`, as `[...]` bool."""
-    return jnp.zeros(observation.shape[:-1], bool)
 
 
 class System(NamedTuple):
@@ -111,4 +107,10 @@ def make_system_env(name: str, system: System, episode_length: int, action_repea
         assert system.mean_dynamics is not None
         return repeat([system.mean_dynamics] * action_repeat, state, action)
 
-    return Env(spec, reset, step, mean_step if system.mean_dynamics else None)
+    return Env(
+        spec,
+        reset,
+        step,
+        mean_step if system.mean_dynamics else None,
+        terminated=system.terminated,
+    )

@@ -1,14 +1,14 @@
-"""Known termination rules: what ends an episode, told from the next observation alone.
+"""Termination rules: what ends an episode, told from the next observation alone.
 
 The rules are those of the simulator, with its strict and non-strict comparisons. They are meant for
 finite observations: whoever predicts observations has to treat non-finite ones separately.
 
-Those of the analytic systems are a part of their equations. Those of Brax are exact where the
-observation shows what the simulator judges, which it does but for three cases. Brax also ends a
-Hopper episode at a speed of 100, but clips observed speeds at 10. It clips those of
-`inverted_double_pendulum`, too, from which the rule on mjx computes an earlier pose. And on the
-spring and positional backends the joints of that pendulum give way, so that its tip is up to a
-centimetre away from where the joint angles put it.
+An environment holds its own. Those of Brax stand here; they are exact where the observation shows
+what the simulator judges, which it does but for three cases. Brax also ends a Hopper episode at a
+speed of 100, but clips observed speeds at 10. It clips those of `inverted_double_pendulum`, too,
+from which the rule on mjx computes an earlier pose. And on the spring and positional backends the
+joints of that pendulum give way, so that its tip is up to a centimetre away from where the joint
+angles put it.
 """
 
 import functools
@@ -18,10 +18,41 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.envs.analytic import SYSTEMS
-from mbpo_jax.envs.system import never
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.types import TerminationFn
+from mbpo_jax.types import Env, TerminationFn
+
+
+def never(observation: jax.Array) -> jax.Array:
+    """Return False for every observation `[..., O]`, as `[...]` bool."""
+    return jnp.zeros(observation.shape[:-1], bool)
+
+
+def rule_of(env: Env, mode: Literal["known", "learned", "none"]) -> TerminationFn | None:
+    """Return the function by which model rollouts of an environment end.
+
+    Args:
+      env: the environment.
+      mode: "known" for the environment's own rule, "none" for episodes that never terminate,
+        "learned" for none but what a model learns.
+
+    Returns:
+      `next_observation [..., O] -> terminated [...]` bool; None if it is to be learned.
+
+    Raises:
+      ConfigError: the environment has no rule.
+    """
+    if mode == "learned":
+        return None
+    if mode == "none":
+        return never
+    if env.terminated is None:
+        raise ConfigError(
+            f"env.termination: no termination rule is known for {env.spec.name!r}; give the "
+            "environment one (Env.terminated), or choose env.termination=learned to learn it from "
+            "data, or none if episodes never terminate"
+        )
+    return env.terminated
+
 
 DOUBLE_PENDULUM_LINK = 0.6
 """Length in metres of either link."""
@@ -35,7 +66,8 @@ def _outside(value: jax.Array, low: float, high: float) -> jax.Array:
     return (value < low) | (value > high)
 
 
-def _inverted_pendulum(observation: jax.Array) -> jax.Array:
+def inverted_pendulum(observation: jax.Array) -> jax.Array:
+    """Return where the pole leans by more than 0.2 rad, `[...]` bool."""
     return jnp.abs(observation[..., 1]) > 0.2
 
 
@@ -50,7 +82,8 @@ def tip_height(observation: jax.Array, lag: float = 0.0) -> jax.Array:
     return DOUBLE_PENDULUM_LINK * jnp.cos(jnp.cumsum(angles, axis=-1)).sum(axis=-1)
 
 
-def _inverted_double_pendulum(observation: jax.Array, lag: float = 0.0) -> jax.Array:
+def inverted_double_pendulum(observation: jax.Array, lag: float = 0.0) -> jax.Array:
+    """Return where the tip was at 1 m or lower `lag` seconds ago, `[...]` bool."""
     return tip_height(observation, lag) <= 1.0
 
 
@@ -74,48 +107,23 @@ def _humanoid(observation: jax.Array, lag: float = 0.0) -> jax.Array:
     return _outside(observation[..., 0] - lag * observation[..., 24], 1.0, 2.0)
 
 
-RULES: dict[str, Callable[..., jax.Array]] = {
+_BRAX: dict[str, Callable[..., jax.Array]] = {
     "ant": _ant,
     "halfcheetah": never,
     "hopper": _hopper,
     "humanoid": _humanoid,
     "humanoidstandup": never,
-    "inverted_double_pendulum": _inverted_double_pendulum,
-    "inverted_pendulum": _inverted_pendulum,
+    "inverted_double_pendulum": inverted_double_pendulum,
+    "inverted_pendulum": inverted_pendulum,
     "pusher": never,
     "reacher": never,
     "swimmer": never,
     "walker2d": _walker2d,
-    **{name: system.terminated for name, system in SYSTEMS.items()},
 }
 
 
-def termination_fn(
-    name: str, mode: Literal["known", "learned", "none"], backend: str
-) -> TerminationFn | None:
-    """Return the function that says which next observations end an episode.
-
-    Args:
-      name: the environment.
-      mode: "known" for the environment's own rule, "none" for episodes that never terminate,
-        "learned" for none but what a model learns.
-      backend: the backend; on mjx some rules look one physics step back.
-
-    Returns:
-      `next_observation [..., O] -> terminated [...]` bool; None if it is to be learned.
-
-    Raises:
-      ConfigError: no rule is known for this environment.
-    """
-    if mode == "learned":
-        return None
-    if mode == "none":
-        return never
-    if name not in RULES:
-        raise ConfigError(
-            f"env.termination: no termination rule is known for {name!r}; choose "
-            "env.termination=learned to learn it from data, or none if episodes never terminate"
-        )
+def brax_rule(name: str, backend: str) -> TerminationFn:
+    """Return the rule of one of Brax's own environments; on mjx some look one physics step back."""
     if backend == "mjx" and name in MJX_POSE_LAG:
-        return functools.partial(RULES[name], lag=MJX_POSE_LAG[name])
-    return RULES[name]
+        return functools.partial(_BRAX[name], lag=MJX_POSE_LAG[name])
+    return _BRAX[name]

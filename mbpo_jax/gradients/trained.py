@@ -17,8 +17,7 @@ from mbpo_jax import replay
 from mbpo_jax.agents.sac import ActorCritic, SACState, make_actor_critic, make_networks
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import episode_limit, step_or_reset
-from mbpo_jax.envs.system import never
-from mbpo_jax.envs.termination import termination_fn
+from mbpo_jax.envs.termination import never, rule_of
 from mbpo_jax.gradients.problem import Critic, Gaussian, Problem
 from mbpo_jax.models.ensemble import EnsembleState, make_ensemble, select_members
 from mbpo_jax.nets.distributions import split_mean_log_std
@@ -127,7 +126,7 @@ def make_learned_problem(
       model: of its ensemble.
       starts: real states `[N]`, one of which is drawn for every trajectory.
     """
-    known = termination_fn(env.spec.name, config.env.termination, config.env.backend)
+    known = rule_of(env, config.env.termination)
     ensemble = make_ensemble(
         env.spec,
         config.ensemble,
@@ -175,7 +174,7 @@ def make_true_problem(env: Env, config: Config, agent: SACState, starts: Point) 
     """Build the problem of a run's policy in its real environment.
 
     Args:
-      env: the true system; MJX solves for contacts in a loop that has no reverse derivative.
+      env: the true system.
       config: of the run.
       agent: its state.
       starts: real states `[N]` with their simulators.
@@ -202,11 +201,11 @@ def make_true_problem(env: Env, config: Config, agent: SACState, starts: Point) 
         noise = jax.random.key_data(noise_key)
         return Real(observation, one, jnp.zeros_like(one), simulator, noise)
 
-    ends = termination_fn(env.spec.name, "known", config.env.backend)
     problem = policy_problem("true system", env, config, agent, start, advance)
     # A state holds the observation beside the simulator it was made from, so no part tells alone.
-    differentiable = config.env.backend != "mjx"
-    return problem._replace(smooth=ends is never, differentiable=differentiable, moving=())
+    return problem._replace(
+        smooth=env.terminated is never, differentiable=env.differentiable, moving=()
+    )
 
 
 def policy_problem(

@@ -9,6 +9,7 @@ from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.presets.analytic import ANALYTIC_PRESETS
 from mbpo_jax.presets.base import Preset
 from mbpo_jax.presets.brax import BRAX_PRESETS
+from mbpo_jax.presets.gymnasium import GYMNASIUM_PRESETS
 
 __all__ = [
     "ENVIRONMENT_PRESETS",
@@ -23,7 +24,7 @@ __all__ = [
 SWEEPS = {path.stem: path for path in sorted(Path(__file__).with_name("sweeps").glob("*.yaml"))}
 """Sweep files by the name under which `mbpo-jax sweep` knows them."""
 
-ENVIRONMENT_PRESETS = {**BRAX_PRESETS, **ANALYTIC_PRESETS}
+ENVIRONMENT_PRESETS = {**BRAX_PRESETS, **GYMNASIUM_PRESETS, **ANALYTIC_PRESETS}
 
 # [ours] Small enough for a minute on a CPU, and yet every part runs: one member of the ensemble is
 # no elite, episodes end at the time limit, and rollouts have length 2 after the second of two fits.
@@ -81,17 +82,26 @@ def preset(*names: str) -> Config:
 def environment_preset(environment: str, *names: str) -> Config:
     """Return the preset of an environment, changed by further presets.
 
+    An environment of one's own, `module:function`, has the defaults as its preset.
+
     Raises:
       ConfigError: the environment or a preset is unknown.
     """
-    if environment not in ENVIRONMENT_PRESETS:
+    if ":" in environment:
+        config = _changed(preset(*names), {"env": {"name": environment, "backend": "own"}})
+    elif environment in ENVIRONMENT_PRESETS:
+        config = preset(environment, *names)
+    else:
         raise ConfigError(unknown_environment(environment))
-    return preset(environment, *names)
+    return config
 
 
 def unknown_environment(name: str) -> str:
     """Return a message that names the environments nearest to an unknown one."""
-    return f"no environment is called {name!r}; {suggestion(name, ENVIRONMENT_PRESETS)}"
+    return (
+        f"no environment is called {name!r}; {suggestion(name, ENVIRONMENT_PRESETS)} One of your "
+        "own is named by module:function"
+    )
 
 
 def _changed(config: Any, changes: dict[str, Any]) -> Any:

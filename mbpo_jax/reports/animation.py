@@ -4,17 +4,16 @@ MuJoCo takes its OpenGL library from `MUJOCO_GL` when it is first imported, and 
 has imported it long before. So everything that draws happens in processes of its own.
 """
 
+import importlib
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-
-from mbpo_jax.envs import brax_rendering
 
 GL_BACKENDS = ("egl", "osmesa")
 """Values of `MUJOCO_GL` that draw without a screen, the faster first."""
@@ -43,16 +42,16 @@ def find_gl_backend() -> str | None:
     return None
 
 
-def write_animation(path: Path, name: str, backend: str, states: Any, dt: float) -> None:
+def write_animation(path: Path, model: Any, positions: np.ndarray, dt: float) -> None:
     """Write the first `MAX_SECONDS` of an episode as a WebP file that plays in real time.
+
+    It is seen by the model's tracking camera if it has one.
 
     Args:
       path: the file to write; a reader never sees it half written.
-      name: a key of `brax.ENVIRONMENTS`.
-      backend: one of its backends.
-      states: Brax pipeline states of the episode, stacked, or anything with their generalized
-        positions `q` `[T, Q]`.
-      dt: seconds between two states.
+      model: `mujoco.MjModel`, the bodies.
+      positions: `[T, Q]`, their generalized positions.
+      dt: seconds between two of them.
 
     Raises:
       RenderingUnavailable: MuJoCo found no OpenGL library, or could not draw with it.
@@ -64,13 +63,14 @@ def write_animation(path: Path, name: str, backend: str, states: Any, dt: float)
             "install the Debian package libegl1 (with libgl1-mesa-dri) or libosmesa6"
         )
     every = max(1, round(1 / (MAX_FRAMES_PER_SECOND * dt)))
-    positions = np.asarray(states.q)[: round(MAX_SECONDS / dt) : every]
     milliseconds = round(1000 * dt * every)
+    mujoco = importlib.import_module("mujoco")  # Compiled, without types to check.
     # Next to the file, because a rename is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder:
-        np.save(Path(folder, "positions.npy"), positions, allow_pickle=False)
-        arguments = ["-m", __name__, name, backend, str(milliseconds)]
-        drawing = _run_python(arguments, gl_backend, folder)
+        mujoco.mj_saveModel(model, str(Path(folder, "model.mjb")))
+        shown = positions[: round(MAX_SECONDS / dt) : every]
+        np.save(Path(folder, "positions.npy"), shown, allow_pickle=False)
+        drawing = _run_python(["-m", __name__, str(milliseconds)], gl_backend, folder)
         if drawing.returncode:
             reason = (drawing.stderr.strip() or f"exit code {drawing.returncode}").splitlines()[-1]
             raise RenderingUnavailable(f"no animation: MuJoCo failed with {gl_backend}: {reason}")
@@ -97,13 +97,29 @@ def _run_python(arguments: list[str], gl_backend: str, folder: str) -> subproces
     )
 
 
-def _draw(name: str, backend: str, milliseconds: str) -> None:
-    """Turn `positions.npy` into `animation.webp`, both in the working folder."""
+def _frames(height: int = 240, width: int = 320) -> Iterator[np.ndarray]:
+    """Yield pictures `[height, width, 3]` uint8 of `model.mjb` at `positions.npy`."""
+    mujoco = importlib.import_module("mujoco")
+    model = mujoco.MjModel.from_binary_path("model.mjb")
+    data = mujoco.MjData(model)
+    # The name's id is -1 if there is no such camera, which is also the id of the free camera.
+    camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    with mujoco.Renderer(model, height, width) as renderer:
+        # Without a graphics card these two take four fifths of the time.
+        for costly in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            renderer.scene.flags[costly] = False
+        for positions in np.load("positions.npy", allow_pickle=False):
+            data.qpos[:] = positions
+            mujoco.mj_forward(model, data)
+            renderer.update_scene(data, camera)
+            yield renderer.render()
+
+
+def _draw(milliseconds: str) -> None:
+    """Turn `model.mjb` and `positions.npy` into `animation.webp`, all in the working folder."""
     from PIL import Image
 
-    episode = SimpleNamespace(q=np.load("positions.npy", allow_pickle=False))
-    frames = brax_rendering.render_frames(name, backend, episode)
-    first, *others = (Image.fromarray(frame) for frame in frames)
+    first, *others = (Image.fromarray(frame) for frame in _frames())
     # Method 2 makes the smallest file of those that take milliseconds per frame.
     first.save(
         "animation.webp",

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from string import Template
 
-from mbpo_jax.envs import brax_rendering
+from mbpo_jax.envs import brax_viewer
 from mbpo_jax.files import replacing
 
 ASSETS = Path(__file__).parent / "viewer_assets"
@@ -28,7 +28,7 @@ def write_html(path: Path, system_json: str, title: str) -> None:
 
     Args:
       path: the file to write.
-      system_json: what `brax_rendering.viewer_json` returned.
+      system_json: what `brax_viewer.viewer_json` returned.
       title: shown above the picture.
     """
     page = Template((ASSETS / "viewer.html").read_text(encoding="utf-8")).substitute(
@@ -44,7 +44,7 @@ def write_html(path: Path, system_json: str, title: str) -> None:
 def _modules() -> dict[str, str]:
     """Map every module name the page imports to a data URL that holds its source."""
     sources = {name: (ASSETS / file).read_text("utf-8") for name, file in LIBRARIES.items()}
-    for name, source in brax_rendering.viewer_scripts().items():
+    for name, source in brax_viewer.viewer_scripts().items():
         # A data URL has no folder, so what lies next to a module needs a name of its own.
         sources[f"brax/{name}"] = _RELATIVE_IMPORT.sub(r"\1brax/", source)
     return {name: _data_url(source) for name, source in sources.items()}

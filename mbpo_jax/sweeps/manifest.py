@@ -216,7 +216,7 @@ def group_name(group: Group) -> str:
     """Return a name that tells what is trained and, by a digest of the runs, which runs."""
     config = group.config
     digest = _digest(" ".join(sorted(run_id(run) for run in group.runs)))
-    return f"{config.env.name}-{config.algorithm}-{digest}"
+    return f"{config.env.file_name}-{config.algorithm}-{digest}"
 
 
 def make_groups(

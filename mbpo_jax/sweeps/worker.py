@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import functools
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import NamedTuple
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
+from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import EXIT_BUSY, EXIT_TOO_LARGE, command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
+from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import Group
 
 
@@ -78,14 +81,16 @@ def _planned(
     sweep_dir: Path, runs: Sequence[Config], runs_per_group: int | None, fits_here: bool
 ) -> Planned:
     devices.use_host_devices(len(runs))
+    env_of = functools.cache(make_env)
 
     def most_runs(group: Group) -> int:
         most = min(len(group.runs), runs_per_group or len(group.runs))
-        return min(most, plan.most_runs(group)) if fits_here else most
+        return min(most, plan.most_runs(group, env_of(group.config.env))) if fits_here else most
 
     found = store.plan(sweep_dir, runs, most_runs)
     needs = plan.check_fits if fits_here else plan.plan_memory
-    memory = [plan.describe_memory(needs(unit.group)) for unit in found.new]
+    setups = (set_up(unit.group, env_of(unit.group.config.env)) for unit in found.new)
+    memory = [plan.describe_memory(needs(setup)) for setup in setups]
     return Planned(found, memory, devices.describe_devices())
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mbpo_jax.config import Config
+from mbpo_jax.envs import make_env
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.group import Group, data_paths
-from mbpo_jax.training.loop import Program, TrainState
+from mbpo_jax.training.loop import Program, TrainState, make_program
 from mbpo_jax.training.runs_axis import map_runs, padded_size, run_mesh, run_sharding
 from mbpo_jax.training.tracking import Found
-from mbpo_jax.types import Metrics, PyTree
+from mbpo_jax.types import Env, Metrics, PyTree
 
 
 class Runs(NamedTuple):
@@ -34,6 +35,24 @@ class Runs(NamedTuple):
     keys: jax.Array
     evaluation_keys: jax.Array
     mesh: Mesh
+
+
+class Setup(NamedTuple):
+    """What a command makes of a group before anything is compiled, once.
+
+    Attributes:
+      env: the environment.
+      group: the runs.
+      program: functions of one run.
+      runs: what is fixed for all runs.
+      shapes: shapes, dtypes and shardings of all runs' `TrainState`.
+    """
+
+    env: Env
+    group: Group
+    program: Program
+    runs: Runs
+    shapes: PyTree
 
 
 class Compiled(NamedTuple):
@@ -87,25 +106,36 @@ def _stacked(path: tuple, *values: float) -> jax.Array:
     return jnp.asarray(values, jnp.int32 if whole else jnp.float32)
 
 
-def state_shapes(program: Program, runs: Runs) -> PyTree:
-    """Return shapes, dtypes and shardings of all runs' state, without computing it."""
+def set_up(group: Group, env: Env | None = None) -> Setup:
+    """Put together what the programs of a group are made from; nothing is computed.
+
+    Args:
+      group: the runs.
+      env: their environment; the one that their configuration names if None.
+
+    Raises:
+      ConfigError: the environment is unknown, or does not go with the algorithm.
+    """
+    env = env or make_env(group.config.env)
+    program, runs = make_program(env), make_runs(group)
+    return Setup(env, group, program, runs, _state_shapes(program, runs))
+
+
+def _state_shapes(program: Program, runs: Runs) -> PyTree:
     initialize = map_runs(lambda _, config, key: program.init(config, key), runs.mesh)
     sharding = run_sharding(runs.mesh)
     shapes = jax.eval_shape(initialize, None, runs.config, runs.keys)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
-def compile_program(
-    program: Program, runs: Runs, announce: Callable[[str], None] = lambda phase: None
-) -> Compiled:
+def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase: None) -> Compiled:
     """Map the program over runs and compile it.
 
     Args:
-      program: functions of one run.
-      runs: what is fixed for all runs.
+      setup: from `set_up`.
       announce: told what is about to be compiled.
     """
-    seconds = {}
+    program, runs, seconds = setup.program, setup.runs, {}
 
     def compiled(phase: str, fn: Callable, *arguments: PyTree, donate: tuple[int, ...] = ()):
         announce(f"compiling {phase}")
@@ -129,7 +159,7 @@ def compile_program(
         key = jax.random.fold_in(jax.random.fold_in(key, env_steps), 1)
         return program.measure(config, key, state)
 
-    config, shapes = runs.config, state_shapes(program, runs)
+    config, shapes = runs.config, setup.shapes
     step_fn = compiled("the training step", step, np.int32(0), config, shapes, donate=(2,))
     evaluate_fn = compiled(
         "the evaluation", evaluate, np.int32(0), config, runs.evaluation_keys, shapes

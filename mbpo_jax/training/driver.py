@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mbpo_jax.config import Config
-from mbpo_jax.envs import make_env
+from mbpo_jax.envs.own import described
 from mbpo_jax.errors import UserError
 from mbpo_jax.files import Row, read_rows
 from mbpo_jax.reports.figures import save_png
@@ -18,12 +18,12 @@ from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
 from mbpo_jax.reports.tracking import tracking_figure
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
-from mbpo_jax.training.compiled import compile_program, make_runs, state_shapes
+from mbpo_jax.training.compiled import Setup, compile_program, set_up
 from mbpo_jax.training.group import Group, group_of
 from mbpo_jax.training.logs import RunLog
-from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.training.loop import TrainState
 from mbpo_jax.training.progress import Progress
-from mbpo_jax.types import Metrics
+from mbpo_jax.types import Env, Metrics
 
 EXIT_DONE = 0
 EXIT_DIVERGED = 1
@@ -139,18 +139,17 @@ def evaluation_rows(
 class Training:
     """The runs of one group in one directory, in one process."""
 
-    def __init__(self, group: Group, run_dir: Path, log: RunLog, progress: Progress) -> None:
-        self._group, self._run_dir, self._log, self._progress = group, run_dir, log, progress
-        self._config = config = group.config
+    def __init__(self, setup: Setup, run_dir: Path, log: RunLog, progress: Progress) -> None:
+        self._run_dir, self._log, self._progress = run_dir, log, progress
+        self._env, self._group = setup.env, setup.group
+        self._config = config = setup.group.config
         self._began = time.monotonic()
-        env = make_env(config.env)
-        program, runs = make_program(env), make_runs(group)
-        self._updates_per_chunk = plan.updates_per_chunk(config, env)
+        self._updates_per_chunk = plan.updates_per_chunk(config, setup.env)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = checkpoint.restore_newest(
             run_dir / run_directory.CHECKPOINTS,
-            state_shapes(program, runs),
-            len(group.runs),
+            setup.shapes,
+            len(self._group.runs),
             set_aside=True,
         )
         for problem in problems:
@@ -161,7 +160,7 @@ class Training:
         if restored:
             progress.print(f"resuming {run_dir} at {self.host.env_steps:,} environment steps")
             progress.update(self.host.env_steps, round(self.host.gradient_steps))
-        self._compiled = compile_program(program, runs, progress.phase)
+        self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
 
     def run(self, interruption: Interruption) -> int:
@@ -253,13 +252,15 @@ class Training:
             )
             return EXIT_DIVERGED
         self._write_status("finished")
-        picture = playback.picture_name(self._config)
-        self._progress.phase(f"playing an episode for {picture}")
+        self._progress.phase("playing an episode for a picture")
         try:
-            for line in playback.render(self._group.runs[0], self._run_dir, self._state, run=0):
+            shown = playback.render(
+                self._env, self._group.runs[0], self._run_dir, self._state, run=0
+            )
+            for line in shown.notes:
                 self._progress.print(line)
         except (UserError, OSError) as problem:
-            self._progress.print(f"warning: no {picture}: {problem}")
+            self._progress.print(f"warning: no picture of an episode: {problem}")
         self._progress.print(closing_line(self._config, self._run_dir, self.host))
         return EXIT_DONE
 
@@ -299,18 +300,28 @@ def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
     )
 
 
-def train(config: Config, run_dir: Path, command: Sequence[str] = ()) -> int:
-    """Train the runs of a configuration, or resume them; see `train_group`."""
-    return train_group(group_of(config), run_dir, command)
+def train(
+    config: Config, run_dir: Path, command: Sequence[str] = (), env: Env | None = None
+) -> int:
+    """Train the runs of a configuration, or resume them; see `train_group`.
+
+    An environment that is given counts, and what the configuration says of another one does not.
+    """
+    if env is not None:
+        config = dataclasses.replace(config, env=described(config.env, env))
+    return train_group(group_of(config), run_dir, command, env)
 
 
-def train_group(group: Group, run_dir: Path, command: Sequence[str] = ()) -> int:
+def train_group(
+    group: Group, run_dir: Path, command: Sequence[str] = (), env: Env | None = None
+) -> int:
     """Train the runs of a group, or resume them, and return the exit code.
 
     Args:
       group: what to train.
       run_dir: where everything goes; made if need be.
       command: the command line, for `environment.json`; empty if there is none.
+      env: their environment; the one that their configuration names if None.
 
     Returns:
       0 if training ended, 75 if it was interrupted and saved, 1 if every run diverged.
@@ -322,7 +333,8 @@ def train_group(group: Group, run_dir: Path, command: Sequence[str] = ()) -> int
     """
     devices.use_host_devices(len(group.runs))
     with Interruption() as interruption:
-        memory = plan.describe_memory(plan.check_fits(group))
+        setup = set_up(group, env)
+        memory = plan.describe_memory(plan.check_fits(setup))
         with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
             if run_directory.read_state(run_dir) == "finished":
                 print(f"{run_dir} is finished; choose another --run-dir to train again")
@@ -331,4 +343,4 @@ def train_group(group: Group, run_dir: Path, command: Sequence[str] = ()) -> int
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:
-                return Training(group, run_dir, log, progress).run(interruption)
+                return Training(setup, run_dir, log, progress).run(interruption)

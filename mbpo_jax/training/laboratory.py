@@ -21,7 +21,6 @@ from mbpo_jax.config import (
     EstimatorConfig,
     StudyConfig,
 )
-from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, replace_rows, replacing, to_plain, write_json_atomic
 from mbpo_jax.gradients import inspection, trained
@@ -42,7 +41,9 @@ from mbpo_jax.reports.gradient_conclusions import conclusions
 from mbpo_jax.reports.gradient_page import CAPTIONS, study_figures, write_page
 from mbpo_jax.reports.gradient_tables import cost_table_of, table_of
 from mbpo_jax.training import devices, playback, run_directory
+from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.loop import TrainState
+from mbpo_jax.types import Env
 
 START_STATES = 1024
 """Real states from which trajectories start."""
@@ -121,11 +122,12 @@ class RunProblems(NamedTuple):
 
 
 def problems_of(
-    config: Config, state: TrainState, key: jax.Array, from_replay: bool
+    env: Env, config: Config, state: TrainState, key: jax.Array, from_replay: bool
 ) -> RunProblems:
     """Build the problems of one run.
 
     Args:
+      env: the run's environment.
       config: of the run.
       state: of the run alone.
       key: a key, used up.
@@ -134,7 +136,6 @@ def problems_of(
     Raises:
       ConfigError: its policy is no actor-critic's.
     """
-    env = make_env(config.env)
     agent = state.agent
     if not isinstance(agent, SACState):
         raise ConfigError(
@@ -153,8 +154,17 @@ def problems_of(
     return RunProblems(learned, true)
 
 
-def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> RunProblems:
+def load_problems(
+    run_dir: Path, index: int, seed: int, from_replay: bool, env: Env | None = None
+) -> RunProblems:
     """Build the problems of a run directory's newest checkpoint.
+
+    Args:
+      run_dir: the directory.
+      index: of the run in it.
+      seed: of the states that trajectories start from.
+      from_replay: see `problems_of`.
+      env: the runs' environment; the one that their configuration names if None.
 
     Raises:
       ConfigError: it is no run directory, it has no such run or no checkpoint, or its policy is no
@@ -163,9 +173,10 @@ def load_problems(run_dir: Path, index: int, seed: int, from_replay: bool) -> Ru
     group = run_directory.load_group(run_dir)
     playback.check_run(group, index)
     devices.use_host_devices(len(group.runs))
-    states, _ = playback.load_state(run_dir, group)
+    setup = set_up(group, env)
+    states, _ = playback.load_state(run_dir, setup)
     state = playback.of_run(states, index)
-    return problems_of(group.runs[index], state, keys_of(seed).starts, from_replay)
+    return problems_of(setup.env, group.runs[index], state, keys_of(seed).starts, from_replay)
 
 
 def left_out(problem: Problem, config: StudyConfig) -> list[str]:

@@ -8,13 +8,12 @@ import jax
 from mbpo_jax import config_io, replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import BRANCHED, MEMORY_FIELDS, Config
-from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
-from mbpo_jax.training.compiled import make_runs, state_shapes
+from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group, group_of, make_group
-from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.training.loop import TrainState
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.types import Env
 
@@ -79,12 +78,11 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     return state * copies + fit + rollout
 
 
-def plan_memory(group: Group) -> Plan:
-    """Plan the memory of all runs, and check the environment's name."""
-    runs = make_runs(group)
-    state = state_shapes(make_program(make_env(group.config.env)), runs)
-    share = padded_size(len(group.runs), runs.mesh) // runs.mesh.size
-    return Plan(state, estimate_bytes(group.config, _one_run(state), share), runs.mesh.size)
+def plan_memory(setup: Setup) -> Plan:
+    """Plan the memory of all runs."""
+    group, mesh, state = setup.group, setup.runs.mesh, setup.shapes
+    share = padded_size(len(group.runs), mesh) // mesh.size
+    return Plan(state, estimate_bytes(group.config, _one_run(state), share), mesh.size)
 
 
 def _one_run(state: TrainState) -> TrainState:
@@ -92,18 +90,18 @@ def _one_run(state: TrainState) -> TrainState:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
 
 
-def check_fits(group: Group) -> Plan:
+def check_fits(setup: Setup) -> Plan:
     """Plan the memory of all runs, and check that they fit.
 
     Raises:
       TooLarge: they do not.
       ConfigError: as `train`.
     """
-    plan = plan_memory(group)
+    plan, group = plan_memory(setup), setup.group
     if group.config.track_gradients:
         # An estimator that lacks what it needs says so as it is traced.
-        program = make_program(make_env(group.config.env))
-        jax.eval_shape(program.measure, group.runs[0], jax.random.key(0), _one_run(plan.state))
+        arguments = group.runs[0], jax.random.key(0), _one_run(plan.state)
+        jax.eval_shape(setup.program.measure, *arguments)
     available = devices.available_bytes(plan.num_devices)
     if available is not None and plan.bytes_per_device > available:
         runs = len(group.runs)
@@ -115,21 +113,21 @@ def check_fits(group: Group) -> Plan:
     return plan
 
 
-def most_runs(group: Group) -> int:
+def most_runs(group: Group, env: Env) -> int:
     """Return how many runs of a group a device's memory holds at once, at least one.
 
     Raises:
-      ConfigError: not even one fits, or the environment is unknown.
+      ConfigError: not even one fits.
     """
     config = group.config
-    one_run = _one_run(plan_memory(group).state)
+    one_run = _one_run(set_up(group, env).shapes)
     for number in range(len(group.runs), 1, -1):
         mesh = run_mesh(number)
         available = devices.available_bytes(mesh.size)
         needed = estimate_bytes(config, one_run, padded_size(number, mesh) // mesh.size)
         if available is None or needed <= (1.0 - SPARED) * available:
             return number
-    check_fits(make_group(group.runs[:1]))
+    check_fits(set_up(make_group(group.runs[:1]), env))
     return 1
 
 
@@ -148,8 +146,8 @@ def dry_run(config: Config, run_dir: Path) -> None:
     """
     devices.use_host_devices(config.num_seeds)
     group = group_of(config)
-    plan = check_fits(group)
-    env = make_env(config.env)
+    setup = set_up(group)
+    plan, env = check_fits(setup), setup.env
     spec = env.spec
     print(config_io.dump_yaml(config))
     updates = num_chunks(config) * updates_per_chunk(config, env)

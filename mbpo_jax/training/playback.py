@@ -9,16 +9,15 @@ import numpy as np
 
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
-from mbpo_jax.envs import analytic, brax_rendering, make_env
 from mbpo_jax.envs.base import episode_limit, play_episodes
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_curves
 from mbpo_jax.training import checkpoint, devices, run_directory
-from mbpo_jax.training.compiled import make_runs, state_shapes
+from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group
-from mbpo_jax.training.loop import TrainState, acting, make_program
-from mbpo_jax.types import PyTree
+from mbpo_jax.training.loop import TrainState, acting
+from mbpo_jax.types import Env, PyTree, Transition
 
 
 class Learned(NamedTuple):
@@ -37,16 +36,29 @@ class Episode(NamedTuple):
     """An episode as it was played.
 
     Attributes:
-      steps: what its picture is made of, stacked, `[T, ...]`: transitions on the analytic backend,
-        Brax's pipeline states on the others.
+      transitions: `[T, ...]`, without states of the simulator.
+      frames: what `Picture.frame` kept of the states they led to, `[T, ...]`; () without pictures.
       total_reward: its undiscounted return.
     """
 
-    steps: PyTree
+    transitions: Transition
+    frames: PyTree
     total_reward: float
 
 
-def load_state(run_dir: Path, group: Group) -> tuple[TrainState, int]:
+class Shown(NamedTuple):
+    """What came of showing an episode.
+
+    Attributes:
+      path: of the file to look at.
+      notes: what the user should know of it, line by line.
+    """
+
+    path: Path
+    notes: list[str]
+
+
+def load_state(run_dir: Path, setup: Setup) -> tuple[TrainState, int]:
     """Load the newest good checkpoint of a run directory.
 
     Returns:
@@ -56,9 +68,8 @@ def load_state(run_dir: Path, group: Group) -> tuple[TrainState, int]:
       ConfigError: there is no checkpoint.
       CheckpointError: every checkpoint is corrupt.
     """
-    shapes = state_shapes(make_program(make_env(group.config.env)), make_runs(group))
     restored, problems = checkpoint.restore_newest(
-        run_dir / run_directory.CHECKPOINTS, shapes, len(group.runs)
+        run_dir / run_directory.CHECKPOINTS, setup.shapes, len(setup.group.runs)
     )
     for problem in problems:
         print(f"warning: {problem}")
@@ -84,14 +95,13 @@ def check_run(group: Group, run: int) -> None:
 
 
 def evaluate(
-    config: Config, state: TrainState, run: int, episodes: int, seed: int
+    env: Env, config: Config, state: TrainState, run: int, episodes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Play episodes with the deterministic policy of one run.
 
     Returns:
       Returns and lengths of the episodes, each `[episodes]`.
     """
-    env = make_env(config.env)
     algorithm = make_algorithm(env, config)
 
     @jax.jit
@@ -101,17 +111,17 @@ def evaluate(
     return jax.device_get(play(run_learned(state, run), jax.random.key(seed)))
 
 
-def play_episode(config: Config, learned: Learned, key: jax.Array) -> Episode:
+def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> Episode:
     """Play one episode without exploring and keep what its picture is made of.
 
     Args:
+      env: the environment.
       config: of the run.
       learned: by one run.
       key: of the episode.
     """
-    env = make_env(config.env)
     algorithm = make_algorithm(env, config)
-    keeps_poses = has_viewer(config)
+    frame = env.picture.frame if env.picture else lambda state: ()
 
     @jax.jit
     def play(learned: Learned, key: jax.Array):
@@ -122,71 +132,72 @@ def play_episode(config: Config, learned: Learned, key: jax.Array) -> Episode:
             act_key, env_key = jax.random.split(key)
             action, memory = act(act_key, memory, state)
             state, transition = env.step(env_key, state, action)
-            kept = state.simulator.pipeline_state if keeps_poses else transition
-            return (state, memory), (kept, transition.reward, state.done)
+            return (state, memory), (transition, frame(state), state.done)
 
         reset_key, steps_key = jax.random.split(key)
         keys = jax.random.split(steps_key, episode_limit(env.spec))
         return jax.lax.scan(step, (env.reset(reset_key), begin()), keys)[1]
 
-    steps, rewards, done = jax.device_get(play(learned, key))
+    *steps, done = jax.device_get(play(learned, key))
     length = int(np.argmax(done)) + 1  # The time limit is the last step at the latest.
-    return Episode(jax.tree.map(lambda x: x[:length], steps), float(np.sum(rewards[:length])))
+    transitions, frames = jax.tree.map(lambda x: x[:length], steps)
+    return Episode(transitions, frames, float(np.sum(transitions.reward)))
 
 
-def has_viewer(config: Config) -> bool:
-    """Return whether Brax's viewer shows the environment."""
-    return config.env.backend not in analytic.BACKENDS
+def render(
+    env: Env, config: Config, run_dir: Path, state: TrainState, run: int, seed: int = 0
+) -> Shown:
+    """Show one episode in a run directory.
 
-
-def picture_name(config: Config) -> str:
-    """Return the name of the file that shows an episode."""
-    return "rollout.html" if has_viewer(config) else "episode.png"
-
-
-def render(config: Config, run_dir: Path, state: TrainState, run: int, seed: int = 0) -> list[str]:
-    """Show one episode in a run directory, in the file that `picture_name` names.
-
-    On the analytic backend it holds curves, on the others Brax's viewer. Beside the viewer there is
-    `rollout.webp` where pictures can be drawn.
+    What Brax's viewer can show is in `rollout.html`; beside it, or alone, there is `rollout.webp`
+    where pictures can be drawn. Without any of them, `episode.png` has curves.
 
     Args:
-      config: of the runs.
+      env: the environment.
+      config: of the run.
       run_dir: where the files go.
       state: of all runs.
       run: whose policy plays.
       seed: of the episode.
-
-    Returns:
-      What the user should know of it, line by line.
     """
-    episode = play_episode(config, run_learned(state, run), jax.random.key(seed))
-    spec = make_env(config.env).spec
-    path = run_dir / picture_name(config)
+    episode = play_episode(env, config, run_learned(state, run), jax.random.key(seed))
     title = f"{config.algorithm.upper()} on {config.env.name}: return {episode.total_reward:,.1f}"
-    if not has_viewer(config):
-        episode_curves(path, spec, episode.steps, title)
-        return []
-    described = config.env.name, config.env.backend, episode.steps, spec.dt
-    viewer.write_html(path, brax_rendering.viewer_json(*described), title)
-    try:
-        animation.write_animation(run_dir / "rollout.webp", *described)
-    except animation.RenderingUnavailable as reason:
-        return [str(reason)]
-    return []
+    picture, dt = env.picture, env.spec.dt
+    paths, notes = [], []
+    if picture and picture.viewer:
+        paths.append(run_dir / "rollout.html")
+        viewer.write_html(paths[0], picture.viewer(episode.frames, dt), title)
+    if picture:
+        path, positions = run_dir / "rollout.webp", picture.positions(episode.frames)
+        try:
+            animation.write_animation(path, picture.model(), positions, dt)
+            paths.append(path)
+        except animation.RenderingUnavailable as reason:
+            notes.append(str(reason))
+    if not paths:
+        paths.append(run_dir / "episode.png")
+        episode_curves(paths[0], env.spec, episode.transitions, title)
+    return Shown(paths[0], notes)
 
 
-def evaluate_run(run_dir: Path, episodes: int, seed: int) -> int:
+def evaluate_run(run_dir: Path, episodes: int, seed: int, env: Env | None = None) -> int:
     """Evaluate the policies of a run directory's newest checkpoint and print their returns.
+
+    Args:
+      run_dir: the directory.
+      episodes: of each run.
+      seed: of the initial states.
+      env: the runs' environment; the one that their configuration names if None.
 
     Raises:
       ConfigError: it is no run directory, or it has no checkpoint.
     """
     group = run_directory.load_group(run_dir)
     devices.use_host_devices(len(group.runs))
-    state, env_steps = load_state(run_dir, group)
+    setup = set_up(group, env)
+    state, env_steps = load_state(run_dir, setup)
     for run, run_seed in enumerate(group.seeds):
-        returns, lengths = evaluate(group.runs[run], state, run, episodes, seed)
+        returns, lengths = evaluate(setup.env, group.runs[run], state, run, episodes, seed)
         print(
             f"run {run} (seed {run_seed}) at {env_steps:,} steps: return {np.mean(returns):,.1f} "
             f"± {np.std(returns):,.1f} over {episodes} episodes, length {np.mean(lengths):,.0f}"
@@ -194,8 +205,13 @@ def evaluate_run(run_dir: Path, episodes: int, seed: int) -> int:
     return 0
 
 
-def render_run(run_dir: Path, run: int) -> int:
+def render_run(run_dir: Path, run: int, env: Env | None = None) -> int:
     """Show an episode of a run directory's newest checkpoint, and say in which file.
+
+    Args:
+      run_dir: the directory.
+      run: whose policy plays.
+      env: the runs' environment; the one that their configuration names if None.
 
     Raises:
       ConfigError: it is no run directory, or it has no such run or no checkpoint.
@@ -203,8 +219,10 @@ def render_run(run_dir: Path, run: int) -> int:
     group = run_directory.load_group(run_dir)
     check_run(group, run)
     devices.use_host_devices(len(group.runs))
-    state, _ = load_state(run_dir, group)
-    for line in render(group.runs[run], run_dir, state, run):
+    setup = set_up(group, env)
+    state, _ = load_state(run_dir, setup)
+    shown = render(setup.env, group.runs[run], run_dir, state, run)
+    for line in shown.notes:
         print(line)
-    print(f"see {run_dir / picture_name(group.config)}")
+    print(f"see {shown.path}")
     return 0

@@ -1,0 +1,336 @@
+"""Gymnasium's MuJoCo tasks behind the project's `Env`, bit for bit, inside the compiled step.
+
+C MuJoCo is called back from the program with the full state of the physics, a row of float64
+numbers, which is all that the program carries. So a step is a pure function: it can be mapped over
+rows, started from any row that was kept, and goes on after a checkpoint as if nothing had been.
+"""
+
+import collections
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbpo_jax.envs import termination
+from mbpo_jax.envs.system import never
+from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.types import Env, EnvSpec, EnvState, Picture, TerminationFn, Transition
+
+BACKENDS = ("mujoco",)
+PREFIX = "gym/"
+
+MOST_BYTES = 80_000
+"""Of a callback's argument. With larger ones, programs for several devices hang on JAX 0.10."""
+
+
+class TaskInfo(NamedTuple):
+    """What is known of a task without loading it.
+
+    Attributes:
+      observation_size: of what is observed, with the task's own options left as they are here.
+      action_size: size of an action.
+      truncated: the observation's first entries are kept, and no option of the task says so.
+      options: what differs from the defaults of its constructor.
+    """
+
+    observation_size: int
+    action_size: int
+    truncated: bool = False
+    options: tuple[str, ...] = ()
+
+
+# Contact forces, inertias and the like are left out, as in the MBPO paper's truncated observations.
+_JOINTS_ONLY = tuple(
+    f"include_{part}_in_observation=false"
+    for part in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+)
+
+TASKS = {
+    "Ant-v4": TaskInfo(27, 8),
+    "Ant-v5": TaskInfo(27, 8, options=_JOINTS_ONLY[-1:]),
+    "HalfCheetah-v4": TaskInfo(17, 6),
+    "HalfCheetah-v5": TaskInfo(17, 6),
+    "Hopper-v4": TaskInfo(11, 3),
+    "Hopper-v5": TaskInfo(11, 3),
+    "Humanoid-v4": TaskInfo(45, 17, truncated=True),
+    "Humanoid-v5": TaskInfo(45, 17, options=_JOINTS_ONLY),
+    "HumanoidStandup-v4": TaskInfo(45, 17, truncated=True),
+    "HumanoidStandup-v5": TaskInfo(45, 17, options=_JOINTS_ONLY),
+    "InvertedDoublePendulum-v4": TaskInfo(11, 1),
+    "InvertedDoublePendulum-v5": TaskInfo(9, 1),
+    "InvertedPendulum-v4": TaskInfo(4, 1),
+    "InvertedPendulum-v5": TaskInfo(4, 1),
+    # Pusher-v4 needs MuJoCo 2.
+    "Pusher-v5": TaskInfo(23, 7),
+    "Reacher-v4": TaskInfo(11, 2),
+    "Reacher-v5": TaskInfo(10, 2),
+    "Swimmer-v4": TaskInfo(8, 2),
+    "Swimmer-v5": TaskInfo(8, 2),
+    "Walker2d-v4": TaskInfo(17, 6),
+    "Walker2d-v5": TaskInfo(17, 6),
+}
+
+
+def make_gymnasium_env(
+    task: str, options: Sequence[str], episode_length: int, action_repeat: int
+) -> Env:
+    """Adapt a task of Gymnasium.
+
+    `EnvState.simulator` is the row of the physics' state, `[2 W]` uint32: float64 numbers as words,
+    since JAX has none by default. A reset is Gymnasium's with the key's words as its seed. A row
+    that blew up in MuJoCo gives NaN.
+
+    Args:
+      task: a key of `TASKS`.
+      options: of the task's constructor, each `name=value`, the value in JSON.
+      episode_length: time limit in steps of the task; it ends the episode but leaves the
+        transition's discount at 1.
+      action_repeat: steps of the task per action. A repeat ends at a termination; rewards are
+        summed.
+
+    Raises:
+      ConfigError: an option is wrong, or JAX was told to use no CPU.
+    """
+    _check_platforms()
+    simulators = Simulators(task, options)
+    with simulators.one() as simulator:
+        row_words, observation_size = 2 * simulator.row_size, simulator.observation_size
+        num_positions, model = simulator.env.model.nq, simulator.env.model
+        spec = EnvSpec(
+            name=PREFIX + task,
+            observation_size=observation_size,
+            action_size=simulator.action_scale.size,
+            episode_length=episode_length,
+            action_repeat=action_repeat,
+            dt=round(simulator.env.dt * action_repeat, 6),
+        )
+        terminated = known_rule(task, simulator.env)
+
+    def host_reset(words: np.ndarray) -> np.ndarray:
+        with simulators.one() as simulator:
+            outcomes = [simulator.reset(seed_of(key)) for key in words]
+        return _packed(*(np.stack(part) for part in zip(*outcomes, strict=True)))
+
+    def host_step(words: np.ndarray) -> np.ndarray:
+        rows, actions = words[:, :row_words], words[:, row_words:]
+        pairs = zip(_as(np.float64, rows), _as(np.float32, actions), strict=True)
+        with simulators.one() as simulator:
+            outcomes = [simulator.step(row, action, action_repeat) for row, action in pairs]
+        rows, observations, rewards, ends = (np.stack(part) for part in zip(*outcomes, strict=True))
+        return _packed(rows, np.column_stack([observations, rewards, ends]))
+
+    call_reset = on_host(host_reset, row_words + observation_size)
+    call_step = on_host(host_step, row_words + observation_size + 2)
+
+    def unpacked(words: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return words[:row_words], jax.lax.bitcast_convert_type(words[row_words:], jnp.float32)
+
+    def reset(key: jax.Array) -> EnvState:
+        row, observation = unpacked(call_reset(jax.random.key_data(key).ravel()))
+        return EnvState(row, observation, jnp.int32(0), jnp.bool_(False))
+
+    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        del key  # MuJoCo is deterministic.
+        bits = jax.lax.bitcast_convert_type(action.astype(jnp.float32), jnp.uint32)
+        row, numbers = unpacked(call_step(jnp.concatenate([state.simulator, bits])))
+        observation, (reward, ended) = numbers[:observation_size], numbers[observation_size:]
+        steps = state.steps + action_repeat
+        transition = Transition(
+            observation=state.observation,
+            action=action,
+            reward=reward,
+            discount=1.0 - ended,
+            next_observation=observation,
+        )
+        done = (ended > 0) | (steps >= episode_length)
+        return EnvState(row, observation, steps, done), transition
+
+    def positions(rows: np.ndarray) -> np.ndarray:
+        return _as(np.float64, rows)[:, :num_positions]
+
+    picture = Picture(lambda state: state.simulator, lambda: model, positions)
+    return Env(spec, reset, step, terminated=terminated, differentiable=False, picture=picture)
+
+
+class Simulators:
+    """As many simulators of a task as are used at once; a callback may run on any thread."""
+
+    def __init__(self, task: str, options: Sequence[str]) -> None:
+        from mbpo_jax.envs.mujoco_rows import Simulator
+
+        size = TASKS[task].observation_size if TASKS[task].truncated else None
+        given = read_options(task, (*TASKS[task].options, *options))
+        self._make = functools.partial(Simulator, task, given, size)
+        self._idle = collections.deque([self._make()])
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """Hold a simulator that nobody else holds."""
+        try:
+            simulator = self._idle.pop()
+        except IndexError:
+            simulator = self._make()
+        yield simulator
+        self._idle.append(simulator)
+
+
+def on_host(
+    compute: Callable[[np.ndarray], np.ndarray], num_outputs: int
+) -> Callable[[jax.Array], jax.Array]:
+    """Let JAX call a function of the host, and map it over rows by calls with many rows.
+
+    Args:
+      compute: `words [B, I] -> words [B, K]`, each row by itself.
+      num_outputs: K.
+
+    Returns:
+      `words [I] -> words [K]`, all uint32.
+    """
+
+    def called(words: np.ndarray) -> np.ndarray:
+        return compute(np.asarray(words))
+
+    @jax.custom_batching.custom_vmap
+    def one(words: jax.Array) -> jax.Array:
+        return many(words[None])[0]
+
+    @jax.custom_batching.custom_vmap
+    def many(words: jax.Array) -> jax.Array:
+        num_rows, num_inputs = words.shape
+        most = max(MOST_BYTES // (4 * max(num_inputs, num_outputs)), 1)
+        if num_rows > most:
+            return jax.lax.map(one, words, batch_size=most)
+        return jax.pure_callback(
+            called, jax.ShapeDtypeStruct((num_rows, num_outputs), jnp.uint32), words
+        )
+
+    @one.def_vmap
+    def _(axis_size: int, in_batched: list[bool], words: jax.Array) -> tuple[jax.Array, bool]:
+        del axis_size, in_batched
+        return many(words), True
+
+    @many.def_vmap
+    def _(axis_size: int, in_batched: list[bool], words: jax.Array) -> tuple[jax.Array, bool]:
+        del in_batched
+        rows = many(words.reshape(-1, words.shape[-1]))
+        return rows.reshape(axis_size, -1, num_outputs), True
+
+    return one
+
+
+def seed_of(words: np.ndarray) -> int:
+    """Return the seed that a key's words, uint32, make: the digits of a number, largest first."""
+    return int.from_bytes(words.astype(">u4").tobytes(), "big")
+
+
+def _as(dtype: type, words: np.ndarray) -> np.ndarray:
+    """Read words `[B, ...]` as numbers."""
+    return np.ascontiguousarray(words).view(dtype)
+
+
+def _packed(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Write rows `[B, W]` as they are and numbers `[B, N]` in single precision, as words."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is noticed
+        single = numbers.astype(np.float32)
+    return np.concatenate([_as(np.uint32, rows), _as(np.uint32, single)], axis=1)
+
+
+def read_options(task: str, options: Sequence[str]) -> dict[str, Any]:
+    """Read options of a task, of which a later one replaces an earlier one of its name.
+
+    Raises:
+      ConfigError: there is no such option, or its value is of another kind than its default.
+    """
+    from gymnasium.envs.registration import load_env_creator, spec
+
+    parameters = inspect.signature(load_env_creator(spec(task).entry_point or task)).parameters
+    own = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, bool | int | float | str | tuple)
+    }
+    values, problems = {}, []
+    for option in options:
+        name, _, text = option.partition("=")
+        if name not in own:
+            found = suggestion(name, own) if own else "it has none"
+            problems.append(f"env.options: {task} has no option {name!r}; {found}")
+            continue
+        try:
+            values[name] = _like(own[name], text)
+        except ValueError:
+            example = json.dumps(own[name])
+            problems.append(f"env.options: {option!r}: write {name}=VALUE as in {name}={example}")
+    if problems:
+        raise ConfigError(*problems)
+    return values
+
+
+def _like(default: Any, text: str) -> Any:
+    """Read a value of the kind of a default.
+
+    Raises:
+      ValueError: it is of another kind.
+    """
+    if isinstance(default, str):
+        return text
+    value = json.loads(text)
+    if isinstance(default, tuple) and isinstance(value, list) and len(value) == len(default):
+        return tuple(_like(one, json.dumps(part)) for one, part in zip(default, value, strict=True))
+    kind = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError(text)
+    return value
+
+
+def _check_platforms() -> None:
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if platforms and "cpu" not in platforms.split(","):
+        raise ConfigError(
+            f"JAX_PLATFORMS={platforms} leaves out the CPU, on which MuJoCo steps; "
+            f"use JAX_PLATFORMS={platforms},cpu"
+        )
+
+
+def known_rule(task: str, env: Any) -> TerminationFn:
+    """Return the rule by which a task ends an episode, told from the next observation.
+
+    It is exact but for Hopper's limit of 100 on speeds, which are observed up to 10, and for
+    rounding to single precision.
+
+    Args:
+      task: a key of `TASKS`.
+      env: Gymnasium's environment, whose limits options may have changed.
+    """
+    family, _, _ = task.partition("-")
+    if family == "InvertedPendulum":
+        return termination.inverted_pendulum
+    if family == "InvertedDoublePendulum":
+        return functools.partial(termination.inverted_double_pendulum, lag=env.model.opt.timestep)
+    if family not in ("Ant", "Hopper", "Humanoid", "Walker2d") or not env._terminate_when_unhealthy:
+        return never
+    # Positions that the observation may begin with: along the ground.
+    along = 1 if family in ("Hopper", "Walker2d") else 2
+    first = 0 if env._exclude_current_positions_from_observation else along
+    low, high = env._healthy_z_range
+
+    def unhealthy(observation: jax.Array) -> jax.Array:
+        height, others = observation[..., first], observation[..., first + 1 :]
+        if family == "Ant":
+            return (height < low) | (height > high)
+        healthy = (height > low) & (height < high)
+        if family in ("Hopper", "Walker2d"):
+            lowest, highest = env._healthy_angle_range
+            healthy &= (others[..., 0] > lowest) & (others[..., 0] < highest)
+        if family == "Hopper":
+            lowest, highest = env._healthy_state_range
+            healthy &= jnp.all((others > lowest) & (others < highest), axis=-1)
+        return ~healthy
+
+    return unhealthy
