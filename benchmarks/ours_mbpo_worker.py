@@ -11,16 +11,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import worker
 from mbpo_jax import config_io
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
-from mbpo_jax.envs import make_env
 from mbpo_jax.training import devices, loop
-from mbpo_jax.training.compiled import compile_program, make_runs
+from mbpo_jax.training.compiled import compile_program, set_up
 from mbpo_jax.training.group import group_of
 from mbpo_jax.training.loop import TrainState
 from mbpo_jax.training.runs_axis import map_runs
@@ -81,8 +79,8 @@ class Training:
 
     def __init__(self, config: Config) -> None:
         """Compile, and make the random steps."""
-        self._env, self._runs = make_env(config.env), make_runs(group_of(config))
-        self._compiled = compile_program(loop.make_program(self._env), self._runs)
+        self._setup = set_up(group_of(config))
+        self._compiled = compile_program(self._setup)
         self._state, self._env_steps = self._compiled.start(), config.random_steps
         jax.block_until_ready(self._state)
 
@@ -92,7 +90,7 @@ class Training:
         Returns:
           The seconds it took and the gradient steps of the fit, averaged over runs.
         """
-        assert env_steps == self._runs.config.steps_per_fit
+        assert env_steps == self._setup.group.config.steps_per_fit
         began = time.perf_counter()
         self._state, metrics = self._compiled.step(self._env_steps, self._state)
         jax.block_until_ready(self._state)
@@ -105,15 +103,14 @@ class Training:
 
     def parts(self, repeats: int) -> dict[str, float]:
         """Compile the parts and return the seconds that each takes on its own."""
-        config, env_steps, seconds = self._runs.config, jnp.int32(self._env_steps), {}
-        for name, part in make_parts(self._env).items():
-            mapped = jax.jit(map_runs(part, self._runs.mesh), donate_argnums=2)
-            compiled = mapped.lower(env_steps, config, self._state).compile(
-                devices.compiler_options()
-            )
+        runs, env_steps, seconds = self._setup.runs, np.int32(self._env_steps), {}
+        for name, part in make_parts(self._setup.env).items():
+            mapped = jax.jit(map_runs(part, runs.mesh), donate_argnums=2)
+            lowered = mapped.lower(env_steps, runs.config, self._state)
+            compiled = lowered.compile(devices.compiler_options())
             began = time.perf_counter()
             for _ in range(repeats):
-                self._state = compiled(env_steps, config, self._state)
+                self._state = compiled(env_steps, runs.config, self._state)
             jax.block_until_ready(self._state)
             seconds[name] = (time.perf_counter() - began) / repeats
         return seconds

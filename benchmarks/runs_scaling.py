@@ -20,12 +20,10 @@ import time
 import jax
 
 from mbpo_jax.config import Config
-from mbpo_jax.envs import make_env
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import devices, plan
-from mbpo_jax.training.compiled import compile_program, make_runs
+from mbpo_jax.training.compiled import compile_program, set_up
 from mbpo_jax.training.group import Group, make_group
-from mbpo_jax.training.loop import make_program
 
 
 def small() -> Config:
@@ -58,9 +56,9 @@ def measure(config: Config, size: int, calls: int) -> dict:
     """Return how long one call of the compiled step takes, and what was held."""
     devices.use_host_devices(size)
     group = group_of_size(config, size)
-    runs = make_runs(group)
+    setup = set_up(group)
     began = time.perf_counter()
-    compiled = compile_program(make_program(make_env(config.env)), runs)
+    compiled = compile_program(setup)
     compile_seconds = time.perf_counter() - began
     state, env_steps = compiled.start(), config.random_steps
     seconds = []
@@ -76,9 +74,9 @@ def measure(config: Config, size: int, calls: int) -> dict:
         "seconds": statistics.median(seconds[1:]),
         "compile_seconds": compile_seconds,
         "peak_bytes": peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        "estimated_bytes": plan.plan_memory(group).bytes_per_device * runs.mesh.size,
+        "estimated_bytes": plan.plan_memory(setup).bytes_per_device * setup.runs.mesh.size,
         "devices": devices.describe_devices(),
-        "mapped_over": runs.mesh.size,
+        "mapped_over": setup.runs.mesh.size,
         "jax": jax.__version__,
     }
 
