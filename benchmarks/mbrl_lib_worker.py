@@ -1,4 +1,4 @@
-"""mbrl-lib's side of the comparison; runs in the peer's own environment, started by `peers`.
+"""mbrl-lib's side of the comparison of parts; runs in the peer's own environment, for `peers`.
 
 The reference configuration where the library's own differs: automatic temperature, target update at
 each step, learned log-variance bounds, 256-unit SAC networks. Single precision throughout, although
@@ -6,7 +6,7 @@ the library's MBPO configuration stores and normalises in double: the faster cho
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import gymnasium
@@ -39,7 +39,12 @@ def make_filled_replay() -> ReplayBuffer:
     return replay
 
 
-def make_agent() -> SAC:
+def make_agent(
+    observation_size: int = worker.OBSERVATION_SIZE,
+    action_space: gymnasium.spaces.Box = ACTION_SPACE,
+    hidden_size: int = worker.SAC_HIDDEN_SIZE,
+    target_entropy: float = -1.0,
+) -> SAC:
     """Return SAC as the MBPO paper configures it."""
     options = SimpleNamespace(
         gamma=0.99,
@@ -48,28 +53,39 @@ def make_agent() -> SAC:
         policy="Gaussian",
         target_update_interval=1,
         automatic_entropy_tuning=True,
-        target_entropy=-1.0,
-        hidden_size=worker.SAC_HIDDEN_SIZE,
+        target_entropy=target_entropy,
+        hidden_size=hidden_size,
         lr=3e-4,
         device="cpu",
     )
-    return SAC(worker.OBSERVATION_SIZE, ACTION_SPACE, options)
+    return SAC(observation_size, action_space, options)
 
 
-def make_model(replay: ReplayBuffer) -> OneDTransitionRewardModel:
-    """Return the probabilistic ensemble, its inputs normalised to `replay`."""
+def make_ensemble(
+    observation_size: int = worker.OBSERVATION_SIZE,
+    action_size: int = worker.ACTION_SIZE,
+    hidden_sizes: Sequence[int] = (worker.MODEL_HIDDEN_SIZE,) * worker.MODEL_NUM_LAYERS,
+    num_members: int = worker.NUM_MEMBERS,
+    num_elites: int = worker.NUM_ELITES,
+) -> OneDTransitionRewardModel:
+    """Return the probabilistic ensemble; all hidden layers have the width of the first."""
     ensemble = GaussianMLP(
-        in_size=worker.OBSERVATION_SIZE + worker.ACTION_SIZE,
-        out_size=worker.OBSERVATION_SIZE + 1,
+        in_size=observation_size + action_size,
+        out_size=observation_size + 1,
         device="cpu",
-        num_layers=worker.MODEL_NUM_LAYERS,
-        ensemble_size=worker.NUM_MEMBERS,
-        hid_size=worker.MODEL_HIDDEN_SIZE,
+        num_layers=len(hidden_sizes),
+        ensemble_size=num_members,
+        hid_size=hidden_sizes[0],
         propagation_method="random_model",
         learn_logvar_bounds=True,
         activation_fn_cfg={"_target_": "torch.nn.SiLU"},
     )
-    model = OneDTransitionRewardModel(ensemble, normalize=True, num_elites=worker.NUM_ELITES)
+    return OneDTransitionRewardModel(ensemble, normalize=True, num_elites=num_elites)
+
+
+def make_model(replay: ReplayBuffer) -> OneDTransitionRewardModel:
+    """Return the probabilistic ensemble, its inputs normalised to `replay`."""
+    model = make_ensemble()
     model.update_normalizer(replay.get_all())
     model.set_elite(range(worker.NUM_ELITES))
     return model

@@ -27,11 +27,12 @@ from benchmarks.worker import NUM_ROLLOUTS, REPOSITORY, Worker, num_threads
 
 PEER_ENVIRONMENT = REPOSITORY / ".benchmarks" / "mbrl-lib"
 PEER_PACKAGE = "mbrl==0.2.0"
-# The peer's own pins are too old for current Pythons; this is what its MBPO imports.
+# The peer's own pins are too old for current Pythons; this is what its MBPO and the tasks import.
 PEER_IMPORTS = (
     "gymnasium==1.4.0",
     "hydra-core==1.3.8",
     "imageio==2.38.1",
+    "mujoco==4.0.0",
     "numpy==2.4.6",
     "packaging==26.3",
     "termcolor==3.3.0",

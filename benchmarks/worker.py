@@ -28,6 +28,7 @@ HOLDOUT_RATIO = 0.2
 NUM_TRANSITIONS = 102_400  # its training split is 320 whole minibatches
 
 Component = Callable[[int], float]  # repeats -> seconds per unit
+Answer = Callable[[int], Any]  # likewise, of any result that JSON can hold
 
 
 class Transitions(NamedTuple):
@@ -64,14 +65,14 @@ def num_threads() -> int:
     return os.cpu_count() or 1
 
 
-def serve(description: Mapping[str, Any], components: Mapping[str, Component]) -> None:
+def serve(description: Mapping[str, Any], components: Mapping[str, Answer]) -> None:
     """Answer requests on standard input, after one line that describes this side, until it ends."""
     replies, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not become a reply
     print(json.dumps(dict(description)), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        seconds = components[request["component"]](request["repeats"])
-        print(json.dumps({**request, "seconds_per_unit": seconds}), file=replies, flush=True)
+        result = components[request["component"]](request["repeats"])
+        print(json.dumps({**request, "result": result}), file=replies, flush=True)
 
 
 class Worker:
@@ -89,12 +90,20 @@ class Worker:
         )
         self.description = self._reply()
 
-    def measure(self, component: str, repeats: int) -> float:
-        """Return seconds per unit of `component`, averaged over `repeats` units."""
+    def measure(self, component: str, repeats: int) -> Any:
+        """Return what `component` says: seconds per unit, averaged over `repeats` units."""
+        self.ask(component, repeats)
+        return self.result()
+
+    def ask(self, component: str, repeats: int) -> None:
+        """Start a measurement without waiting for it, so that several sides can work at once."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"component": component, "repeats": repeats}) + "\n")
         self._process.stdin.flush()
-        return self._reply()["seconds_per_unit"]
+
+    def result(self) -> Any:
+        """Wait for the measurement that was asked for and return it."""
+        return self._reply()["result"]
 
     def _reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
