@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.training import devices
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "orbax-checkpoint")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnasium", "mujoco", "orbax-checkpoint")
 
 LOW_MEMORY = 2 * devices.GIB
 """Below this, compiling and a replay buffer of the usual size get into each other's way."""

@@ -44,10 +44,9 @@ def small_config(**changes) -> Config:
 @pytest.fixture(autouse=True)
 def _fast_environment(monkeypatch):
     """Train on a system that compiles at once, and draw no pictures of it."""
-    for module in (driver, plan, playback):
-        monkeypatch.setattr(
-            module, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
-        )
+    monkeypatch.setattr(
+        compiled, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
+    )
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)

@@ -13,7 +13,7 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnvConfig
 from mbpo_jax.files import read_rows
-from mbpo_jax.training import devices, driver, loop, plan, playback
+from mbpo_jax.training import devices, driver, loop, playback
 from mbpo_jax.trees import all_finite
 from mbpo_jax.types import RUNS_AXIS, Env
 from tests.probe_environments import GLITCH, GLITCHES, glitchy, tiny_config
@@ -97,14 +97,13 @@ def test_an_evaluated_episode_ends_there_and_is_paid_nothing_for_it(key, field, 
     [(0.0, 4), (10.0, 7), (GLITCH - 1.0, 0)],
     ids=["fails", "sound", "at once"],
 )
-def test_a_played_episode_is_shown_up_to_there(monkeypatch, key, start, rewards):
+def test_a_played_episode_is_shown_up_to_there(key, start, rewards):
     env = glitchy("reward", np.nan, (start,))
-    monkeypatch.setattr(playback, "make_env", lambda config: env)
     agent_key, episode_key = jax.random.split(key)
     learned = playback.Learned((), make_algorithm(env, SAC).agent.init(agent_key))
-    episode = playback.play_episode(SAC, learned, episode_key)
+    episode = playback.play_episode(env, SAC, learned, episode_key)
     assert episode.total_reward == rewards
-    assert len(episode.steps.reward) == max(rewards, 1)
+    assert len(episode.transitions.reward) == max(rewards, 1)
 
 
 @pytest.mark.parametrize("bad", [2, 10])
@@ -159,9 +158,7 @@ def host_config() -> Config:
 
 @pytest.fixture
 def _host(monkeypatch):
-    """Let the driver train on a system that fails."""
-    for module in (driver, plan, playback):
-        monkeypatch.setattr(module, "make_env", lambda config: glitchy("reward", np.nan))
+    """Draw no pictures."""
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
@@ -169,7 +166,8 @@ def _host(monkeypatch):
 
 @pytest.mark.usefixtures("_host")
 def test_the_host_warns_once_of_each_run_and_counts_them_through_a_resume(monkeypatch, capsys):
-    assert driver.train(host_config(), Path("straight")) == driver.EXIT_DONE
+    env = glitchy("reward", np.nan)
+    assert driver.train(host_config(), Path("straight"), env=env) == driver.EXIT_DONE
     warnings = [line for line in capsys.readouterr().out.splitlines() if "not finite" in line]
     assert [line.split(" were ")[0] for line in warnings] == [
         f"warning: 2 transitions of run {run} (seed {run})" for run in (0, 1)
@@ -189,9 +187,9 @@ def test_the_host_warns_once_of_each_run_and_counts_them_through_a_resume(monkey
             raise InterruptedError
 
         patch.setattr(driver.Training, "_save", save_and_stop)
-        driver.train(host_config(), Path("resumed"))
+        driver.train(host_config(), Path("resumed"), env=env)
     capsys.readouterr()
-    assert driver.train(host_config(), Path("resumed")) == driver.EXIT_DONE
+    assert driver.train(host_config(), Path("resumed"), env=env) == driver.EXIT_DONE
     assert "not finite" not in capsys.readouterr().out
     assert json.loads(Path("resumed/status.json").read_text())["nonfinite"] == [total, total]
     assert read_rows(Path("resumed/metrics.jsonl")) == rows
