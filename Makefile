@@ -5,13 +5,13 @@ TEST_WORKERS ?= 2
 
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --constraint constraints.txt --editable
-PYTEST := $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+PYTEST := $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow check format constraints clean
+.PHONY: help train test test-slow test-all check format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
@@ -19,12 +19,16 @@ help:  ## list the targets
 train: $(VENV)/.run  ## train MBPO on inverted_pendulum (CPU, minutes)
 	$(VENV)/bin/mbpo-jax train inverted_pendulum
 
-# A file's tests share compiled functions, so a file stays on one worker.
+# A file's tests share compiled functions, so a worker takes whole stretches of the tests, and of
+# another's stretch one half when its own is done.
 test: $(VENV)/.dev  ## run the tests but the slow ones
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not exhaustive'
 
-test-slow: $(VENV)/.dev  ## run the slow tests: every backend, kill and resume
-	$(PYTEST) -m slow
+test-slow: $(VENV)/.dev  ## run the slow tests: every algorithm learns, every backend, kill and resume
+	$(PYTEST) -m 'slow and not exhaustive'
+
+test-all: $(VENV)/.dev  ## run all tests, with every parameter, whole presets, SLURM: an hour or two
+	$(PYTEST)
 
 check: $(VENV)/.dev  ## lint, check the format and the types
 	$(PY) -m ruff check

@@ -56,8 +56,8 @@ def measure(config: Config, size: int, calls: int) -> dict:
     """Return how long one call of the compiled step takes, and what was held."""
     devices.use_host_devices(size)
     group = group_of_size(config, size)
-    setup = set_up(group)
     began = time.perf_counter()
+    setup = set_up(group)
     compiled = compile_program(setup)
     compile_seconds = time.perf_counter() - began
     state, env_steps = compiled.start(), config.random_steps

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError, suggestion
-from mbpo_jax.presets import ENVIRONMENT_PRESETS, unknown_environment
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,7 +94,6 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
     except ValidationError as error:
         for details in error.errors():
             problems += _problems(dict(details))
-    problems += _environment_problems(changes)
     if config is None or problems:
         raise ConfigError(*(f"{source}: {problem}" for problem in problems))
     return config
@@ -188,14 +186,6 @@ def _field_advice(*path: str) -> str:
 
 def _last(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _environment_problems(changes: dict[str, Any]) -> list[str]:
-    section = changes.get("env")
-    name = section.get("name") if isinstance(section, dict) else None
-    if not isinstance(name, str) or name in ENVIRONMENT_PRESETS:
-        return []  # pydantic names a value that is no text
-    return [f"env.name: {unknown_environment(name)}"]
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

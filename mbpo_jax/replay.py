@@ -1,8 +1,8 @@
 """A ring buffer of transitions on the device: init, add, ways to draw from it; nothing else.
 
 Rows are written at `position + arange(n)` modulo the capacity, so the valid rows are always the
-newest `size` ones. Everything here but `sample_initial` costs O(rows touched), never O(capacity),
-also under `vmap`.
+newest `size` ones. Everything here but `sample_initial` and `without_nonfinite` costs O(rows
+touched), never O(capacity), also under `vmap`.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.types import PyTree, Transition
+from mbpo_jax.trees import all_finite
+from mbpo_jax.types import RUNS_AXIS, PyTree, Transition
 
 
 class ReplayState(NamedTuple):
@@ -110,6 +111,47 @@ def add(
     limit = rows if max_size is None else jnp.minimum(max_size, rows)
     size = jnp.minimum(state.size + added, limit).astype(jnp.int32)
     return ReplayState(data, (state.position + added) % rows, size)
+
+
+def greatest_of_runs(number: jax.Array | int) -> jax.Array | int:
+    """Return the greatest of a number in the runs that are computed side by side, for all of them.
+
+    A loop whose bound differs between runs would copy all of its carry, the buffers, at each step.
+    """
+    try:
+        return jax.lax.pmax(number, RUNS_AXIS)
+    except NameError:  # one run, or one after the other
+        return number
+
+
+def without_nonfinite(state: ReplayState) -> ReplayState:
+    """Take rows that are not finite out of a buffer; O(capacity), and again for each of them.
+
+    Training adds none, but a buffer may come from elsewhere. One after the other gives its place to
+    the oldest row, which breaks sequences there, and the window shrinks by it. Where there is none,
+    numbers are read and nothing is written. Simulator states are not looked at.
+    """
+    rows = capacity(state)
+    valid = (state.position - 1 - jnp.arange(rows)) % rows < state.size
+
+    def find(data: Transition) -> jax.Array:
+        return valid & ~all_finite(data._replace(simulator=()), axes=1)
+
+    def take_out(i, data: Transition) -> Transition:
+        bad = find(data)
+        places = jnp.stack([jnp.argmax(bad), (state.position - state.size + i) % rows])
+        # Another run may have more of them; `drop` ignores places outside of the buffer.
+        hole, oldest = jnp.where(jnp.any(bad), places, rows)
+
+        def move(x: jax.Array) -> jax.Array:
+            x = x.at[hole].set(x[oldest], mode="drop")
+            return x.at[oldest].set(x.dtype.type(0), mode="drop")
+
+        return jax.tree.map(move, data)
+
+    number = jnp.sum(find(state.data), dtype=jnp.int32)
+    data = jax.lax.fori_loop(0, greatest_of_runs(number), take_out, state.data)
+    return state._replace(data=data, size=state.size - number)
 
 
 def sample_rows(key: jax.Array, state: ReplayState, shape: tuple[int, ...]) -> jax.Array:

@@ -1,5 +1,6 @@
-"""Trees of arrays as vectors."""
+"""Trees of arrays as vectors, and whether they are finite."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,6 +8,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from mbpo_jax.types import PyTree
+
+
+def all_finite(tree: PyTree, axes: int = 0) -> jax.Array:
+    """Return whether every number in the tree is finite, for each row along the first axes."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    rows = [jnp.all(jnp.isfinite(x), axis=tuple(range(axes, x.ndim))) for x in leaves]
+    return functools.reduce(jnp.logical_and, rows, jnp.bool_(True))
 
 
 def coordinates(tree: PyTree) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:

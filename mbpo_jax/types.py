@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 PyTree = Any
 RUNS_AXIS = "runs"
@@ -91,13 +90,13 @@ class Picture(NamedTuple):
     Attributes:
       frame: `EnvState -> PyTree`, what is kept of a state while an episode is played.
       model: `() -> mujoco.MjModel`, the bodies.
-      positions: `frames [T, ...] -> [T, Q]` float64, the generalized positions of that model.
+      positions: `frames [T, ...] -> [T, Q]`, on the host, generalized positions of that model.
       viewer: `(frames [T, ...], dt) -> str`, what Brax's viewer reads; None if it cannot show it.
     """
 
     frame: Callable[["EnvState"], PyTree]
     model: Callable[[], Any]
-    positions: Callable[[PyTree], np.ndarray]
+    positions: Callable[[PyTree], Any]
     viewer: Callable[[PyTree, float], str] | None = None
 
 
@@ -162,7 +161,7 @@ class DynamicsModel(NamedTuple):
       needs_simulator: rollouts start from simulator states, which the replay buffer has to keep.
       init: `key -> state`.
       fit: `(key, state, replay, env_steps) -> (state, Metrics)`; `env_steps` counts the transitions
-        made so far and is the same for all runs.
+        made so far, those left out of replay too, and is the same for all runs.
       ready: `state -> view`, what predictions need of a state, made once for many of them.
       start: `(observation [B, O], simulator) -> Point`.
       follow: `(key, view, Transition [B]) -> (Point, Transition [B])`, where rollouts go on after
@@ -171,7 +170,7 @@ class DynamicsModel(NamedTuple):
       step: `(key, view, Point, action [B, A], propagation) -> (Point, Prediction)`, differentiable
         in point and action. With propagation "trajectory" the i-th of `num_members` equal shares of
         the rows meets the i-th member, with "members" its mean.
-      diagnose: `(state, replay) -> Metrics`, on transitions that were made after the fit.
+      diagnose: `(state, replay) -> Metrics`, on a buffer of transitions made after the fit.
     """
 
     num_members: int

@@ -73,7 +73,11 @@ def fit_config(num_layers: int = 1, **options) -> FitConfig:
 
 
 def dataset_of(
-    key: jax.Array, state: replay.ReplayState, config: FitConfig, normalize_targets: bool = False
+    key: jax.Array,
+    state: replay.ReplayState,
+    config: FitConfig,
+    normalize_targets: bool = False,
+    num_rows: int | None = None,
 ) -> tuple[dataset.Dataset, Scaler, Scaler]:
     make_dataset = functools.partial(
         dataset.make_dataset,
@@ -81,6 +85,7 @@ def dataset_of(
         config=config,
         num_members=NUM_MEMBERS,
         normalize_targets=normalize_targets,
+        num_rows=num_rows,
     )
     return jax.jit(lambda key, state: make_dataset(key, state=state))(key, state)
 

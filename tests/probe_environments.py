@@ -23,7 +23,8 @@ from mbpo_jax.config import (
 )
 from mbpo_jax.envs import probes
 from mbpo_jax.envs.base import random_action, step_or_reset
-from mbpo_jax.envs.system import make_system_env, never
+from mbpo_jax.envs.system import make_system_env
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models.ensemble import Ensemble, EnsembleParams, EnsembleState, make_ensemble
 from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.nets.normalizer import identity_scaler
@@ -96,12 +97,38 @@ def linear_gaussian(*, noise: float, episode_length: int) -> Env:
         following = following + noise * jax.random.normal(key, (2,))
         return following, 1.0 + COST @ following, beyond_limit(following)
 
-    return make_env(LINEAR_GAUSSIAN, (2, 1), episode_length, first, move)
+    env = make_env(LINEAR_GAUSSIAN, (2, 1), episode_length, first, move)
+    return env._replace(terminated=beyond_limit)
 
 
 def beyond_limit(observation: jax.Array) -> jax.Array:
     """Tell the termination of `linear_gaussian`."""
     return jnp.abs(observation[..., 0]) > LIMIT
+
+
+GLITCH = 5
+"""The number on which `glitchy` fails."""
+GLITCHES = [(field, value) for field in ("reward", "observation") for value in (jnp.nan, -jnp.inf)]
+
+
+def glitchy(field: str, value: float, starts: tuple[float, ...] = (0.0,)) -> Env:
+    """Count up from one of these numbers, for a reward of 1 a step, up to a limit of 7 steps.
+
+    Where the count would get to `GLITCH`, the reward or the observation is not finite.
+    """
+
+    def first(key):
+        return jax.random.choice(key, jnp.asarray(starts), (1,))
+
+    def move(key, observation, action):
+        del key, action
+        count = observation[0] + 1.0
+        bad = jnp.where(count == GLITCH, value, 0.0)
+        reward = 1.0 + bad if field == "reward" else jnp.float32(1)
+        following = count + bad if field == "observation" else count
+        return following[None], reward, jnp.bool_(False)
+
+    return make_env("glitchy", (1, 1), 7, first, move)
 
 
 def tiny_config() -> Config:

@@ -33,7 +33,8 @@ DOORS = {
     "flax": "nets/networks.py",
     "orbax": "training/checkpoint.py",
     "brax": "envs/brax*.py",
-    "mujoco": "envs/brax*.py",
+    "gymnasium": "envs/gymnasium*.py",
+    "mujoco": "envs/gymnasium*.py",
 }
 
 # All that a file loads beside the standard library. `mbpo-jax --help` has to answer at once and
@@ -127,7 +128,8 @@ def test_the_package_keeps_the_rules():
         ("types.py", "import typing\nimport jax"),
         ("config/run.py", "import math\nfrom annotated_types import Ge\ndef f():\n    import jax"),
         ("nets/networks.py", "import flax.linen as nn\nfrom mbpo_jax.nets import distributions"),
-        ("envs/brax_html.py", "from brax.io import html\nimport mujoco"),
+        ("envs/brax_html.py", "from brax.io import html"),
+        ("envs/gymnasium_rows.py", "import gymnasium\nimport mujoco"),
         ("training/checkpoint.py", "import orbax.checkpoint\nfrom mbpo_jax import config, types"),
         ("models/fit.py", "from mbpo_jax.nets.networks import MLP\n" * MAX_LINES),
         ("training/driver.py", "from mbpo_jax.reports.plots import curve"),
@@ -159,7 +161,7 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path, file, source):
         ("training/driver.py", "import orbax.checkpoint", "only training/checkpoint.py may"),
         ("envs/base.py", "import brax.envs", "only envs/brax*.py may"),
         ("reports/html.py", "def f():\n    from brax.io import html", "only envs/brax*.py may"),
-        ("cli/train.py", "import mujoco", "only envs/brax*.py may"),
+        ("cli/train.py", "import mujoco", "only envs/gymnasium*.py may"),
         ("replay.py", "\n" * (MAX_LINES + 1), f"more than {MAX_LINES}"),
     ],
 )

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -131,7 +132,10 @@ def test_eval_and_render_pass_their_arguments(calls):
 @pytest.mark.parametrize(
     ("command", "messages"),
     [
-        ("train hoper", ["no environment is called 'hoper'; did you mean hopper"]),
+        (
+            "train hoper",
+            ["no environment is called 'hoper' (", "module:function); did you mean hopper"],
+        ),
         ("train hopper --preset debgu", ["no preset is called 'debgu'; did you mean debug?"]),
         ("train hopper --num-seed 2 --sac.tua 1", ["--num-seeds", "--sac.tau"]),
         ("train hopper --sac.tau -1 --seed -1", ["sac.tau: -1.0", "seed: -1", "command line: "]),
@@ -213,8 +217,12 @@ def test_help_tells_what_every_algorithm_does(capsys):
 
 def test_envs_lists_every_environment_with_sizes_and_backends(capsys):
     assert cli.main(["envs"]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
-    assert set(rows) == set(ENVIRONMENTS)
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    assert set(rows) - {"environment"} == set(ENVIRONMENTS)
+    suites = [line for line in lines if line and not line.startswith("  ")]
+    assert [line.split()[0] for line in suites] == ["Gymnasium's", "Brax,", "Systems", "Your"]
+    assert metadata.version("gymnasium") in suites[0]
     assert rows["humanoid"].split(maxsplit=3)[1:] == [
         "45",
         "17",

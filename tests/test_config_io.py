@@ -66,7 +66,7 @@ def test_all_mistakes_of_a_file_are_named_at_once():
         """
         seed: many
         bogus_field: 3
-        env: {name: hoper, backend: unreal}
+        env: {name: 3, backend: unreal}
         sac: {tua: 1, gamma: 1.5, hidden_sizes: [64, -64]}
         rollout: {real_ratio: -1}
         fit: 5

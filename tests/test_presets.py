@@ -9,6 +9,7 @@ from mbpo_jax.envs import ENVIRONMENTS, analytic, make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rollout import rollout_length
 from mbpo_jax.presets import ENVIRONMENT_PRESETS, PRESETS, environment_preset, preset
+from mbpo_jax.presets.brax import BRAX_PRESETS
 
 # Published by the authors of MBPO: updates per step, steps per fit, schedule, epochs the model
 # transitions are kept, width of the model, target entropy, random steps.
@@ -45,6 +46,22 @@ def test_every_environment_has_a_preset_of_its_own():
     assert {name: preset(name).env.name for name in ENVIRONMENTS} == {n: n for n in ENVIRONMENTS}
 
 
+def gymnasium_names(brax: str) -> list[str]:
+    """Return the names of Gymnasium's versions of a task that Brax has, too."""
+    named = {name: name.removeprefix("gym/").split("-")[0].lower() for name in ENVIRONMENTS}
+    return [name for name in named if "/" in name and named[name] == brax.replace("_", "")]
+
+
+@pytest.mark.parametrize("brax", BRAX_PRESETS)
+def test_gymnasiums_tasks_have_the_numbers_that_were_published_for_them(brax):
+    own = preset(brax)
+    names = gymnasium_names(brax)
+    assert len(names) == (1 if brax == "pusher" else 2)
+    for name in names:
+        changed = diff_configs(own, preset(name))
+        assert [line.split(":")[0] for line in changed] == ["env.name", "env.backend"]
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_numbers_are_the_published_ones(name):
     config = preset(name)
@@ -62,7 +79,7 @@ def test_numbers_are_the_published_ones(name):
     assert rollout.rollouts_per_step * config.steps_per_fit == 100_000
 
 
-@pytest.mark.parametrize("name", sorted(set(ENVIRONMENTS) - {*PUBLISHED, *MAZES}))
+@pytest.mark.parametrize("name", sorted({*BRAX_PRESETS, *analytic.SYSTEMS} - {*PUBLISHED, *MAZES}))
 def test_target_entropy_follows_the_rule_where_none_is_published(name):
     assert preset(name).sac.target_entropy == -ENVIRONMENTS[name].action_size / 2
 
@@ -71,7 +88,8 @@ def test_target_entropy_follows_the_rule_where_none_is_published(name):
 def test_debug_makes_every_environment_equally_small(name):
     config, own = preset(name, "debug"), preset(name)
     differing = {line.split(":")[0] for line in diff_configs(preset("debug"), config)}
-    kept = KEPT_BY_DEBUG if name in analytic.SYSTEMS else {"env.name", "sac.target_entropy"}
+    kept = {"env.name", "env.backend", "sac.target_entropy"}
+    kept = KEPT_BY_DEBUG if name in analytic.SYSTEMS else kept
     assert {field for field in differing if field.split(".")[0] not in KEPT_SECTIONS} <= kept
     assert config.sac.target_entropy == own.sac.target_entropy
     assert config.env.name == name
@@ -134,7 +152,7 @@ def test_no_preset_is_the_default():
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"no preset is called 'debgu'; did you mean debug\?"):
         preset("hopper", "debgu")
-    with pytest.raises(ConfigError, match=r"no environment is called 'walker'; .*walker2d"):
+    with pytest.raises(ConfigError, match=r"no environment is called 'walker' .*walker2d"):
         environment_preset("walker")
 
 

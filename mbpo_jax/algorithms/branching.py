@@ -91,7 +91,7 @@ def branched_experience(
         start_key, action_key, rollout_key = jax.random.split(key, 3)
         epoch = (env_steps - config.random_steps) // config.epoch_length
         # Without random steps the first refresh has no real transition to start from.
-        length = jnp.where(env_steps > 0, rollout.rollout_length(epoch, config.rollout), 0)
+        length = jnp.where(real.size > 0, rollout.rollout_length(epoch, config.rollout), 0)
         if not keep_model_data:
             buffer = buffer._replace(size=jnp.zeros_like(buffer.size))
         begin, policy = starts(start_key, real, num_rollouts), in_blocks(policy)

@@ -14,7 +14,7 @@ from mbpo_jax.types import Algorithm, Env, Experience, Transition
 
 
 def newest_experience() -> Experience:
-    """Feed updates with the newest transitions, oldest first."""
+    """Feed updates with the newest transitions stored, oldest first."""
 
     def sample(key: jax.Array, real: ReplayState, shape: tuple[int, ...]) -> Transition:
         del key

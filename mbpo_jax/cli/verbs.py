@@ -86,7 +86,7 @@ class Presets:
             print(config_io.dump_yaml(preset(*self.names)), end="")
             return 0
         for name, (summary, _) in PRESETS.items():
-            print(f"{name:<26}{summary}")
+            print(f"{name:<30}{summary}")
         return 0
 
 

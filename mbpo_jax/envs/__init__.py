@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from mbpo_jax.config import EnvConfig
 from mbpo_jax.envs import analytic, brax, gymnasium, own
-from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.presets import unknown_environment
 from mbpo_jax.types import Env
 
 __all__ = ["ENVIRONMENTS", "SUITES", "EnvInfo", "environment_names", "make_env"]
@@ -98,7 +99,4 @@ def _backends(config: EnvConfig) -> tuple[str, ...]:
         return brax.ALL_BACKENDS
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name].backends
-    raise ConfigError(
-        f"env.name: no environment is called {name!r}; {suggestion(name, environment_names())}, or "
-        "module:function for one of your own"
-    )
+    raise ConfigError(f"env.name: {unknown_environment(name)}")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.keys import cond_with_key
+from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Env, EnvSpec, EnvState, PyTree, Transition
 
 
@@ -14,8 +15,9 @@ def step_or_reset(
 ) -> tuple[EnvState, Transition]:
     """Step one environment and, if the episode ended, put a fresh initial state in its place.
 
-    The transition holds the true successor observation, whatever the returned state is. The
-    returned state keeps `done` of the step, so that a caller can tell where episodes end.
+    A transition that is not finite ends an episode, too. The transition holds the true successor
+    observation, whatever the returned state is. The returned state's `done` says that the episode
+    ended, so that a caller can tell where episodes end.
 
     Args:
       env: the environment.
@@ -25,8 +27,9 @@ def step_or_reset(
     """
     step_key, reset_key = jax.random.split(key)
     stepped, transition = env.step(step_key, state, action)
-    following = cond_with_key(stepped.done, reset_key, env.reset, lambda: stepped)
-    return following._replace(done=stepped.done), transition
+    done = stepped.done | ~all_finite(transition)
+    following = cond_with_key(done, reset_key, env.reset, lambda: stepped)
+    return following._replace(done=done), transition
 
 
 def random_action(key: jax.Array, action_size: int) -> jax.Array:
@@ -48,6 +51,8 @@ def play_episodes(
 ) -> tuple[jax.Array, jax.Array]:
     """Play episodes side by side and return their undiscounted returns and lengths in actions.
 
+    A transition that is not finite ends its episode and is paid nothing.
+
     Args:
       env: the environment.
       begin: `() -> memory` of one episode.
@@ -64,15 +69,16 @@ def play_episodes(
         act_key, env_key = jax.random.split(key)
         action, memory = act(act_key, memory, state)
         state, transition = env.step(env_key, state, action)
-        return memory, state, transition.reward
+        return memory, state, transition
 
     def step(carry, key):
         memory, state, total, length, alive = carry
-        memory, state, reward = jax.vmap(play_step)(
+        memory, state, transition = jax.vmap(play_step)(
             jax.random.split(key, num_episodes), memory, state
         )
-        total = total + jnp.where(alive, reward, 0.0)
-        return (memory, state, total, length + alive, alive & ~state.done), None
+        finite = all_finite(transition, axes=1)
+        total = total + jnp.where(alive & finite, transition.reward, 0.0)
+        return (memory, state, total, length + alive, alive & finite & ~state.done), None
 
     start = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
     memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), begin())

@@ -23,8 +23,8 @@ class Split(NamedTuple):
     """Which rows of the buffer are trained on and which are held out.
 
     Attributes:
-      order: `[capacity]` int32, all rows in random order, valid ones first; the first
-        `num_holdout` of them are held out, the next `num_train` are trained on.
+      order: `[capacity]` int32, valid rows in random order; the first `num_holdout` of them are
+        held out, the next `num_train` are trained on.
       num_holdout: int32.
       num_train: int32.
     """
@@ -57,14 +57,38 @@ class Dataset(NamedTuple):
     num_train: jax.Array
 
 
-def split_rows(key: jax.Array, state: ReplayState, config: FitConfig) -> Split:
-    """Split the valid rows at random into hold-out and training rows."""
+def split_rows(
+    key: jax.Array,
+    state: ReplayState,
+    config: FitConfig,
+    num_rows: jax.Array | int | None = None,
+) -> Split:
+    """Split the valid rows at random into hold-out and training rows.
+
+    A single row is both of them, and so is one of zeros in an empty buffer.
+
+    Args:
+      key: a key, used up.
+      state: the buffer.
+      config: how many are held out.
+      num_rows: how many to make of the valid rows by repeating some of each kind, no fewer than
+        there are; just these if None.
+    """
     rows = replay.capacity(state)
     age = (state.position - 1 - jnp.arange(rows)) % rows
     order = jnp.argsort(jnp.where(age < state.size, jax.random.uniform(key, (rows,)), jnp.inf))
-    wanted = jnp.floor(state.size * config.holdout_ratio).astype(jnp.int32)
-    num_holdout = jnp.clip(wanted, 1, min(config.max_holdout, rows))
-    return Split(order, num_holdout, state.size - num_holdout)
+
+    def holdout_of(size: jax.Array | int) -> jax.Array:
+        wanted = jnp.floor(size * config.holdout_ratio).astype(jnp.int32)
+        return jnp.clip(wanted, 1, min(config.max_holdout, rows))
+
+    num_rows = state.size if num_rows is None else num_rows
+    num_holdout, distinct = holdout_of(num_rows), holdout_of(state.size)
+    place = jnp.arange(rows)
+    trained = distinct + (place - num_holdout) % jnp.maximum(state.size - distinct, 1)
+    place = jnp.where(place < num_holdout, place % distinct, trained)
+    order = order[jnp.minimum(place, jnp.maximum(state.size - 1, 0))]
+    return Split(order, num_holdout, num_rows - num_holdout)
 
 
 def draw_member_rows(
@@ -91,19 +115,21 @@ def make_dataset(
     *,
     num_members: int,
     normalize_targets: bool,
+    num_rows: jax.Array | int | None = None,
 ) -> tuple[Dataset, Scaler, Scaler]:
-    """Split the buffer and scale it with the statistics of the training rows.
+    """Split the buffer and scale it with the statistics of the training rows, see `split_rows`.
 
     Returns:
       The dataset, the input scaler `[O + A]` and the target scaler `[D]`.
     """
     split_key, bootstrap_key = jax.random.split(key)
-    split = split_rows(split_key, state, config)
+    split = split_rows(split_key, state, config, num_rows)
     inputs = ensemble.inputs(state.data.observation, state.data.action)
     targets = ensemble.targets(state.data)
     place = jnp.arange(replay.capacity(state))
     trained = (place >= split.num_holdout) & (place < split.num_holdout + split.num_train)
-    weight = jnp.zeros(place.shape).at[split.order].set(trained.astype(jnp.float32))
+    # A row counts once, however often it is repeated.
+    weight = jnp.zeros(place.shape).at[split.order].max(trained.astype(jnp.float32))
     input_scaler = fit_scaler(inputs, weight)
     target_scaler = (
         fit_scaler(targets, weight) if normalize_targets else identity_scaler(targets.shape[1])

@@ -177,6 +177,7 @@ def fit(
     *,
     bound_penalty_weight: jax.Array | float,
     normalize_targets: bool,
+    num_rows: jax.Array | int | None = None,
 ) -> tuple[EnsembleState, Metrics]:
     """Fit the ensemble to all valid transitions, starting from its present parameters.
 
@@ -185,12 +186,13 @@ def fit(
     Args:
       key: a key, used up.
       state: the ensemble before the fit.
-      buffer: real transitions, at least two.
+      buffer: real transitions.
       ensemble: its functions.
       optimizer: what trains it.
       config: data split, minibatches, stopping.
       bound_penalty_weight: weight of the penalty on the log-variance's bounds.
       normalize_targets: scale targets with the statistics of the training rows.
+      num_rows: how many to make of the valid rows, at least two; just these if None.
 
     Returns:
       The fitted ensemble and `model/*` metrics.
@@ -204,6 +206,7 @@ def fit(
         config,
         num_members=num_members,
         normalize_targets=normalize_targets,
+        num_rows=num_rows,
     )
 
     def step_loss(params, rows, weight):

@@ -43,18 +43,19 @@ def make_learned_model(
     num_elites = config.ensemble.num_elites
 
     def refit(key: jax.Array, state: EnsembleState, real: replay.ReplayState, env_steps):
-        # The buffer's size bounds the loops of a fit. Under `vmap` it must not be one number a run,
-        # though all are equal: else each gradient step copies the parameters of every run.
-        size = jnp.minimum(env_steps, replay.capacity(real))
+        # The number of rows bounds the loops of a fit. Under `vmap` it must not be one number a
+        # run, as the buffer's size is: else each gradient step copies the parameters of every run.
+        # So a run that left transitions out repeats some of the others.
         return fit.fit(
             key,
             state,
-            real._replace(size=size),
+            real,
             ensemble,
             optimizer,
             config.fit,
             bound_penalty_weight=config.ensemble.bound_penalty,
             normalize_targets=config.ensemble.normalize_targets,
+            num_rows=jnp.minimum(env_steps, replay.capacity(real)),
         )
 
     def step(

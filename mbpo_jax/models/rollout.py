@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
 from mbpo_jax.replay import ReplayState
-from mbpo_jax.types import RUNS_AXIS, DynamicsModel, Metrics, Point, Policy, PyTree, Transition
+from mbpo_jax.types import DynamicsModel, Metrics, Point, Policy, PyTree, Transition
 
 
 class RolloutLoop(NamedTuple):
@@ -50,17 +50,6 @@ def model_buffer_limit(
 ) -> jax.Array | int:
     """Return how many model transitions are retained while rollouts have this length."""
     return config.retain_epochs * config.rollouts_per_step * epoch_length * length
-
-
-def _longest_of_runs(length: jax.Array | int) -> jax.Array | int:
-    """Return the greatest length of the runs that are computed side by side, the same for all.
-
-    A loop whose bound differs between runs would copy all of its carry, the buffers, at each step.
-    """
-    try:
-        return jax.lax.pmax(length, RUNS_AXIS)
-    except NameError:  # one run, or one after the other
-        return length
 
 
 def branch(
@@ -127,7 +116,7 @@ def branch(
         terminated=jnp.float32(0),
         nonfinite=jnp.float32(0),
     )
-    end = jax.lax.fori_loop(0, _longest_of_runs(length), step, start)
+    end = jax.lax.fori_loop(0, replay.greatest_of_runs(length), step, start)
     metrics = {
         "rollout/length": jnp.asarray(length, jnp.float32),
         # Without rollouts there is no mean.

@@ -99,8 +99,8 @@ def environment_preset(environment: str, *names: str) -> Config:
 def unknown_environment(name: str) -> str:
     """Return a message that names the environments nearest to an unknown one."""
     return (
-        f"no environment is called {name!r}; {suggestion(name, ENVIRONMENT_PRESETS)} One of your "
-        "own is named by module:function"
+        f"no environment is called {name!r} (one of your own would be module:function); "
+        f"{suggestion(name, ENVIRONMENT_PRESETS)}"
     )
 
 

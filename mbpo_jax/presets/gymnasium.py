@@ -1,7 +1,7 @@
 """Presets of Gymnasium's MuJoCo tasks: those of Brax, whose numbers were published for these.
 
 `presets.brax` gives the source of each number. They were published for version 2 of the tasks;
-docs/gymnasium.md says what has changed since.
+docs/environments.md says what has changed since.
 """
 
 from typing import Any

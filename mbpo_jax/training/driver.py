@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -21,7 +21,7 @@ from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_dir
 from mbpo_jax.training.compiled import Setup, compile_program, set_up
 from mbpo_jax.training.group import Group, group_of
 from mbpo_jax.training.logs import RunLog
-from mbpo_jax.training.loop import TrainState
+from mbpo_jax.training.loop import TrainState, replay_capacity
 from mbpo_jax.training.progress import Progress
 from mbpo_jax.types import Env, Metrics
 
@@ -69,6 +69,7 @@ class HostState:
       env_steps: environment steps of each run.
       gradient_steps: of a run, of its model and its agent, averaged over runs.
       solved: evaluations in a row in which every run reached `stop_at_return`.
+      nonfinite: of each run, real transitions that were left out as they were not finite.
       wall_seconds: time spent on this run, in earlier processes too.
       evaluation: rows of the last evaluation.
       log: where the log stood.
@@ -77,6 +78,7 @@ class HostState:
     env_steps: int
     gradient_steps: float = 0.0
     solved: int = 0
+    nonfinite: list[int] = dataclasses.field(default_factory=list)
     wall_seconds: float = 0.0
     evaluation: list[Row] = dataclasses.field(default_factory=list)
     log: dict[str, int] = dataclasses.field(default_factory=lambda: dict(logs.BEGINNING))
@@ -162,6 +164,11 @@ class Training:
             progress.update(self.host.env_steps, round(self.host.gradient_steps))
         self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
+        if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
+            self.host.nonfinite = [0] * len(self._group.runs)
+        if not restored:
+            made = min(config.random_steps, replay_capacity(config))
+            self._count_nonfinite(made - np.asarray(self._state.replay.size))
 
     def run(self, interruption: Interruption) -> int:
         """Train until the end or an interruption and return the exit code."""
@@ -183,6 +190,8 @@ class Training:
         host.gradient_steps += self._updates_per_chunk + model_steps
         host.wall_seconds = self._seconds_before + time.monotonic() - self._began
         self._log.write_metrics(rows)
+        # What a policy that became non-finite does to the simulator is its own fault.
+        self._count_nonfinite([row["train/nonfinite"] * row["train/healthy"] for row in rows])
         due = is_due(config, host, config.eval_every) or host.env_steps >= config.total_env_steps
         self._progress.update(
             host.env_steps, round(host.gradient_steps), self._evaluate() if due else None
@@ -195,6 +204,19 @@ class Training:
             self._log.write_gradients(rows)
         if is_due(config, host, config.checkpoint_every):
             self._save()
+
+    def _count_nonfinite(self, found: Iterable[float]) -> None:
+        """Add to each run's transitions that were left out, and warn of its first ones."""
+        host, seeds = self.host, self._group.seeds
+        for run, (seed, number) in enumerate(zip(seeds, found, strict=False)):
+            if number and not host.nonfinite[run]:
+                self._progress.print(
+                    f"warning: {number:,.0f} transitions of run {run} (seed {seed}) were not "
+                    f"finite before {host.env_steps:,} steps; they are left out, and their "
+                    "episodes ended there. If there are many the simulator blows up: try smaller "
+                    "actions or a smaller time step, and look at what the environment returns"
+                )
+            host.nonfinite[run] += int(number)
 
     def _evaluate(self) -> float:
         """Evaluate all runs and return their mean return."""

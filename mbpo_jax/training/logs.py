@@ -27,7 +27,10 @@ BEGINNING: Mapping[str, int] = {**dict.fromkeys(ROW_FILES, 0), "env_steps": -1}
 
 _INDEX_FIELDS = ("env_steps", "run", "seed")
 _GRADIENT_SCALARS = ("snr_db", "relative_variance", "squared_bias", "cosine")
-_DISTRIBUTIONS = ("mbpo-jax", "jax", "jaxlib", "flax", "optax", "brax", "orbax-checkpoint")
+_DISTRIBUTIONS = (
+    *("mbpo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("brax", "mujoco", "gymnasium"),
+)
 
 
 class RunLog:

@@ -17,6 +17,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.training import tracking
+from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Algorithm, Env, EnvState, Metrics, PyTree
 
 
@@ -70,12 +71,6 @@ def replay_capacity(config: Config) -> int:
     return min(config.replay_capacity, config.total_env_steps)
 
 
-def all_finite(tree: PyTree) -> jax.Array:
-    """Return whether every number in the tree is finite."""
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.bool_(True), *(jnp.all(jnp.isfinite(x)) for x in leaves)]))
-
-
 def mean_metrics(metrics: Metrics) -> Metrics:
     """Average metrics that were stacked by scans."""
     return {name: jnp.mean(value) for name, value in metrics.items()}
@@ -84,7 +79,7 @@ def mean_metrics(metrics: Metrics) -> Metrics:
 def interact(
     env: Env, algorithm: Algorithm, key: jax.Array, state: TrainState, action: jax.Array, log_prob
 ):
-    """Take one environment step and store it.
+    """Take one environment step and store it, unless it is not finite.
 
     Args:
       env: the environment.
@@ -95,20 +90,23 @@ def interact(
       log_prob: the action's log-density, or () if the algorithm does not keep it.
 
     Returns:
-      The new state, the reward, and the return of the episode if it ended with this step, else
-      NaN.
+      The new state, the reward, NaN for a transition that is left out, and the return of the
+      episode if it ended with this step as it should, else NaN.
     """
     needs_simulator = algorithm.model is not None and algorithm.model.needs_simulator
     simulator = state.env.simulator if needs_simulator else ()
     env_state, transition = step_or_reset(env, key, state.env, action)
-    transition = transition._replace(log_prob=log_prob, simulator=simulator)
+    transition = transition._replace(log_prob=log_prob)
+    finite = all_finite(transition)
+    row = jax.tree.map(lambda x: x[None], transition._replace(simulator=simulator))
     total = state.episode_return + transition.reward
     state = state._replace(
         env=env_state,
-        replay=replay.add(state.replay, jax.tree.map(lambda x: x[None], transition)),
+        replay=replay.add(state.replay, row, finite[None]),
         episode_return=jnp.where(env_state.done, 0.0, total),
     )
-    return state, transition.reward, jnp.where(env_state.done, total, jnp.nan)
+    reward = jnp.where(finite, transition.reward, jnp.nan)
+    return state, reward, jnp.where(env_state.done & finite, total, jnp.nan)
 
 
 def act(algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree):
@@ -216,7 +214,9 @@ def make_program(env: Env) -> Program:
     def step(config: Config, env_steps: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
         key, refresh_key, steps_key = jax.random.split(state.key, 3)
-        start, view, refresh_metrics = refresh(algorithm, refresh_key, state, env_steps)
+        start = state._replace(replay=replay.without_nonfinite(state.replay))
+        taken_out = state.replay.size - start.replay.size
+        start, view, refresh_metrics = refresh(algorithm, refresh_key, start, env_steps)
 
         def env_step(state, key):
             action_key, env_key, update_key = jax.random.split(key, 3)
@@ -229,12 +229,16 @@ def make_program(env: Env) -> Program:
         end, (update_metrics, rewards, finished) = jax.lax.scan(
             env_step, start._replace(key=key), keys
         )
+        stored = jnp.sum(~jnp.isnan(rewards), dtype=jnp.int32)
+        unseen = end.replay._replace(size=jnp.minimum(end.replay.size, stored))
         metrics = {
             **refresh_metrics,
             **mean_metrics(update_metrics),
-            **(algorithm.model.diagnose(end.model, end.replay) if algorithm.model else {}),
-            "train/reward": jnp.mean(rewards),
+            **(algorithm.model.diagnose(end.model, unseen) if algorithm.model else {}),
+            # Where all were stored, the mean of them to the last bit.
+            "train/reward": jnp.mean(jnp.nan_to_num(rewards)) * (config.steps_per_fit / stored),
             "train/episode_return": jnp.nanmean(finished),
+            "train/nonfinite": taken_out + config.steps_per_fit - stored,
         }
         return freeze_if_diverged(state, end, metrics)
 

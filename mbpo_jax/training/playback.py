@@ -17,6 +17,7 @@ from mbpo_jax.training import checkpoint, devices, run_directory
 from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import TrainState, acting
+from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Env, PyTree, Transition
 
 
@@ -132,16 +133,20 @@ def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> 
             act_key, env_key = jax.random.split(key)
             action, memory = act(act_key, memory, state)
             state, transition = env.step(env_key, state, action)
-            return (state, memory), (transition, frame(state), state.done)
+            finite = all_finite(transition)
+            kept = transition, frame(state)
+            return (state, memory), (kept, finite, state.done | ~finite)
 
         reset_key, steps_key = jax.random.split(key)
         keys = jax.random.split(steps_key, episode_limit(env.spec))
         return jax.lax.scan(step, (env.reset(reset_key), begin()), keys)[1]
 
-    *steps, done = jax.device_get(play(learned, key))
-    length = int(np.argmax(done)) + 1  # The time limit is the last step at the latest.
-    transitions, frames = jax.tree.map(lambda x: x[:length], steps)
-    return Episode(transitions, frames, float(np.sum(transitions.reward)))
+    steps, finite, done = jax.device_get(play(learned, key))
+    last = int(np.argmax(done))  # The time limit is the last step at the latest.
+    length = last + int(finite[last])
+    # One step is shown in any case.
+    transitions, frames = jax.tree.map(lambda x: x[: max(length, 1)], steps)
+    return Episode(transitions, frames, float(np.sum(transitions.reward[:length])))
 
 
 def render(

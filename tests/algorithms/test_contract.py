@@ -11,25 +11,19 @@ import pytest
 from mbpo_jax.algorithms import MAKERS, make_algorithm
 from mbpo_jax.config import MODEL_BASED, SUMMARIES, TABULAR, Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.envs.termination import RULES
 from mbpo_jax.fields import field_types
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
+from tests.choice import mostly_exhaustive
 from tests.probe_environments import (
-    LINEAR_GAUSSIAN,
-    beyond_limit,
     linear_gaussian,
     tiny_config,
 )
 
 MODELS = [(name, model) for name in MAKERS for model in ("learned", "oracle")]
 MODELS = [pair for pair in MODELS if pair[1] == "learned" or pair[0] in MODEL_BASED]
-
-
-@pytest.fixture(autouse=True)
-def rule(monkeypatch):
-    monkeypatch.setitem(RULES, LINEAR_GAUSSIAN, beyond_limit)
+WITH_ORACLE = ("mbpo", "svg", "mpc")
 
 
 @functools.cache
@@ -97,7 +91,10 @@ def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "model"), MODELS)
+@pytest.mark.parametrize(
+    ("algorithm", "model"),
+    mostly_exhaustive(MODELS, lambda x: x[1] == "learned" or x[0] in WITH_ORACLE),
+)
 def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_once(algorithm, model):
     """Keys are checked for a second use while the single runs train (see `conftest`)."""
     env, config = environment(algorithm), settings(algorithm, model)

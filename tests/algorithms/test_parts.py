@@ -10,16 +10,20 @@ import pytest
 from mbpo_jax import replay
 from mbpo_jax.algorithms import parts
 from mbpo_jax.config import Config, EnsembleConfig, EnvConfig
-from mbpo_jax.envs.termination import never
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Env, EnvSpec, Transition
 
 REAL, MODEL = 1.0, -1.0
 
 
-def hopper_like(name: str = "hopper") -> Env:
-    """Return an environment of which only the name and the sizes are looked at."""
-    return Env(EnvSpec(name, 11, 3, episode_length=1000, action_repeat=1, dt=0.008), None, None)
+def hopper_like(terminated=None) -> Env:
+    """Return an environment of which only the sizes and the rule are looked at."""
+    spec = EnvSpec("terra incognita", 11, 3, episode_length=1000, action_repeat=1, dt=0.008)
+    return Env(spec, None, None, terminated=terminated)
+
+
+def own_rule(observation: jax.Array) -> jax.Array:
+    return observation[..., 3] > 2.0
 
 
 def buffer_of(payload, rows=5, **kept):
@@ -109,39 +113,35 @@ def test_replay_alone_is_a_mixed_batch_of_real_rows_number_for_number(key):
 
 
 def test_an_environment_without_a_known_rule_is_refused():
-    config = Config(env=EnvConfig(name="terra incognita"))
+    config = Config()
     with pytest.raises(ConfigError, match="termination=learned"):
-        parts.make_model(hopper_like("terra incognita"), config)
+        parts.make_model(hopper_like(), config)
 
 
 @pytest.mark.parametrize("mode", ["learned", "none"])
 def test_an_environment_without_a_known_rule_can_do_without(mode):
     config = Config(env=EnvConfig(termination=mode), ensemble=EnsembleConfig(hidden_sizes=(4,) * 4))
-    model = parts.make_model(hopper_like("terra incognita"), config)
+    model = parts.make_model(hopper_like(), config)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     outputs = jax.tree.leaves(shapes.params.members["params"]["layer_4"]["bias"])[0].shape[-1]
     # Mean and log-variance of the reward and 11 observed numbers, and perhaps a logit.
     assert outputs == 24 + (mode == "learned")
 
 
-@pytest.mark.parametrize("backend", ["generalized", "mjx"])
-def test_the_termination_rule_is_that_of_the_physics_backend(monkeypatch, backend):
+@pytest.mark.parametrize("name", ["hopper", "terra incognita"])
+def test_the_termination_rule_is_the_environments_own(name, monkeypatch):
+    """Whatever the configuration calls it: names decide nothing once it is made."""
     asked = []
-
-    def recorded(*arguments):
-        asked.append(arguments)
-        return never
-
-    monkeypatch.setattr(parts, "termination_fn", recorded)
-    config = Config(env=EnvConfig(name="ant", backend=backend))
-    parts.make_model(hopper_like("ant"), config)
-    assert asked == [("ant", "known", backend)]
+    monkeypatch.setattr(parts, "make_learned_model", lambda *given: asked.append(given[-1]))
+    config = Config(env=EnvConfig(name=name))
+    parts.make_model(hopper_like(own_rule), config)
+    assert asked == [own_rule]
 
 
 def test_the_true_system_needs_no_termination_rule_and_nothing_to_fit():
     """It knows how it ends, so that nobody is asked for a rule of an unknown environment."""
-    config = Config(model="oracle", env=EnvConfig(name="terra incognita"))
-    model = parts.make_model(hopper_like("terra incognita"), config)
+    config = Config(model="oracle")
+    model = parts.make_model(hopper_like(), config)
     assert model.needs_simulator
     assert model.num_members == 1
     assert jax.tree.leaves(model.init(jax.random.key(0))) == []

@@ -10,20 +10,38 @@ import pytest
 
 from mbpo_jax.agents import sac
 from mbpo_jax.algorithms import MAKERS, make_algorithm
-from mbpo_jax.config import TABULAR
+from mbpo_jax.config import TABULAR, Config
 from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
+from tests.choice import mostly_exhaustive
 from tests.probe_environments import PROBES
 
 ACTOR_CRITIC = ("sac", "mbpo", "dyna", "mba", "mve", "steve", "svg", "retrace")
+WITH_TARGETS_OF_ITS_OWN = ("sac", "mve", "steve", "retrace")  # the others have those of SAC
+
+for_less_than_the_preset = pytest.mark.parametrize(
+    "less", [True, pytest.param(False, marks=pytest.mark.exhaustive)], ids=["less", "preset"]
+)
+
+
+def shortened(config: Config) -> Config:
+    """Take fewer and cheaper steps than the preset, with which a probe is learned as well."""
+    return dataclasses.replace(
+        config,
+        total_env_steps=400,
+        sac=dataclasses.replace(config.sac, batch_size=64),
+        fit=dataclasses.replace(config.fit, min_steps=100),
+        planner=dataclasses.replace(config.planner, population=50, num_elites=5, horizon=3),
+        ilqr=dataclasses.replace(config.ilqr, horizon=3, replan_every=3),
+    )
 
 
 @functools.cache
-def trained_on_probe(algorithm: str, probe: str):
-    """Train on a probe with its preset and return configuration, assembly and end state."""
+def trained_on_probe(algorithm: str, probe: str, less: bool):
+    """Train on a probe with its preset or less; return configuration, assembly and end state."""
     config = environment_preset(f"probe_{probe}")
-    config = dataclasses.replace(config, algorithm=algorithm)
+    config = dataclasses.replace(shortened(config) if less else config, algorithm=algorithm)
     env = PROBES[probe]
     program = loop.make_program(env)
     with jax.debug_key_reuse(False):
@@ -37,9 +55,10 @@ def trained_on_probe(algorithm: str, probe: str):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # minutes of compiling, on a machine that has other work
+@for_less_than_the_preset
 @pytest.mark.parametrize("algorithm", [name for name in MAKERS if name not in TABULAR])
-def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm):
-    _, assembly, state = trained_on_probe(algorithm, "action")
+def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm, less):
+    _, assembly, state = trained_on_probe(algorithm, "action", less)
     with jax.debug_key_reuse(False):
         play = loop.acting(assembly, state.model, state.agent)
         returns, _ = play_episodes(PROBES["action"], *play, jax.random.key(1), 10)
@@ -48,9 +67,13 @@ def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
-def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorithm):
-    config, assembly, state = trained_on_probe(algorithm, "delayed")
+@pytest.mark.timeout(900)
+@for_less_than_the_preset
+@pytest.mark.parametrize(
+    "algorithm", mostly_exhaustive(ACTOR_CRITIC, WITH_TARGETS_OF_ITS_OWN.__contains__)
+)
+def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorithm, less):
+    config, assembly, state = trained_on_probe(algorithm, "delayed", less)
     policy = assembly.agent.policy(state.agent)
     observation = jnp.asarray([[0.0], [1.0]])
     with jax.debug_key_reuse(False):

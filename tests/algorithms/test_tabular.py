@@ -169,7 +169,11 @@ def best_greedy_arrival(epsilon):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("planning_steps", "num_steps", "earliest", "latest"),
-    [(0, 12000, 25, 32), (5, 8000, 5, 7), (50, 8000, 3, 3)],
+    [
+        (0, 12000, 25, 32),
+        (5, 8000, 5, 7),
+        pytest.param(50, 8000, 3, 3, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_planning_makes_do_with_fewer_episodes(key, planning_steps, num_steps, earliest, latest):
     """About 28, 6 and 3 episodes pass until the mean over runs is at most 20 steps.

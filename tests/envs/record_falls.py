@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.config import EnvConfig
-from mbpo_jax.envs import brax, make_env, termination_fn
+from mbpo_jax.envs import brax, make_env
 from mbpo_jax.envs.base import random_action, step_or_reset
-from mbpo_jax.envs.termination import RULES, never
+from mbpo_jax.envs.termination import brax_rule, never
 
 DATA = Path(__file__).parent / "data"
 NUM_ENVS, NUM_STEPS, HOLD = 32, 200, 15
@@ -46,7 +46,7 @@ def record(name: str, backend: str) -> None:
     batch = jax.jit(jax.vmap(lambda k, v: play(env, k, v)))(keys, violent)
     terminated = np.asarray(batch.discount == 0)
     observation = np.asarray(batch.next_observation)
-    predicted = np.asarray(termination_fn(name, "known", backend)(batch.next_observation))
+    predicted = np.asarray(brax_rule(name, backend)(batch.next_observation))
     finite = np.isfinite(observation).all(-1) & np.isfinite(np.asarray(batch.reward))
     print(
         f"{name} {backend}: {terminated.sum()} falls in {terminated.size} steps, "
@@ -65,7 +65,8 @@ def record(name: str, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    terminating = [name for name in brax.ENVIRONMENTS if RULES[name] is not never]
+    rules = {name: brax_rule(name, "generalized") for name in brax.ENVIRONMENTS}
+    terminating = [name for name, rule in rules.items() if rule is not never]
     for name in sys.argv[1:] or terminating:
         for backend in brax.ENVIRONMENTS[name].backends:
             record(name, backend)

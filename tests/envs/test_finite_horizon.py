@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.envs import termination_fn
 from mbpo_jax.envs.analytic import make_analytic_env
 from mbpo_jax.envs.finite_horizon import chaotic_map, make_lq
 from mbpo_jax.envs.system import make_system_env
@@ -161,7 +160,6 @@ def test_the_default_costs_what_theory_says(controls, expected, key):
 
 def test_the_clock_ends_an_episode_and_a_time_limit_only_cuts_it():
     action = jnp.zeros(1)
-    rule = termination_fn("lq", "known", "analytic")
     for limit, discount in ((HORIZON + 5, 0.0), (HORIZON - 5, 1.0)):
         env = make_analytic_env("lq", limit)
         state, length = env.reset(jax.random.key(0)), 0
@@ -171,7 +169,7 @@ def test_the_clock_ends_an_episode_and_a_time_limit_only_cuts_it():
             length += 1
         assert length == min(limit, HORIZON)
         assert float(transition.discount) == discount
-        assert bool(rule(transition.next_observation)) == (discount == 0.0)
+        assert bool(env.terminated(transition.next_observation)) == (discount == 0.0)
 
 
 def chaotic(t, s=(0.35, 0.55)):

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.envs import termination_fn
-from mbpo_jax.envs.analytic import make_analytic_env
+from mbpo_jax.envs.analytic import SYSTEMS, make_analytic_env
 from mbpo_jax.envs.base import step_or_reset
 
 ROWS, COLUMNS = 6, 9
@@ -102,7 +101,7 @@ def test_only_the_step_to_the_goal_pays_and_terminates():
         to_goal = successor == GOAL
         np.testing.assert_array_equal(reward, to_goal)
         np.testing.assert_array_equal(discount, ~to_goal)
-        rule = termination_fn(name, "known", "analytic")
+        rule = SYSTEMS[name].terminated
         np.testing.assert_array_equal(rule(jnp.eye(CELLS)), np.arange(CELLS) == GOAL)
 
 

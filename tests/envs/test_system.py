@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.envs import termination_fn
 from mbpo_jax.envs.analytic import SYSTEMS, make_analytic_env
 from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
 from mbpo_jax.envs.system import System, make_system_env, never
@@ -152,9 +151,9 @@ def test_a_step_returns_the_types_of_a_reset(name, key):
 def test_the_known_rule_and_the_time_limit_explain_every_end(name, key):
     """Long enough for a random walk to find the goal of a maze now and then."""
     limit = 500 if "maze" in name else 30
-    transitions, done = jax.device_get(play(key, make_analytic_env(name, limit), 4000))
-    rule = termination_fn(name, "known", "analytic")
-    terminated = np.asarray(rule(transitions.next_observation))
+    env = make_analytic_env(name, limit)
+    transitions, done = jax.device_get(play(key, env, 4000))
+    terminated = np.asarray(env.terminated(transitions.next_observation))
     np.testing.assert_array_equal(transitions.discount, 1.0 - terminated)
     assert np.isfinite(transitions.next_observation).all()
     assert np.any(terminated) == (name in TERMINATING)

@@ -6,13 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.envs import ENVIRONMENTS, brax, environment_names, termination_fn
+from mbpo_jax.config import EnvConfig
+from mbpo_jax.envs import ENVIRONMENTS, analytic, brax, make_env
 from mbpo_jax.envs.brax import load
-from mbpo_jax.envs.termination import MJX_POSE_LAG, RULES, never, tip_height
+from mbpo_jax.envs.termination import (
+    MJX_POSE_LAG,
+    brax_rule,
+    never,
+    rule_of,
+    tip_height,
+)
 from mbpo_jax.errors import ConfigError
 
 DATA = Path(__file__).parent / "data"
-TERMINATING = [name for name in brax.ENVIRONMENTS if RULES[name] is not never]
+TERMINATING = [name for name in brax.ENVIRONMENTS if brax_rule(name, "generalized") is not never]
 SOFT_JOINTS = [("inverted_double_pendulum", "spring"), ("inverted_double_pendulum", "positional")]
 JOINT_PLAY = 0.01  # metres by which the tip may be away from where the joint angles put it
 RECORDED = [(name, backend) for name in TERMINATING for backend in ENVIRONMENTS[name].backends]
@@ -32,15 +39,12 @@ def double_pendulum(first, second):
     return jnp.asarray(np.r_[0.0, np.sin(angles), np.cos(angles), 0.0, 0.0, 0.0], jnp.float32)
 
 
-def test_every_environment_has_a_rule():
-    assert set(RULES) == set(environment_names())
-
-
-@pytest.mark.parametrize("name", environment_names())
+@pytest.mark.parametrize("name", [*analytic.SYSTEMS, *brax.ENVIRONMENTS])
 @pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
 def test_leading_axes_are_kept(name, leading):
     batch = jnp.zeros((*leading, ENVIRONMENTS[name].observation_size))
-    terminated = termination_fn(name, "known", "generalized")(batch)
+    own = analytic.SYSTEMS.get(name)
+    terminated = (own.terminated if own else brax_rule(name, "generalized"))(batch)
     assert terminated.shape == leading
     assert terminated.dtype == bool
 
@@ -77,7 +81,7 @@ def test_leading_axes_are_kept(name, leading):
     ],
 )
 def test_limits(name, entries, terminated):
-    assert termination_fn(name, "known", "generalized")(observation(name, **entries)) == terminated
+    assert brax_rule(name, "generalized")(observation(name, **entries)) == terminated
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,7 @@ def test_limits(name, entries, terminated):
     ],
 )
 def test_tip_of_the_double_pendulum(first, second, terminated):
-    rule = termination_fn("inverted_double_pendulum", "known", "generalized")
+    rule = brax_rule("inverted_double_pendulum", "generalized")
     assert rule(double_pendulum(first, second)) == terminated
 
 
@@ -102,9 +106,9 @@ def test_tip_of_the_double_pendulum(first, second, terminated):
 def test_mjx_judges_the_height_one_physics_step_ago(name, velocity):
     lowest = {"ant": 0.2, "humanoid": 1.0}[name]
     falling = observation(name, _0=lowest - 0.001, **{velocity: -1.0})
-    assert termination_fn(name, "known", "generalized")(falling)
-    assert not termination_fn(name, "known", "mjx")(falling)
-    assert termination_fn(name, "known", "mjx")(falling.at[0].add(-MJX_POSE_LAG[name]))
+    assert brax_rule(name, "generalized")(falling)
+    assert not brax_rule(name, "mjx")(falling)
+    assert brax_rule(name, "mjx")(falling.at[0].add(-MJX_POSE_LAG[name]))
 
 
 @pytest.mark.brax
@@ -119,7 +123,7 @@ def test_rule_agrees_with_recorded_falls(name, backend):
         observations, terminated = recorded["next_observation"], recorded["terminated"]
     assert terminated.sum() >= 20
     assert (~terminated).sum() >= 20
-    predicted = termination_fn(name, "known", backend)(jnp.asarray(observations))
+    predicted = brax_rule(name, backend)(jnp.asarray(observations))
     decided = np.ones(len(terminated), bool)
     if (name, backend) in SOFT_JOINTS:
         decided = np.abs(tip_height(jnp.asarray(observations)) - 1.0) > JOINT_PLAY
@@ -130,18 +134,24 @@ def test_rule_agrees_with_recorded_falls(name, backend):
 def test_mjx_lag_is_needed_to_agree_with_recorded_falls():
     with np.load(DATA / "inverted_double_pendulum_mjx.npz") as recorded:
         observations, terminated = recorded["next_observation"], recorded["terminated"]
-    without_lag = termination_fn("inverted_double_pendulum", "known", "generalized")(
-        jnp.asarray(observations)
-    )
+    without_lag = brax_rule("inverted_double_pendulum", "generalized")(jnp.asarray(observations))
     assert np.any(without_lag != terminated)
 
 
-def test_none_never_terminates():
-    fallen = observation("hopper")
-    assert termination_fn("hopper", "known", "generalized")(fallen)
-    assert not termination_fn("hopper", "none", "generalized")(fallen)
+def pendulum():
+    return make_env(EnvConfig(name="probe_delayed", backend="analytic"))
+
+
+def test_the_mode_chooses_between_the_environments_rule_and_none():
+    env = pendulum()
+    assert rule_of(env, "known") is env.terminated
+    assert rule_of(env, "none") is never
+    assert rule_of(env, "learned") is None
 
 
 def test_missing_rule_names_the_way_out():
-    with pytest.raises(ConfigError, match=r"'unicycle'.*termination=learned.*none"):
-        termination_fn("unicycle", "known", "generalized")
+    env = pendulum()
+    env = env._replace(spec=env.spec._replace(name="unicycle"), terminated=None)
+    with pytest.raises(ConfigError, match=r"'unicycle'.*Env.terminated.*termination=learned.*none"):
+        rule_of(env, "known")
+    assert rule_of(env, "learned") is None

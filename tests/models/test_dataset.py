@@ -52,6 +52,27 @@ def test_holdout_and_training_rows_share_the_valid_rows(
         )
 
 
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 7, 25, 40])
+@pytest.mark.parametrize("max_holdout", [5, 99])
+def test_missing_rows_are_filled_with_others_of_their_kind(key, num_rows, max_holdout):
+    """Of 40 places 8 are held out, 5 at most; a single row, or one of zeros, is both."""
+    state, config = filled(num_rows, 50), fit_config(max_holdout=max_holdout)
+    split = jax.jit(lambda key, state: dataset.split_rows(key, state, config, jnp.int32(40)))(
+        key, state
+    )
+    num_holdout = min(8, max_holdout)
+    assert (int(split.num_holdout), int(split.num_train)) == (num_holdout, 40 - num_holdout)
+    held_out = np.asarray(split.order[:num_holdout])
+    trained = np.asarray(split.order[num_holdout:40])
+    assert set(held_out) | set(trained) == set(range(max(num_rows, 1)))
+    assert num_rows < 2 or not set(held_out) & set(trained)
+    distinct = max(min(num_rows // 5, max_holdout), 1)
+    assert len(set(held_out)) == distinct
+    for rows in (held_out, trained):
+        _, counts = np.unique(rows, return_counts=True)
+        assert np.max(counts) - np.min(counts) <= 1
+
+
 def test_every_valid_row_is_held_out_equally_often(key):
     state, config, num_fits = filled(20, 24), fit_config(), 400
     split = jax.jit(jax.vmap(lambda key: dataset.split_rows(key, state, config)))(
@@ -77,14 +98,19 @@ def test_members_train_on_different_resamples(key):
 
 
 @pytest.mark.parametrize("normalize_targets", [False, True])
-def test_scalers_see_the_training_rows_only(key, normalize_targets):
+@pytest.mark.parametrize("num_rows", [None, 50])
+def test_scalers_see_the_training_rows_only(key, normalize_targets, num_rows):
+    """Each of them once, though some be repeated: there are 50 places for 45 rows."""
     state = filled(60, 50, max_size=45)
-    data_set, input_scaler, target_scaler = dataset_of(key, state, fit_config(), normalize_targets)
+    data_set, input_scaler, target_scaler = dataset_of(
+        key, state, fit_config(), normalize_targets, num_rows
+    )
     valid = [t % 50 for t in range(60)][-45:]
     holdout = np.asarray(data_set.holdout_rows[: int(data_set.num_holdout)])
     train = sorted(set(valid) - set(holdout))
-    assert len(holdout) == 9
-    assert len(train) == int(data_set.num_train) == 36
+    assert len(set(holdout)) == 9
+    assert (len(holdout), int(data_set.num_train)) == ((10, 40) if num_rows else (9, 36))
+    assert len(train) == 36
     data = state.data
     inputs = np.concatenate([data.observation, data.action], axis=-1).astype(float)
     change = np.asarray(data.next_observation) - np.asarray(data.observation)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax import replay
-from mbpo_jax.envs.system import never
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models import diagnostics
 from mbpo_jax.models.ensemble import Outcome
 from mbpo_jax.nets.normalizer import Scaler

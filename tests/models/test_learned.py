@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from mbpo_jax.config import Config, EnsembleConfig, FitConfig, RolloutConfig
-from mbpo_jax.envs.system import never
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models import diagnostics, fit, learned
 from mbpo_jax.models import rows as layout
 from mbpo_jax.models.ensemble import Outcome, make_ensemble
+from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Point
 from tests.linear_system import SPEC, filled
 from tests.probe_environments import linear_dynamics, linear_model
@@ -275,7 +276,6 @@ def small_config() -> Config:
 
 
 def test_it_is_fitted_and_diagnosed_as_the_ensemble_is(key):
-    """The number of environment steps tells a fit how many rows are valid; the buffer need not."""
     config, buffer = small_config(), filled(50, 60)
     model = learned.make_learned_model(SPEC, config, None)
     assert (model.num_members, model.needs_simulator) == (2, False)
@@ -295,8 +295,7 @@ def test_it_is_fitted_and_diagnosed_as_the_ensemble_is(key):
             normalize_targets=False,
         )
     )(jax.random.clone(fit_key), state, buffer)
-    unknown_size = buffer._replace(size=jnp.int32(7))
-    fitted = jax.jit(model.fit)(fit_key, state, unknown_size, jnp.int32(50))
+    fitted = jax.jit(model.fit)(fit_key, state, buffer, jnp.int32(50))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), fitted, expected)
     diagnosed = jax.jit(model.diagnose)(fitted[0], buffer)
     expected = jax.jit(
@@ -316,6 +315,17 @@ def test_a_fit_reads_no_more_rows_than_the_buffer_holds(key):
 
     full, more = (fitted(jax.random.clone(fit_key), jnp.int32(n)) for n in (60, 75))
     jax.tree.map(np.testing.assert_array_equal, full, more)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 30])
+def test_a_fit_takes_as_many_steps_whatever_was_left_out(key, num_rows):
+    """Its length is the same for all runs; from no transition at all it learns nothing true."""
+    model, buffer = learned.make_learned_model(SPEC, small_config(), never), filled(num_rows, 60)
+    init_key, fit_key = jax.random.split(key)
+    state = jax.jit(model.init)(init_key)
+    fitted, metrics = jax.jit(model.fit)(fit_key, state, buffer, jnp.int32(50))
+    assert metrics["model/gradient_steps"] == 4
+    assert bool(all_finite((fitted, metrics)))
 
 
 def test_rollouts_go_on_where_real_transitions_led(key):

@@ -11,7 +11,7 @@ import pytest
 
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
-from mbpo_jax.envs.system import never
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models import rollout
 from mbpo_jax.models.learned import sanitized
 from mbpo_jax.types import RUNS_AXIS, Transition

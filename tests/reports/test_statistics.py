@@ -106,6 +106,7 @@ print(json.dumps({
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # installs a package from the network
 @pytest.mark.timeout(900)
 def test_rliable_finds_the_same(tmp_path):
     """Point estimates are equal, and ends of intervals up to their Monte-Carlo error."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.envs import brax, brax_rendering
+from mbpo_jax.envs import brax, brax_viewer
 from mbpo_jax.reports import viewer
 
 pytestmark = pytest.mark.brax
@@ -52,7 +52,7 @@ def system_json():
     positions = jnp.stack([CART, ANGLE], axis=1)
     forward = jax.jit(jax.vmap(lambda q: kinematics.forward(system, q, jnp.zeros_like(q))[0]))
     states = SimpleNamespace(x=forward(positions))
-    return brax_rendering.viewer_json("inverted_pendulum", "generalized", states, DT)
+    return brax_viewer.viewer_json(system, states, DT)
 
 
 @pytest.fixture
@@ -137,4 +137,4 @@ def test_a_page_is_replaced_whole(tmp_path, monkeypatch, system_json):
 def test_a_brax_without_its_viewer_is_reported(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="reinstall brax"):
-        brax_rendering.viewer_scripts()
+        brax_viewer.viewer_scripts()

@@ -107,6 +107,7 @@ def cluster(tmp_path_factory, monkeypatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # starts SLURM's daemons, and installs them where they are not
 @pytest.mark.timeout(900)
 def test_a_job_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_path):
     # Without the signal nothing would be saved before the end.

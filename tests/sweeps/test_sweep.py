@@ -159,24 +159,31 @@ def test_what_is_no_sweep_is_refused(tmp_path, name):
         sweep(tmp_path / name)
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> dict[tuple, list[float]]:
+    """Train the longer sweep without a break, and return its evaluations."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert sweep(written(folder / "sweep.yaml", settings=LONGER), folder / "out") == EXIT_DONE
+    return returns(folder / "out")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_new(tmp_path):
+def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_new(
+    straight, tmp_path
+):
     """The worker is killed in its midst, the driver tries again, and then the driver is stopped."""
-    path = written(tmp_path / "sweep.yaml", settings=LONGER)
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert sweep(path, straight) == EXIT_DONE
-
+    path, broken = written(tmp_path / "sweep.yaml", settings=LONGER), tmp_path / "broken"
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         os.kill(wait_for_training(broken, steps=250)[0], signal.SIGKILL)
         output, _ = driver.communicate(timeout=600)
     assert driver.returncode == EXIT_DONE, output
     assert "failed (signal SIGKILL) and is tried again" in output
-    assert returns(broken) == returns(straight)
+    assert returns(broken) == straight
 
     assert sweep(path, broken) == EXIT_DONE  # nothing is trained twice
-    assert returns(broken) == returns(straight)
+    assert returns(broken) == straight
     larger = written(tmp_path / "larger.yaml", settings=LONGER, seeds=4)
     command[4] = str(larger)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
@@ -187,7 +194,7 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
     assert sweep(broken) == EXIT_DONE
     found = returns(broken)
     assert len(found) == 4
-    assert {key: found[key] for key in returns(straight)} == returns(straight)
+    assert {key: found[key] for key in straight} == straight
 
 
 @pytest.fixture
@@ -204,9 +211,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(small_disk, tmp_path):
-    path = written(tmp_path / "sweep.yaml", settings=LONGER)
-    full, straight = small_disk / "full", tmp_path / "straight"
+def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(small_disk, straight, tmp_path):
+    path, full = written(tmp_path / "sweep.yaml", settings=LONGER), small_disk / "full"
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(full)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
         wait_for_training(full, steps=250)
@@ -222,16 +228,14 @@ def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(small_disk, tmp
     assert unit.failures == []
     (small_disk / "filler").unlink()
     assert sweep(path, full) == EXIT_DONE
-    assert sweep(path, straight) == EXIT_DONE
-    assert returns(full) == returns(straight)
+    assert returns(full) == straight
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(tmp_path):
+def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(straight, tmp_path):
     """What trains the group outlives its driver; the next driver waits for it, or resumes it."""
-    path = written(tmp_path / "sweep.yaml", settings=LONGER)
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    path, broken = written(tmp_path / "sweep.yaml", settings=LONGER), tmp_path / "broken"
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         trainer, name = wait_for_training(broken, steps=250)
@@ -244,8 +248,7 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(tmp_path
         output, _ = driver.communicate(timeout=600)
     assert driver.returncode == EXIT_DONE, output
     assert f"{name}: resumed" in output
-    assert sweep(path, straight) == EXIT_DONE
-    assert returns(broken) == returns(straight)
+    assert returns(broken) == straight
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """The host: what a run leaves behind, how it ends, and that it resumes exactly."""
 
 import dataclasses
+import functools
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def _fast_environment(monkeypatch):
         monkeypatch.setattr(
             module, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
         )
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
@@ -61,6 +63,13 @@ def results(run_dir: Path) -> tuple[list, list]:
     return [
         {name: value for name, value in row.items() if name != "wall_seconds"} for row in evals
     ], read_rows(run_dir / "metrics.jsonl")
+
+
+@functools.cache
+def straight() -> Path:
+    """Train without a break, once for all tests; how often a run is saved does not change it."""
+    train(small_config(), Path("straight"))
+    return Path("straight").resolve()
 
 
 def status(run_dir: Path) -> dict:
@@ -112,7 +121,7 @@ def test_run_directory_holds_everything(capsys):
 
 
 def test_finished_run_is_not_trained_again(capsys):
-    train(small_config())
+    shutil.copytree(straight(), "run")
     before = (Path("run") / "metrics.jsonl").read_bytes()
     assert train(small_config()) == 0
     assert "is finished" in capsys.readouterr().out
@@ -122,24 +131,22 @@ def test_finished_run_is_not_trained_again(capsys):
 @pytest.mark.parametrize("chunks", [0, 1, 3])
 def test_killed_run_resumes_to_the_same_results(monkeypatch, chunks):
     config = small_config(checkpoint_every=20)
-    train(config, Path("straight"))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, chunks, kill)
         train(config, Path("killed"))
     assert train(config, Path("killed")) == 0
-    assert results(Path("killed")) == results(Path("straight"))
+    assert results(Path("killed")) == results(straight())
 
 
 def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     config = small_config(checkpoint_every=40)
-    train(config, Path("straight"))
     with monkeypatch.context() as patch:
         stop_after(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert train(config, Path("run")) == driver.EXIT_INTERRUPTED
     assert status(Path("run"))["state"] == "interrupted"
     assert "the same command resumes" in capsys.readouterr().out
     assert train(config, Path("run")) == 0
-    assert results(Path("run")) == results(Path("straight"))
+    assert results(Path("run")) == results(straight())
     environment = json.loads(Path("run/environment.json").read_text())
     (earlier,) = environment.pop("earlier")
     assert set(earlier) == set(environment) > {"time", "devices", "versions"}
@@ -148,7 +155,6 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
 
 def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(monkeypatch, capsys):
     config = small_config()
-    train(config, Path("straight"))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, 3, kill)
         train(config, Path("run"))
@@ -158,7 +164,7 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
     printed = capsys.readouterr().out
     assert "0000000050 is corrupt" in printed
     assert "resuming run at 40" in printed
-    assert results(Path("run")) == results(Path("straight"))
+    assert results(Path("run")) == results(straight())
 
 
 def test_training_stops_once_two_evaluations_in_a_row_are_solved():
@@ -169,7 +175,7 @@ def test_training_stops_once_two_evaluations_in_a_row_are_solved():
 
 
 def test_other_configuration_is_refused_and_nothing_is_lost():
-    train(small_config())
+    shutil.copytree(straight(), "run")
     before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
     changed = dataclasses.replace(small_config(), seed=3)
     with pytest.raises(
@@ -229,21 +235,19 @@ def test_the_memory_estimate_holds_what_the_step_holds():
     )
     rollout = dataclasses.replace(config.rollout, rollouts_per_step=2000)
     config = dataclasses.replace(config, rollout=rollout)
-    runs = compiled.make_runs(group_of(config))
-    program = loop.make_program(driver.make_env(config.env))
-    shapes = compiled.state_shapes(program, runs)
+    setup = compiled.set_up(group_of(config))
+    program, runs, shapes = setup.program, setup.runs, setup.shapes
     step = jax.jit(lambda config, state: program.step(config, config.random_steps, state))
     one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes)
     numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), runs.config)
     needed = step.lower(numbers, one_run).compile().memory_analysis()
     total = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-    estimate = plan.check_fits(group_of(config)).bytes_per_device
+    estimate = plan.check_fits(setup).bytes_per_device
     assert 0.9 * total < estimate < 3.0 * total
 
 
 def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
-    train(small_config(), Path("sound"))
-    sound = results(Path("sound"))[0]
+    sound = results(straight())[0]
 
     def poison(before, after, metrics, original=loop.freeze_if_diverged):
         # The bad run is told by the parity of its key's last word, which differs between the two.
@@ -281,7 +285,7 @@ def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys)
 
 
 def test_evaluating_a_run_directory_prints_every_run(capsys):
-    train(small_config())
+    shutil.copytree(straight(), "run")
     capsys.readouterr()
     assert playback.evaluate_run(Path("run"), episodes=3, seed=0) == 0
     lines = capsys.readouterr().out.splitlines()

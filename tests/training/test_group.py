@@ -14,6 +14,7 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback, run_directory, runs_axis
+from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import data_paths, differences, group_of, make_group, structure
 
 CONFIG = environment_preset("pendulum", "debug")
@@ -64,7 +65,7 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
 @pytest.fixture(params=["lax.map", "vmap"])
 def trained(request, monkeypatch):
     """Train four runs that differ in numbers together, and each by itself."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     if request.param == "vmap":
         monkeypatch.setattr(runs_axis.jax, "default_backend", lambda: "gpu")
     runs = [
@@ -106,7 +107,7 @@ from mbpo_jax.training import driver, playback, runs_axis
 from mbpo_jax.training.group import make_group
 from tests.training.test_group import changed
 
-playback.render = lambda *_, **__: []
+playback.render = lambda *_, **__: playback.Shown(Path(), [])
 runs = [changed(seed=i, sac={"learning_rate": 1e-3 + 1e-4 * i}) for i in range(5)]
 assert runs_axis.run_mesh(5).size == int(sys.argv[2])
 code = driver.train_group(make_group(runs), Path(sys.argv[3]))
@@ -115,7 +116,9 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_devices", "used"), [(4, 3), (8, 5)])
+@pytest.mark.parametrize(
+    ("num_devices", "used"), [(4, 3), pytest.param(8, 5, marks=pytest.mark.exhaustive)]
+)
 def test_numbers_do_not_depend_on_how_many_devices_share_the_runs(num_devices, used):
     """Five runs on one device, on three with a copy to fill the last, and on one each."""
     for number, mesh_size in ((1, 1), (num_devices, used)):
@@ -133,5 +136,5 @@ def test_numbers_do_not_depend_on_how_many_devices_share_the_runs(num_devices, u
         np.testing.assert_allclose(a["return_mean"], b["return_mean"], rtol=1e-3)
     # What was saved on several devices is loaded on one, without the copies.
     group = run_directory.load_group(Path(f"on-{num_devices}"))
-    state, _ = playback.load_state(Path(f"on-{num_devices}"), group)
+    state, _ = playback.load_state(Path(f"on-{num_devices}"), set_up(group))
     assert state.healthy.shape[0] >= 5

@@ -79,7 +79,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing_behind(arguments, message
 @pytest.fixture
 def run(monkeypatch) -> Path:
     """Train a small run."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     assert driver.train(environment_preset("pendulum", "debug"), Path("run")) == driver.EXIT_DONE
     return Path("run")
 
@@ -106,7 +106,7 @@ def test_a_run_is_measured_in_its_model_in_the_truth_and_between_them(run):
 
 @pytest.mark.slow
 def test_a_run_without_a_model_or_without_a_critic_is_told_apart(monkeypatch):
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     for algorithm, message in (
         ("sac", "has no learned model; use --system true"),
         ("pg", "pg has no actor and critic"),

@@ -117,7 +117,10 @@ class TestEnvironmentInfo:
         info = logs.environment_info(["mbpo-jax", "train"], devices=["cpu:0"])
         assert info["command"] == ["mbpo-jax", "train"]
         assert info["devices"] == ["cpu:0"]
-        assert None not in (info["versions"]["jax"], info["versions"]["orbax-checkpoint"])
+        assert None not in [
+            info["versions"][name] for name in ("jax", "orbax-checkpoint", "mujoco")
+        ]
+        assert "gymnasium" in info["versions"], "None where it is not installed"
         assert info["time"].endswith("+00:00")
         assert json.loads(json.dumps(info)) == info
 

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from mbpo_jax import replay
-from mbpo_jax.envs.termination import RULES
 from mbpo_jax.training import loop, runs_axis
 from tests.probe_environments import (
     CONTROL,
     COST,
     DYNAMICS,
     LIMIT,
-    LINEAR_GAUSSIAN,
     PROBES,
-    beyond_limit,
     linear_gaussian,
     tiny_config,
 )
@@ -80,13 +77,6 @@ def configs(**changes):
 def env_steps(chunk):
     """Return the environment steps before a chunk."""
     return jnp.int32(CONFIG.random_steps + chunk * CONFIG.steps_per_fit)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def rule():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RULES, LINEAR_GAUSSIAN, beyond_limit)
-        yield
 
 
 @pytest.fixture(scope="module")

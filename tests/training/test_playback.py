@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,13 @@ import pytest
 
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnvConfig, SACConfig
-from mbpo_jax.envs import brax_rendering
+from mbpo_jax.envs import make_env
 from mbpo_jax.files import append_rows
 from mbpo_jax.reports import animation
 from mbpo_jax.training import devices, driver, playback
+from mbpo_jax.training.loop import make_program
 from mbpo_jax.training.playback import Episode, Learned, play_episode
+from mbpo_jax.types import Env, Picture
 from tests.probe_environments import linear_gaussian
 
 SAC = Config(
@@ -36,19 +37,20 @@ def _config(name: str, episode_length: int) -> Config:
     return dataclasses.replace(SAC, env=env)
 
 
-def _untrained(config: Config, key: jax.Array) -> Learned:
-    return Learned((), make_algorithm(playback.make_env(config.env), config).agent.init(key))
+def _untrained(env: Env, config: Config, key: jax.Array) -> Learned:
+    return Learned((), make_algorithm(env, config).agent.init(key))
 
 
-def _play(config: Config) -> Episode:
+def _play(env: Env, config: Config) -> Episode:
     agent_key, episode_key = jax.random.split(jax.random.key(0))
-    return play_episode(config, _untrained(config, agent_key), episode_key)
+    return play_episode(env, config, _untrained(env, config, agent_key), episode_key)
 
 
 def test_an_analytic_episode_is_kept_as_transitions_that_obey_the_equations():
     """Gym's pendulum, written down again: reward and motion follow from what is observed."""
-    episode = _play(_config("pendulum", episode_length=30))
-    steps = episode.steps
+    config = _config("pendulum", episode_length=30)
+    episode = _play(make_env(config.env), config)
+    steps = episode.transitions
     assert steps.observation.shape == (30, 3)
     np.testing.assert_array_equal(steps.next_observation[:-1], steps.observation[1:])
     cosine, sine, speed = (steps.observation * [1, 1, 8]).T.astype(np.float64)
@@ -61,66 +63,62 @@ def test_an_analytic_episode_is_kept_as_transitions_that_obey_the_equations():
 
 
 def test_an_episode_ends_where_it_terminates():
-    episode = _play(_config("probe_delayed", episode_length=10))
-    np.testing.assert_array_equal(episode.steps.observation[:, 0], [0, 1])
-    np.testing.assert_array_equal(episode.steps.discount, [1, 0])
+    config = _config("probe_delayed", episode_length=10)
+    episode = _play(make_env(config.env), config)
+    np.testing.assert_array_equal(episode.transitions.observation[:, 0], [0, 1])
+    np.testing.assert_array_equal(episode.transitions.discount, [1, 0])
     assert episode.total_reward == 1.0
 
 
-class Simulator(NamedTuple):
-    pipeline_state: jax.Array
-
-
-def _seen_by_brax(_: EnvConfig):
-    """Return a linear system whose simulator has the same form as Brax's."""
+def pictured(viewer=None) -> Env:
+    """Return a linear system with a picture, whose frames are observations."""
     env = linear_gaussian(noise=0.0, episode_length=6)
-
-    def watched(state):
-        return state._replace(simulator=Simulator(state.observation))
-
-    def step(key, state, action):
-        state, transition = env.step(key, state, action)
-        return watched(state), transition
-
-    return env._replace(reset=lambda key: watched(env.reset(key)), step=step)
+    picture = Picture(lambda state: state.observation, lambda: "model", lambda x: x, viewer)
+    return env._replace(picture=picture)
 
 
-def test_a_brax_episode_is_kept_as_pipeline_states(monkeypatch):
-    monkeypatch.setattr(playback, "make_env", _seen_by_brax)
-    config = dataclasses.replace(SAC, env=EnvConfig(backend="generalized"))
-    states = _play(config).steps
-    # Where the policy does nothing else, x' = A x + B a: the part off the control is known.
-    assert states.shape[1:] == (2,)
-    assert 1 <= len(states) <= 6
-    across = np.array([0.2, -0.7])  # at right angles to B
-    drift = states[:-1] @ np.array([[0.9, 0.2], [-0.1, 0.8]]).T
-    np.testing.assert_allclose((states[1:] - drift) @ across, 0, atol=1e-6)
+def test_frames_are_those_of_the_states_that_steps_led_to():
+    episode = _play(pictured(), SAC)
+    assert 1 <= len(episode.frames) <= 6
+    np.testing.assert_array_equal(episode.frames, episode.transitions.next_observation)
 
 
-def _state_of_one_run(config: Config):
-    state = driver.make_program(playback.make_env(config.env)).init(config, jax.random.key(1))
+def _state_of_one_run(env: Env, config: Config):
+    state = make_program(env).init(config, jax.random.key(1))
     return jax.tree.map(lambda x: x[None], state)
+
+
+def _shown(env: Env, config: Config = SAC) -> playback.Shown:
+    return playback.render(env, config, Path(), _state_of_one_run(env, config), run=0)
 
 
 def test_an_analytic_episode_is_shown_as_curves_and_nothing_else():
     config = _config("lq", episode_length=20)
-    assert playback.picture_name(config) == "episode.png"
-    assert playback.render(config, Path(), _state_of_one_run(config), run=0) == []
+    assert _shown(make_env(config.env), config) == (Path("episode.png"), [])
     assert [path.name for path in Path().iterdir()] == ["episode.png"]
 
 
-def test_a_brax_episode_is_shown_in_the_viewer_and_what_is_missing_is_said(monkeypatch):
-    def no_picture(*_):
-        raise animation.RenderingUnavailable("no OpenGL")
+def no_picture(*_):
+    raise animation.RenderingUnavailable("no OpenGL")
 
-    monkeypatch.setattr(playback, "make_env", _seen_by_brax)
-    monkeypatch.setattr(brax_rendering, "viewer_json", lambda *_: "{}")
+
+@pytest.mark.parametrize("has_viewer", [True, False])
+def test_without_opengl_there_is_the_viewer_or_curves_and_it_is_said(monkeypatch, has_viewer):
     monkeypatch.setattr(animation, "write_animation", no_picture)
-    config = dataclasses.replace(SAC, env=EnvConfig(backend="generalized"))
-    assert playback.picture_name(config) == "rollout.html"
-    lines = playback.render(config, Path(), _state_of_one_run(config), run=0)
-    assert lines == ["no OpenGL"]
-    assert [path.name for path in Path().iterdir()] == ["rollout.html"]
+    shown = _shown(pictured((lambda frames, dt: "{}") if has_viewer else None))
+    assert shown.notes == ["no OpenGL"]
+    assert [path.name for path in Path().iterdir()] == [shown.path.name]
+    assert shown.path.name == ("rollout.html" if has_viewer else "episode.png")
+
+
+def test_what_is_drawn_is_the_model_at_the_positions_of_the_episode(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(animation, "write_animation", lambda *given: drawn.append(given))
+    env = pictured()
+    assert _shown(env) == (Path("rollout.webp"), [])
+    ((path, model, positions, dt),) = drawn
+    assert (path.name, model, dt) == ("rollout.webp", "model", env.spec.dt)
+    assert positions.shape[1:] == (2,)
 
 
 def test_a_finished_run_is_shown_and_can_be_shown_again(monkeypatch, capsys):
@@ -135,7 +133,7 @@ def test_a_finished_run_is_shown_and_can_be_shown_again(monkeypatch, capsys):
         patch.setattr(driver, "learning_curve", no_ink)
         assert driver.train(_config("probe_delayed", episode_length=4), Path("run")) == 0
     printed = capsys.readouterr().out
-    assert "playing an episode for episode.png" in printed
+    assert "playing an episode" in printed
     assert "warning: the figures are not up to date: no ink" in printed
     picture = Path("run/episode.png")
     picture.unlink()

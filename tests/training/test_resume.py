@@ -13,7 +13,7 @@ import pytest
 from mbpo_jax.files import read_rows
 
 TRAIN = (
-    *(sys.executable, "-m", "mbpo_jax", "train", "inverted_pendulum", "--preset", "debug"),
+    *(sys.executable, "-m", "mbpo_jax", "train", "gym/Hopper-v5", "--preset", "debug"),
     *("--num-seeds", "2", "--total-env-steps", "500", "--checkpoint-every", "100"),
 )
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,6 @@ def assert_same(run_dir: Path, uninterrupted: Path) -> None:
     assert evaluations(run_dir) == evaluations(uninterrupted)
 
 
-@pytest.mark.brax
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_ends_bit_for_bit_the_same(uninterrupted, tmp_path):
@@ -78,7 +77,6 @@ def test_killed_at_random_moments_ends_bit_for_bit_the_same(uninterrupted, tmp_p
     assert_same(run_dir, uninterrupted)
 
 
-@pytest.mark.brax
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_terminated_run_saves_exits_with_75_and_resumes_bit_for_bit(uninterrupted, tmp_path):

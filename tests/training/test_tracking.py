@@ -20,7 +20,7 @@ from mbpo_jax.training.tracking import inner_products, measured
 @pytest.fixture
 def runs(monkeypatch):
     """Train the same run with and without a look at its gradients."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: [])
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config = environment_preset("pendulum", "debug")
     small = dataclasses.replace(
         config.tracking,

@@ -5,15 +5,20 @@ in place from a row, and after it the new row is taken out. So a step depends on
 alone, whatever the object did before, and equals Gymnasium's bit for bit.
 """
 
+import functools
+import inspect
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import mujoco
+import mujoco as compiled_mujoco
 import numpy as np
 from gymnasium.envs.registration import load_env_creator, spec
 
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, suggestion
+
+mujoco: Any = compiled_mujoco  # without types to check
 
 READ_BEFORE_A_STEP = {
     "Ant-v4": "xpos",
@@ -73,9 +78,7 @@ class Simulator:
             None.
         """
         hear_warnings()
-        registered = spec(task)
-        create: Any = load_env_creator(registered.entry_point or task)
-        self.env: Any = create(**{**registered.kwargs, **options})
+        self.env = _creator(task)(**options)
         self._data, self._poses = self.env.data, READ_BEFORE_A_STEP.get(task)
         nq, nv = self.env.model.nq, self.env.model.nv
         self._velocities, self._warm_start = slice(nq, nq + nv), slice(nq + nv, nq + 2 * nv)
@@ -115,6 +118,7 @@ class Simulator:
         self._put(row)
         self._data.warning.number[:] = 0
         control, total = action * self.action_scale, 0.0
+        observation, terminated = np.empty(0), False
         for _ in range(repeat):
             observation, reward, terminated, _, _ = self.env.step(control)
             total += reward
@@ -135,6 +139,58 @@ class Simulator:
     def _nothing(self) -> Outcome:
         nan = np.full(self.row_size + self.observation_size, np.nan)
         return Outcome(nan[: self.row_size], nan[self.row_size :], np.nan, False)
+
+
+def _creator(task: str) -> Callable[..., Any]:
+    """Return the constructor of a task, without the wrappers of `gymnasium.make`."""
+    registered: Any = spec(task)
+    return functools.partial(load_env_creator(registered.entry_point), **registered.kwargs)
+
+
+def read_options(task: str, options: Sequence[str]) -> dict[str, Any]:
+    """Read options of a task, of which a later one replaces an earlier one of its name.
+
+    Raises:
+      ConfigError: there is no such option, or its value is of another kind than its default.
+    """
+    parameters = inspect.signature(_creator(task)).parameters
+    own = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, bool | int | float | str | tuple)
+    }
+    values, problems = {}, []
+    for option in options:
+        name, _, text = option.partition("=")
+        if name not in own:
+            found = suggestion(name, own) if own else "it has none"
+            problems.append(f"env.options: {task} has no option {name!r}; {found}")
+            continue
+        try:
+            values[name] = _like(own[name], text)
+        except ValueError:
+            example = json.dumps(own[name])
+            problems.append(f"env.options: {option!r}: write {name}=VALUE as in {name}={example}")
+    if problems:
+        raise ConfigError(*problems)
+    return values
+
+
+def _like(default: Any, text: str) -> Any:
+    """Read a value of the kind of a default.
+
+    Raises:
+      ValueError: it is of another kind.
+    """
+    if isinstance(default, str):
+        return text
+    value = json.loads(text)
+    if isinstance(default, tuple) and isinstance(value, list) and len(value) == len(default):
+        return tuple(_like(one, json.dumps(part)) for one, part in zip(default, value, strict=True))
+    kind = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError(text)
+    return value
 
 
 def hear_warnings() -> None:

@@ -1,0 +1,110 @@
+"""The figure of `experiments.published`: published points, and our runs as lines."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from experiments.published_data import ALGORITHMS, by_learner, published_points
+from mbpo_jax.files import Row
+from mbpo_jax.reports import statistics
+from mbpo_jax.reports.comparison import label_lines
+from mbpo_jax.reports.figures import BLUE, THOUSANDS, VERMILLION, figure_style
+from mbpo_jax.reports.plots import collect, format_steps
+
+COLORS = dict(zip(ALGORITHMS, (BLUE, VERMILLION), strict=True))
+
+Learners = Mapping[tuple[str, int], Sequence[Row]]
+"""Rows by algorithm and updates per step."""
+
+
+def published_figure(rows: Sequence[Row]) -> Figure:
+    """Draw returns against environment steps, and ours against wall-clock, a column for each task.
+
+    Published points have an error bar of one standard deviation to each side. Each of our runs is
+    a thin line; their mean is a thick one, with a 95 % interval where there are enough of them.
+    """
+    tasks = by_learner(rows)
+    with figure_style():
+        figure = Figure(figsize=(0.5 + 4.1 * len(tasks), 5.2), layout="constrained")
+        grid = figure.subplots(2, len(tasks), squeeze=False, sharey="col")
+        for (above, below), (task, learners) in zip(grid.T, tasks.items(), strict=True):
+            published = _draw_published(above, task, learners)
+            ours = _draw_ours(above, learners)
+            clocked = _draw_ours(below, learners, clock=True)
+            label_lines(above, ours | published)
+            label_lines(below, clocked)
+            above.set_title(task)
+            above.yaxis.set_major_formatter(THOUSANDS)
+            format_steps(above, most_ticks=4)
+            _format_hours(below)
+        grid[0, 0].set_ylabel("Evaluation return\n(published: mean ± std. dev.)")
+        grid[1, 0].set_ylabel("Evaluation return")
+    return figure
+
+
+def _format_hours(panel: Axes) -> None:
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    panel.xaxis.set_major_formatter(THOUSANDS)
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel("Wall-clock (hours)")
+
+
+def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str]:
+    """Draw the points up to the next one behind our runs; return the colours of their labels."""
+    points = {algorithm: published_points(task, algorithm) for algorithm in ALGORITHMS}
+    last = max(row["env_steps"] for rows in learners.values() for row in rows)
+    steps = (point.env_steps for found in points.values() for point in found)
+    limit = 1.04 * min((step for step in steps if step > last), default=last)
+    panel.set_xlim(right=limit)
+    colors = {}
+    # Beside each other where they belong to the same step.
+    for (algorithm, found), shift in zip(points.items(), (-0.005, 0.005), strict=True):
+        shown = [point for point in found if point.env_steps <= limit]
+        if not shown:
+            continue
+        steps, seeds, mean, spread = np.transpose(shown)
+        line, *_ = panel.errorbar(
+            steps + shift * limit,
+            mean,
+            spread,
+            color=COLORS[algorithm],
+            linestyle="none",
+            marker="o",
+            markersize=5,
+            markerfacecolor="white",
+            capsize=2,
+            elinewidth=0.8,
+            zorder=3,
+        )
+        label = f"{algorithm.upper()}, published (n={seeds[0]:.0f})"
+        line.set_label(label)
+        colors[label] = COLORS[algorithm]
+    return colors
+
+
+def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> dict[str, str]:
+    """Draw all runs and their means; return the colours of their labels."""
+    colors = {}
+    for (algorithm, utd), rows in learners.items():
+        color, curves = COLORS[algorithm], collect(rows, "return_mean")
+        places = np.broadcast_to(curves.env_steps, curves.values.shape)
+        if clock:
+            places = collect(rows, "wall_seconds").values / 3600
+        for x, y in zip(places, curves.values, strict=True):
+            known = np.isfinite(y)
+            panel.plot(x[known], y[known], color=color, linewidth=0.7, alpha=0.6, label="_")
+        complete = np.isfinite(curves.values).all(axis=0)
+        middle = places[:, complete].mean(axis=0)
+        value, low, high = statistics.estimate(statistics.mean, [curves.values[:, complete].T])
+        name = algorithm.upper()
+        if sum(other == algorithm for other, _ in learners) > 1:
+            name += f" with {utd} updates"
+        label = name if clock else f"{name}, ours (n={len(curves.values)})"
+        panel.plot(middle, value, color=color, linewidth=2, label=label)
+        panel.fill_between(middle, low, high, color=color, alpha=0.18, linewidth=0)
+        colors[label] = color
+    return colors

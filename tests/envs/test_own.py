@@ -1,0 +1,210 @@
+"""Environments of one's own: by import path, as an object, registered with Brax."""
+
+import dataclasses
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import cli
+from mbpo_jax.config import EnvConfig
+from mbpo_jax.envs import brax, make_env
+from mbpo_jax.envs.system import System, make_system_env
+from mbpo_jax.envs.termination import inverted_pendulum
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.files import read_rows
+from mbpo_jax.presets import environment_preset, preset
+from mbpo_jax.sweeps.sweep import sweep
+from mbpo_jax.training import driver, laboratory, playback
+from mbpo_jax.training.loop import make_program
+
+MODULE = """
+    import jax
+    import jax.numpy as jnp
+    from mbpo_jax.envs.system import System, make_system_env
+
+    def dynamics(key, state, action):
+        x, v = state
+        v = v + 0.05 * (2.0 * action[0] - x - 0.1 * v)
+        return jnp.stack([x + 0.05 * v, v])
+
+    SPRING = System(
+        observation_size=2,
+        action_size=1,
+        dt=0.05,
+        initial=lambda key: jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5),
+        dynamics=dynamics,
+        reward=lambda state, action, after: 1.0 - after[0] ** 2,
+        observe=lambda state: state,
+        terminated=lambda observation: jnp.abs(observation[..., 0]) > 0.4,
+    )
+
+    def make_env(config):
+        return make_system_env("spring", SPRING, config.episode_length, config.action_repeat)
+
+    def short(config):
+        return make_system_env("spring", SPRING, 7)
+
+    def nothing(config):
+        return 5
+
+    def without_settings():
+        return make_env(None)
+"""
+
+
+@pytest.fixture
+def module(monkeypatch) -> str:
+    """Write a module of a name that no other test uses into the working directory."""
+    name = f"springs_{abs(hash(Path.cwd()))}"
+    Path(f"{name}.py").write_text(textwrap.dedent(MODULE))
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    return name
+
+
+def own(name: str, **settings) -> EnvConfig:
+    return EnvConfig(name=name, backend="own", **settings)
+
+
+def test_an_import_path_leads_to_the_environment(module):
+    env = make_env(own(f"{module}:make_env", episode_length=9, action_repeat=2))
+    assert env.spec[:5] == ("spring", 2, 1, 9, 2)
+    assert env.terminated(jnp.array([0.5, 0.0]))
+
+
+def test_what_is_wrong_with_an_import_path_is_named(module):
+    for name, message in (
+        ("no_such_module:make_env", "cannot import 'no_such_module'.*PYTHONPATH"),
+        (f"{module}:make_envv", "has no function 'make_envv'; did you mean make_env"),
+        (f"{module}:nothing", "returned int where an mbpo_jax.types.Env is needed"),
+        (f"{module}:short", "env.episode_length: it is 1000, .* made an environment with 7"),
+        (f"{module}:without_settings", r"takes no settings .* def without_settings\(config\):"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_env(own(name))
+    with pytest.raises(ConfigError, match="does not run on 'spring'; use one of: own"):
+        make_env(EnvConfig(name=f"{module}:make_env", backend="spring"))
+    with pytest.raises(ConfigError, match="handed over as an object"):
+        make_env(own("hopper"))
+
+
+def test_a_run_by_import_path_is_trained_resumed_evaluated_drawn_and_measured(module, capsys):
+    name = f"{module}:make_env"
+    command = ["train", name, "--preset", "debug", "--algorithm", "mve", "--run-dir", "run"]
+    assert cli.main(command) == 0
+    assert "done: return" in capsys.readouterr().out
+    assert cli.main([*command]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert cli.main(["eval", "run", "--episodes", "3"]) == 0
+    assert "over 3 episodes" in capsys.readouterr().out
+    Path("run/episode.png").unlink()
+    assert cli.main(["render", "run"]) == 0
+    assert Path("run/episode.png").exists()
+    problems = laboratory.load_problems(Path("run"), 0, 0, from_replay=False)
+    assert problems.learned is not None
+    assert problems.true is not None
+    # Ended by its own rule, in the model as in reality.
+    rows = read_rows(Path("run/metrics.jsonl"))
+    assert [row["model/termination_agreement"] for row in rows] == [1.0] * len(rows)
+    assert name in Path("run/config.yaml").read_text()
+
+
+def spring() -> "System":
+    return System(
+        observation_size=3,
+        action_size=1,
+        dt=0.05,
+        initial=lambda key: 0.1 * jax.random.normal(key, (3,)),
+        dynamics=lambda key, s, a: jnp.stack([s[0] + 0.05 * s[1], s[1] + 0.25 * a[0], s[2]]),
+        reward=lambda s, a, n: 1.0 - n[0] ** 2,
+        observe=lambda s: s,
+        terminated=lambda o: jnp.abs(o[..., 0]) > 1.0,
+    )
+
+
+@pytest.mark.parametrize("name", ["table", "hopper"])
+def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
+    """One that is called as a built-in one does not get the rule of that one."""
+    env = make_system_env(name, spring(), episode_length=60)
+    config = preset("debug")
+    program = make_program(env)
+    state = jax.jit(program.init)(config, jax.random.key(0))
+    state = jax.jit(program.collect)(config, state)
+    _, metrics = jax.jit(program.step)(config, config.random_steps, state)
+    assert float(metrics["model/termination_agreement"]) == 1.0
+
+
+def test_an_object_is_trained_and_looked_at_when_it_is_handed_over(capsys):
+    """As nobody can make it from its name, which may be that of a built-in one."""
+    env = make_system_env("hopper", spring(), episode_length=60)
+    config = dataclasses.replace(preset("debug"), algorithm="sac")
+    assert driver.train(config, Path("run"), env=env) == 0
+    capsys.readouterr()
+    assert playback.evaluate_run(Path("run"), 2, 0, env=env) == 0
+    assert playback.render_run(Path("run"), 0, env=env) == 0
+    assert "episode.png" in capsys.readouterr().out
+    assert cli.main(["eval", "run"]) == 2
+    assert "handed over as an object" in capsys.readouterr().err
+    saved = Path("run/config.yaml").read_text()
+    assert "backend: own" in saved
+    assert "episode_length: 60" in saved
+
+
+@pytest.mark.slow
+def test_own_environments_are_swept(module, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}:{Path(__file__).parents[2]}")
+    name = f"{module}:make_env"
+    content = {"environments": [name], "algorithms": ["sac"], "seeds": 2, "presets": ["debug"]}
+    assert sweep(content, Path("swept")) == 0
+    (group,) = Path("swept/groups").iterdir()
+    assert group.name.startswith(f"{module}-make_env-sac-")
+
+
+def test_the_name_makes_a_directory_of_one_level(module):
+    config = environment_preset("gym/Hopper-v5")
+    assert config.env.file_name == "gym-Hopper-v5"
+    assert environment_preset(f"{module}:make_env").env.file_name == f"{module}-make_env"
+
+
+@pytest.mark.brax
+class TestRegisteredWithBrax:
+    """`brax.envs.register_environment` under a new name, and under that of a built-in one."""
+
+    @pytest.fixture(autouse=True)
+    def _registry(self, monkeypatch):
+        from brax import envs
+        from brax.envs.inverted_pendulum import InvertedPendulum
+
+        class Mine(InvertedPendulum):
+            __module__ = "mine"
+
+        monkeypatch.setattr(envs, "_envs", dict(envs._envs))
+        envs.register_environment("mine", Mine)
+        envs.register_environment("hopper", Mine)
+
+    @pytest.mark.parametrize("name", ["mine", "hopper"])
+    def test_it_is_made_and_its_rule_is_not_guessed(self, name):
+        env = make_env(EnvConfig(name=name))
+        assert (env.spec.name, env.spec.observation_size, env.spec.action_size) == (name, 4, 1)
+        assert env.terminated is None
+        state = jax.jit(env.reset)(jax.random.key(0))
+        state, made = jax.jit(env.step)(jax.random.key(1), state, jnp.ones(1))
+        assert np.isfinite(made.next_observation).all()
+
+    def test_a_rule_can_be_given(self):
+        def rule(observation):
+            return observation[..., 1] > 0.1
+
+        assert brax.make_brax_env("mine", "generalized", 100, 1, rule).terminated is rule
+        builtin = brax.make_brax_env("inverted_pendulum", "generalized", 100, 1, rule)
+        assert builtin.terminated is inverted_pendulum
+
+    def test_one_that_takes_no_backend_is_named(self):
+        from brax import envs
+
+        envs.register_environment("rigid", lambda: None)
+        with pytest.raises(ConfigError, match=r"'rigid' cannot be made with backend"):
+            make_env(EnvConfig(name="rigid"))
