@@ -11,8 +11,8 @@ and with how many threads, is what is fastest in a short trial before the rounds
 
 Early stopping ends a fit after some tens of epochs, more while there is little data, and not after
 as many on both sides. So that the ratio is one of the same work, all fits are given the same number
-of epochs (`--epochs`), each with its look at the hold-out. `--early 1` adds a row where both stop by
-themselves, by rules as near as they get; the gradient steps in it tell how far the work differs.
+of epochs (`--epochs`), each with its look at the hold-out. `--early 1` adds a row in which they stop
+by themselves, by rules as near as they get; the gradient steps in it tell how far the work differs.
 
 What still differs in mbrl-lib, by its design:
   - a batch of the agent is either real or the model's, with the probability of the real ratio,
