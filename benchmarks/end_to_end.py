@@ -9,10 +9,10 @@ are left out on both sides. `Pendulum-v1` is a small task for trying it out.
 One run, and several: ours in one program, theirs in a process each. How many of these work at once,
 and with how many threads, is what is fastest in a short trial before the rounds; likewise for one.
 
-Early stopping ends a fit after some tens of epochs, more while there is little data, and not after
-as many on both sides. So that the ratio is one of the same work, all fits are given the same number
-of epochs (`--epochs`), each with its look at the hold-out. `--early 1` adds a row in which they stop
-by themselves, by rules as near as they get; the gradient steps in it tell how far the work differs.
+Early stopping does not end a fit after as many epochs on both sides. So that the ratio is one of
+the same work, all fits are given the same number of them (`--epochs`), each with its look at the
+hold-out. `--early 1` adds a row in which fits stop by themselves, by rules as near as both allow;
+the gradient steps in it tell how far the work differs.
 
 What still differs in mbrl-lib, by its design:
   - a batch of the agent is either real or the model's, with the probability of the real ratio,
