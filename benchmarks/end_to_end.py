@@ -9,10 +9,10 @@ are left out on both sides. `Pendulum-v1` is a small task for trying it out.
 One run, and several: ours in one program, theirs in a process each. How many of these work at once,
 and with how many threads, is what is fastest in a short trial before the rounds; likewise for one.
 
-Early stopping ends a fit after a number of epochs that differs between the sides, and from fit to
-fit. So that the ratio is one of the same work, all fits are therefore given the same number of
-epochs, about what early stopping takes, each with its look at the hold-out; how it is where both
-stop by themselves is shown in rows of their own (`"fit": "early"`), with the gradient steps.
+Early stopping does not end a fit after as many epochs on both sides. So that the ratio is one of
+the same work, all fits are given the same number of them (`--epochs`), each with its look at the
+hold-out. `--early 1` adds a row in which fits stop by themselves, by rules as near as both allow;
+the gradient steps in it tell how far the work differs.
 
 What still differs in mbrl-lib, by its design:
   - a batch of the agent is either real or the model's, with the probability of the real ratio,
@@ -198,10 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__)
     parser.add_argument("--task", choices=TASKS, default="Hopper-v5")
     parser.add_argument("--rounds", type=int, default=3, help="fits, with what follows each")
-    parser.add_argument("--epochs", type=int, default=20, help="of each fit")
+    parser.add_argument("--epochs", type=int, default=40, help="of each fit")
     parser.add_argument("--runs", type=int, nargs="*", default=[1, 4], help="trained together")
     parser.add_argument(
-        "--early", type=int, nargs="*", default=[1], help="the same, where fits stop by themselves"
+        "--early", type=int, nargs="*", default=[], help="the same, where fits stop by themselves"
     )
     options = parser.parse_args(arguments)
     for name in ("rounds", "epochs"):
