@@ -11,6 +11,7 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import branching, make_algorithm
 from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config, RolloutConfig
+from mbpo_jax.envs.termination import never
 from mbpo_jax.models import rows as layout
 from mbpo_jax.types import Transition
 from tests.algorithms.clocked_system import (
@@ -58,7 +59,7 @@ def test_the_model_buffer_has_room_for_the_longest_rollouts():
     )
     config = Config(rollout=rollout, epoch_length=50, steps_per_fit=25, eval_every=25)
     assert branching.model_buffer_capacity(config) == 3 * 10 * 50 * 4
-    state = jax.eval_shape(make_algorithm(hopper_like(), config).experience.init)
+    state = jax.eval_shape(make_algorithm(hopper_like(never), config).experience.init)
     assert state.data.observation.shape == (6000, 11)
     assert state.data.action.shape == (6000, 3)
 
