@@ -16,8 +16,8 @@ PINS := pyproject.toml constraints.txt
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
 
-train: $(VENV)/.run  ## train MBPO on inverted_pendulum (CPU, minutes)
-	$(VENV)/bin/mbpo-jax train inverted_pendulum
+train: $(VENV)/.run  ## train MBPO on Gymnasium's InvertedPendulum-v5 (CPU, minutes)
+	$(VENV)/bin/mbpo-jax train gym/InvertedPendulum-v5
 
 # A file's tests share compiled functions, so a worker takes whole stretches of the tests, and of
 # another's stretch one half when its own is done.
