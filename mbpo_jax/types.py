@@ -110,7 +110,7 @@ class Env(NamedTuple):
       mean_step: the same without a key, to the mean of the next state; None if a step has no noise.
       terminated: the rule by which an episode terminates, for model rollouts;
         `envs.termination.never` if none does, None if it cannot be told from an observation.
-      differentiable: whether JAX can differentiate a step backwards.
+      differentiable: whether JAX can differentiate a step, backwards too.
       picture: None if an episode is shown as curves.
     """
 

@@ -58,9 +58,9 @@ class Envs:
         """Print a table."""
         from mbpo_jax.envs import ENVIRONMENTS, SUITES
 
-        for suite, (title, package) in SUITES.items():
-            version = f" ({package} {metadata.version(package)})" if package else ""
-            print(f"{title}{version}")
+        for suite, (title, packages) in SUITES.items():
+            versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+            print(f"{title} ({versions})" if versions else title)
             print(f"  {'environment':<30}{'observation':>11}{'action':>8}  backends")
             for name, info in sorted(ENVIRONMENTS.items()):
                 if info.suite == suite:

@@ -30,8 +30,8 @@ class EnvConfig(Checked):
     """Physics backend: one of Brax's; `analytic` for the systems known in closed form, `mujoco` for
     Gymnasium's tasks, `own` for an environment of your own."""
     options: tuple[str, ...] = ()
-    """Options of a Gymnasium task, or of an environment of your own, each NAME=VALUE with a value
-    in JSON, such as healthy_reward=0.5."""
+    """Options of a Gymnasium task, each NAME=VALUE with a value in JSON, as healthy_reward=0.5. The
+    function that makes an environment of your own reads them itself."""
     episode_length: Positive = 1000
     """Time limit in simulator steps. It does not terminate: the value beyond it is bootstrapped."""
     action_repeat: Positive = 1

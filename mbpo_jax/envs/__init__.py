@@ -28,11 +28,11 @@ class EnvInfo(NamedTuple):
 
 
 SUITES = {
-    "gymnasium": ("Gymnasium's MuJoCo tasks, stepped by MuJoCo itself", "gymnasium"),
-    "brax": ("Brax, stepped on the device", "brax"),
-    "analytic": ("Systems in closed form, stepped on the device", None),
+    "gymnasium": ("Gymnasium's MuJoCo tasks, stepped by MuJoCo itself", ("gymnasium", "mujoco")),
+    "brax": ("Brax, stepped on the device", ("brax",)),
+    "analytic": ("Systems in closed form, stepped on the device", ()),
 }
-"""What each suite is, and the package it comes from."""
+"""What each suite is, and the packages on whose versions its results depend."""
 
 ENVIRONMENTS = {
     **{name: EnvInfo("brax", *info) for name, info in brax.ENVIRONMENTS.items()},

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.envs import termination
-from mbpo_jax.envs.system import never
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Env, EnvSpec, EnvState, Picture, TerminationFn, Transition
 
@@ -157,16 +156,35 @@ def make_gymnasium_env(
 
 
 class Simulators:
-    """As many simulators of a task as are used at once; a callback may run on any thread."""
+    """As many simulators of a task as are used at once; a callback may run on any thread.
+
+    One in which something was raised is not used again.
+    """
 
     def __init__(self, task: str, options: Sequence[str]) -> None:
         from mbpo_jax.envs.gymnasium_rows import Simulator, read_options
 
         info = TASKS[task]
-        size = info.observation_size if info.truncated else None
         given = read_options(task, (*info.options, *options))
-        self._make = functools.partial(Simulator, task, given, size)
-        self._idle = collections.deque([self._make()])
+        self._make = functools.partial(Simulator, task, given, truncated=info.truncated)
+        self._idle = collections.deque([self._tried(task, options)])
+
+    def _tried(self, task: str, options: Sequence[str]) -> Any:
+        """Make a simulator and step it once, so that values it cannot do with are known at once."""
+        try:
+            simulator = self._make()
+            row, _ = simulator.reset(0)
+            outcome = simulator.step(row, np.zeros_like(simulator.action_scale))
+            problem = None if np.isfinite(outcome.reward) else "its first step is not finite"
+            if simulator.env.dt <= 0.0:
+                problem = f"a step would take {simulator.env.dt:g} s"
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever the task's own code makes of a value
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            raise ConfigError(f"env.options: {task} cannot be made with {[*options]}: {problem}")
+        return simulator
 
     @contextmanager
     def one(self) -> Iterator[Any]:
@@ -266,7 +284,7 @@ def known_rule(task: str, env: Any) -> TerminationFn:
     if family == "InvertedDoublePendulum":
         return termination.inverted_double_pendulum
     if family not in ("Ant", "Hopper", "Humanoid", "Walker2d") or not env._terminate_when_unhealthy:
-        return never
+        return termination.never
     # Positions that the observation may begin with: along the ground.
     along = 1 if family in ("Hopper", "Walker2d") else 2
     first = 0 if env._exclude_current_positions_from_observation else along

@@ -66,30 +66,33 @@ class Simulator:
       action_scale: `[A]` float32, what an action of 1 is to the task.
     """
 
-    def __init__(
-        self, task: str, options: Mapping[str, Any], observation_size: int | None = None
-    ) -> None:
+    def __init__(self, task: str, options: Mapping[str, Any], *, truncated: bool = False) -> None:
         """Build a task.
 
         Args:
           task: its id, such as `Hopper-v5`.
           options: arguments of its constructor.
-          observation_size: `O`, entries of its observation that are kept, the first ones; all if
-            None.
+          truncated: of what is observed, joint positions and velocities alone are kept, which come
+            first.
         """
         hear_warnings()
         self.env = _creator(task)(**options)
         self._data, self._poses = self.env.data, READ_BEFORE_A_STEP.get(task)
         nq, nv = self.env.model.nq, self.env.model.nv
         self._velocities, self._warm_start = slice(nq, nq + nv), slice(nq + nv, nq + 2 * nv)
-        self.observation_size = observation_size or self.env.observation_space.shape[0]
+        self.observation_size = self.env.observation_space.shape[0]
+        if truncated:
+            # Where there is no such option, the position along the ground is not observed.
+            unseen = getattr(self.env, "_exclude_current_positions_from_observation", True)
+            self.observation_size = nq + nv - 2 * unseen
         self.row_size = self.row().size
         self.action_scale = self.env.action_space.high
         # True of all of Gymnasium's, but a model file of one's own can be given.
-        if self.env.model.na or not np.array_equal(self.env.action_space.low, -self.action_scale):
+        model, low = self.env.model, self.env.action_space.low
+        if model.na or model.nmocap or not np.array_equal(low, -self.action_scale):
             raise ConfigError(
-                f"{task}: its model has actuators with states of their own, or bounds that are not "
-                "symmetric; neither is supported"
+                f"{task}: its model has actuators with states of their own, mocap bodies, or "
+                "bounds that are not symmetric; none of it is supported"
             )
 
     def row(self) -> np.ndarray:

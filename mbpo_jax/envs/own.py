@@ -19,13 +19,17 @@ def make_own_env(config: EnvConfig) -> Env:
     """Make the environment that `module:function` names.
 
     The function takes the settings, an `EnvConfig`, and returns an `Env`. The module is looked for
-    where Python looks, and then in the working directory.
+    in the working directory and then where Python looks, as `python -m` does.
 
     Raises:
       ConfigError: there is no such function, or what it returns is no environment, or one with
         other limits than the settings.
     """
     module_name, _, function_name = config.name.partition(":")
+    if not (function_name.isidentifier() and all(map(str.isidentifier, module_name.split(".")))):
+        raise ConfigError(
+            f"env.name: {config.name!r} is no import path; write it as in package.module:function"
+        )
     make = _function(module_name, function_name)
     env = make(config)
     if not isinstance(env, Env):
@@ -58,9 +62,11 @@ def described(config: EnvConfig, env: Env) -> EnvConfig:
 def _function(module_name: str, function_name: str) -> Callable[[EnvConfig], Any]:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
+    except SyntaxError as error:
+        raise ConfigError(f"env.name: {error.filename}:{error.lineno}: {error.msg}") from error
     except ImportError as error:
         raise ConfigError(
             f"env.name: cannot import {module_name!r}: {error}; give the command in the folder "
@@ -69,11 +75,12 @@ def _function(module_name: str, function_name: str) -> Callable[[EnvConfig], Any
     make = getattr(module, function_name, None)
     if not callable(make):
         functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
-        advice = suggestion(function_name, functions) if functions else "it has no functions"
+        functions = [name for name in functions if not name.startswith("_")]
+        advice = suggestion(function_name, functions) if functions else "it has none"
         raise ConfigError(f"env.name: {module_name} has no function {function_name!r}; {advice}")
     try:
         inspect.signature(make).bind(EnvConfig())
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # the latter where Python knows no signature
         raise ConfigError(
             f"env.name: {module_name}:{function_name} takes no settings ({error}); begin it with "
             f"def {function_name}(config):"

@@ -371,6 +371,8 @@ def test_options_reach_the_task_and_its_rule():
     assert not positions.terminated(jnp.zeros(12).at[1].set(1.25))
     never = adapted("Hopper-v5", options=("terminate_when_unhealthy=false",))
     assert not never.terminated(jnp.zeros(11))
+    whole = ("exclude_current_positions_from_observation=false",)
+    assert adapted("Humanoid-v4", options=whole).spec.observation_size == 47
     # The task's own default can be undone.
     assert adapted("Ant-v5", options=("include_cfrc_ext_in_observation=true",)).spec[1] == 105
 
@@ -383,6 +385,11 @@ def test_options_reach_the_task_and_its_rule():
         ("healthy_reward=much", r"write healthy_reward=VALUE"),
         ("healthy_reward=true", r"write healthy_reward=VALUE"),
         ("terminate_when_unhealthy=1", r"terminate_when_unhealthy=true"),
+        ("frame_skip=0", r"cannot be made with \['frame_skip=0'\]: ZeroDivisionError"),
+        ("frame_skip=-1", r"a step would take -0.002 s"),
+        ("reset_noise_scale=-1", r"cannot be made with .*Error"),
+        ("healthy_reward=NaN", r"its first step is not finite"),
+        ("xml_file=nope.xml", r"nope.xml does not exist"),
         ("healthy_z_range=[1]", r"healthy_z_range=\[0.7, Infinity\]"),
         ("render_mode=human", r"no option 'render_mode'"),
     ],

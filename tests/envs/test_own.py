@@ -79,6 +79,9 @@ def test_what_is_wrong_with_an_import_path_is_named(module):
     for name, message in (
         ("no_such_module:make_env", "cannot import 'no_such_module'.*PYTHONPATH"),
         (f"{module}:make_envv", "has no function 'make_envv'; did you mean make_env"),
+        (":make_env", "is no import path"),
+        (".a:b", "is no import path"),
+        ("builtins:dict", "takes no settings"),
         (f"{module}:nothing", "returned int where an mbpo_jax.types.Env is needed"),
         (f"{module}:short", "env.episode_length: it is 1000, .* made an environment with 7"),
         (f"{module}:without_settings", r"takes no settings .* def without_settings\(config\):"),
