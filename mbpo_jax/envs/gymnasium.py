@@ -171,19 +171,19 @@ class Simulators:
 
     def _tried(self, task: str, options: Sequence[str]) -> Any:
         """Make a simulator and step it once, so that values it cannot do with are known at once."""
+        refused = f"env.options: {task} cannot be made with {[*options]}"
         try:
             simulator = self._make()
             row, _ = simulator.reset(0)
             outcome = simulator.step(row, np.zeros_like(simulator.action_scale))
-            problem = None if np.isfinite(outcome.reward) else "its first step is not finite"
-            if simulator.env.dt <= 0.0:
-                problem = f"a step would take {simulator.env.dt:g} s"
         except ConfigError:
             raise
         except Exception as error:  # whatever the task's own code makes of a value
-            problem = f"{type(error).__name__}: {error}"
-        if problem:
-            raise ConfigError(f"env.options: {task} cannot be made with {[*options]}: {problem}")
+            raise ConfigError(f"{refused}: {type(error).__name__}: {error}") from error
+        if simulator.env.dt <= 0.0:
+            raise ConfigError(f"{refused}: a step would take {simulator.env.dt:g} s")
+        if not np.isfinite(outcome.reward):
+            raise ConfigError(f"{refused}: its first step is not finite")
         return simulator
 
     @contextmanager
