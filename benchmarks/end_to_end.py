@@ -32,14 +32,13 @@ import contextlib
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.peers import PEER_ENVIRONMENT, machine, peer_python
+from benchmarks.peers import machine, peer_python_or_exit
 from benchmarks.worker import Worker, num_threads
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
@@ -208,13 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     about = machine()
-    try:
-        python = peer_python()
-    except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"cannot build {PEER_ENVIRONMENT}: {error}\n"
-            "It needs Python's venv module and a package index that pip can reach."
-        )
+    python = peer_python_or_exit()
     print(json.dumps(about | {"task": options.task}), flush=True)
     cases = [
         *((runs, options.epochs) for runs in options.runs),

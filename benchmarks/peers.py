@@ -58,6 +58,17 @@ def peer_python() -> Path:
     return python
 
 
+def peer_python_or_exit() -> Path:
+    """Return `peer_python`, or end the program with what is missing."""
+    try:
+        return peer_python()
+    except subprocess.CalledProcessError as error:
+        sys.exit(
+            f"cannot build {PEER_ENVIRONMENT}: {error}\n"
+            "It needs Python's venv module and a package index that pip can reach."
+        )
+
+
 def start_worker(python: str | Path, module: str) -> Worker:
     """Start one side; both compute on the CPU, whatever else the machine has."""
     return Worker((str(python), "-m", module), {"JAX_PLATFORMS": "cpu"})
@@ -107,13 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, not {options.rounds}")
     about = machine()
-    try:
-        python = peer_python()
-    except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"cannot build {PEER_ENVIRONMENT}: {error}\n"
-            "It needs Python's venv module and a package index that pip can reach."
-        )
+    python = peer_python_or_exit()
     with (
         start_worker(sys.executable, "benchmarks.ours_worker") as ours,
         start_worker(python, "benchmarks.mbrl_lib_worker") as peer,
