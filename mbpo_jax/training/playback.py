@@ -1,5 +1,7 @@
 """Looking at a trained policy: evaluating it again, and playing an episode to be watched."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import episode_limit, play_episodes
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_curves
 from mbpo_jax.training import checkpoint, devices, run_directory
@@ -122,7 +124,7 @@ def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> 
       key: of the episode.
     """
     algorithm = make_algorithm(env, config)
-    frame = env.picture.frame if env.picture else lambda state: ()
+    frame = _faults_named(env)(env.picture.frame) if env.picture else lambda state: ()
 
     @jax.jit
     def play(learned: Learned, key: jax.Array):
@@ -164,25 +166,43 @@ def render(
       state: of all runs.
       run: whose policy plays.
       seed: of the episode.
+
+    Raises:
+      ConfigError: the environment's `Picture` is at fault.
     """
     episode = play_episode(env, config, run_learned(state, run), jax.random.key(seed))
     title = f"{config.algorithm.upper()} on {config.env.name}: return {episode.total_reward:,.1f}"
     picture, dt = env.picture, env.spec.dt
     paths, notes = [], []
-    if picture and picture.viewer:
-        paths.append(run_dir / "rollout.html")
-        viewer.write_html(paths[0], picture.viewer(episode.frames, dt), title)
-    if picture:
-        path, positions = run_dir / "rollout.webp", picture.positions(episode.frames)
-        try:
-            animation.write_animation(path, picture.model(), positions, dt)
-            paths.append(path)
-        except animation.RenderingUnavailable as reason:
-            notes.append(str(reason))
+    with _faults_named(env):
+        if picture and picture.viewer:
+            paths.append(run_dir / "rollout.html")
+            viewer.write_html(paths[0], picture.viewer(episode.frames, dt), title)
+        if picture:
+            path, positions = run_dir / "rollout.webp", picture.positions(episode.frames)
+            try:
+                animation.write_animation(path, picture.model(), positions, dt)
+                paths.append(path)
+            except animation.RenderingUnavailable as reason:
+                notes.append(str(reason))
     if not paths:
         paths.append(run_dir / "episode.png")
         episode_curves(paths[0], env.spec, episode.transitions, title)
     return Shown(paths[0], notes)
+
+
+@contextmanager
+def _faults_named(env: Env) -> Iterator[None]:
+    """Tell what the functions of an environment's picture raise as a fault of that picture."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # whatever an environment of one's own does
+        raise ConfigError(
+            f"the picture of {env.spec.name} failed: {type(error).__name__}: {error}; mend its "
+            "Env.picture, or set it to None to see curves"
+        ) from error
 
 
 def evaluate_run(run_dir: Path, episodes: int, seed: int, env: Env | None = None) -> int:

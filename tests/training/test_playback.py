@@ -11,6 +11,7 @@ import pytest
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnvConfig, SACConfig
 from mbpo_jax.envs import make_env
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
 from mbpo_jax.reports import animation
 from mbpo_jax.training import devices, driver, playback
@@ -119,6 +120,17 @@ def test_what_is_drawn_is_the_model_at_the_positions_of_the_episode(monkeypatch)
     ((path, model, positions, dt),) = drawn
     assert (path.name, model, dt) == ("rollout.webp", "model", env.spec.dt)
     assert positions.shape[1:] == (2,)
+
+
+@pytest.mark.parametrize(("part", "fault"), [("frame", ValueError), ("positions", KeyError)])
+def test_a_picture_at_fault_is_named(part, fault):
+    def draw(_):
+        raise fault("no such body")
+
+    env = pictured()
+    env = env._replace(picture=env.picture._replace(**{part: draw}))
+    with pytest.raises(ConfigError, match=f"{fault.__name__}.*no such body.*Env.picture"):
+        _shown(env)
 
 
 def test_a_finished_run_is_shown_and_can_be_shown_again(monkeypatch, capsys):
