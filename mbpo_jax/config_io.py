@@ -7,6 +7,7 @@ once instead of the first.
 import copy
 import dataclasses
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,10 @@ def _problems(details: dict[str, Any]) -> list[str]:
         return [prefix + problem for problem in details["ctx"]["error"].args]
     if kind == "dataclass_type":
         return [f"{path}: {value!r} should be fields, one in a line and indented below '{path}:'"]
+    if kind == "tuple_type":
+        pairs = value.items() if isinstance(value, dict) else ()
+        items = [f"{name}={json.dumps(each)}" for name, each in pairs] or [value]
+        return [f"{path}: {value!r} should be a list; write {json.dumps(items)}"]
     return [f"{path}: {value!r} {details['msg'].removeprefix('Input ')}"]
 
 

@@ -121,6 +121,12 @@ def test_rules_between_fields_come_with_their_full_path():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ("sac: {hidden_sizes: 3}", "sac.hidden_sizes: 3 should be a list; write [3]"),
+        (
+            "env: {options: {low: [1, 2], up: true}}",
+            "env.options: {'low': [1, 2], 'up': True} should be a list; "
+            'write ["low=[1, 2]", "up=true"]',
+        ),
         ("algorithm: mbop", "algorithm: 'mbop' should be 'sac', 'mbpo', "),
         ("search: {propagation: steps}", "search.propagation: 'steps' should be 'step', 'traj"),
         ("search: {horizon: 0}", "search.horizon: "),
