@@ -38,7 +38,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.peers import machine, peer_python_or_exit
+from benchmarks.peers import MBRL_LIB, machine
 from benchmarks.worker import Worker, num_threads
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     about = machine()
-    python = peer_python_or_exit()
+    python = MBRL_LIB.python_or_exit()
     print(json.dumps(about | {"task": options.task}), flush=True)
     cases = [
         *((runs, options.epochs) for runs in options.runs),

@@ -15,58 +15,32 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import venv
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import NUM_ROLLOUTS, REPOSITORY, Worker, num_threads
+from benchmarks.peer_environment import PeerEnvironment
+from benchmarks.worker import NUM_ROLLOUTS, Worker, num_threads
 
-PEER_ENVIRONMENT = REPOSITORY / ".benchmarks" / "mbrl-lib"
-PEER_PACKAGE = "mbrl==0.2.0"
 # The peer's own pins are too old for current Pythons; this is what its MBPO and the tasks import.
-PEER_IMPORTS = (
-    "gymnasium==1.4.0",
-    "hydra-core==1.3.8",
-    "imageio==2.38.1",
-    "mujoco==4.0.0",
-    "numpy==2.4.6",
-    "packaging==26.3",
-    "termcolor==3.3.0",
-    "torch==2.13.0",
-    "tqdm==4.70.1",
+MBRL_LIB = PeerEnvironment(
+    "mbrl-lib",
+    packages=(
+        "gymnasium==1.4.0",
+        "hydra-core==1.3.8",
+        "imageio==2.38.1",
+        "mujoco==4.0.0",
+        "numpy==2.4.6",
+        "packaging==26.3",
+        "termcolor==3.3.0",
+        "torch==2.13.0",
+        "tqdm==4.70.1",
+    ),
+    alone=("mbrl==0.2.0",),
 )
 REPEATS = {"sac_update": 200, "ensemble_step": 320, "rollout": 5 * NUM_ROLLOUTS}  # units a request
-
-
-def peer_python() -> Path:
-    """Return the interpreter of the peer's environment, building the environment when it is new."""
-    python = PEER_ENVIRONMENT / "bin" / "python"
-    recipe = "\n".join((PEER_PACKAGE, *PEER_IMPORTS))
-    stamp = PEER_ENVIRONMENT / "recipe.txt"  # written last: a half-built environment has none
-    if stamp.exists() and stamp.read_text() == recipe:
-        return python
-    print(f"building {PEER_ENVIRONMENT} (once, some minutes)", file=sys.stderr)
-    venv.create(PEER_ENVIRONMENT, clear=True, with_pip=True)
-    install = (str(python), "-m", "pip", "install", "--quiet")
-    subprocess.run((*install, *PEER_IMPORTS), check=True, stdout=sys.stderr)
-    subprocess.run((*install, "--no-deps", PEER_PACKAGE), check=True, stdout=sys.stderr)
-    stamp.write_text(recipe)
-    return python
-
-
-def peer_python_or_exit() -> Path:
-    """Return `peer_python`, or end the program with what is missing."""
-    try:
-        return peer_python()
-    except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"cannot build {PEER_ENVIRONMENT}: {error}\n"
-            "It needs Python's venv module and a package index that pip can reach."
-        )
 
 
 def start_worker(python: str | Path, module: str) -> Worker:
@@ -118,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, not {options.rounds}")
     about = machine()
-    python = peer_python_or_exit()
+    python = MBRL_LIB.python_or_exit()
     with (
         start_worker(sys.executable, "benchmarks.ours_worker") as ours,
         start_worker(python, "benchmarks.mbrl_lib_worker") as peer,

@@ -98,6 +98,7 @@ def tables(rows: Sequence[Row]) -> str:
 Mean ± standard deviation over seeds, whose number stands in brackets; updates are ours. Returns are
 averages over the evaluations up to 2,500 steps before and after. The interval is a bootstrap over
 seeds, of which it needs {statistics.FEWEST}. The difference is in published standard deviations.
+Published SAC is another algorithm than ours; README.md, a folder up, says what is known of both.
 
 {returns}
 

@@ -24,6 +24,8 @@ from mbpo_jax.training import logs, run_directory
 POINTS = Path(__file__).parent / "data" / "published_returns.csv"
 ALGORITHMS: Sequence[str] = ("mbpo", "sac")
 """Those that are compared, in order."""
+PUBLISHED_AS = {"mbpo": "MBPO", "sac": "SAC, 5 critics"}
+"""What the published points are of; experiments/README.md says how that was found."""
 WINDOW = 2500
 """Steps to either side over which a published point averages a seed's returns."""
 FIRST = 5000

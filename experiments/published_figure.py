@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments.published_data import ALGORITHMS, by_learner, published_points
+from experiments.published_data import ALGORITHMS, PUBLISHED_AS, by_learner, published_points
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.comparison import label_lines
@@ -80,7 +80,7 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str
             elinewidth=0.8,
             zorder=3,
         )
-        label = f"{algorithm.upper()}, published (n={seeds[0]:.0f})"
+        label = f"{PUBLISHED_AS[algorithm]}, published (n={seeds[0]:.0f})"
         line.set_label(label)
         colors[label] = COLORS[algorithm]
     return colors

@@ -223,7 +223,7 @@ class TestFigure:
         np.testing.assert_allclose(hours[[0, -1]], [(6, 50), (20, 50)])
         thin = [line for line in steps.lines if line.get_linewidth() < 1 and line.get_alpha()]
         np.testing.assert_allclose([line.get_ydata()[0] for line in thin], [0, 100])
-        published_labels = ["MBPO, published (n=5)", "SAC, published (n=8)"]
+        published_labels = ["MBPO, published (n=5)", "SAC, 5 critics, published (n=8)"]
         assert sorted(labels(steps)) == sorted(["MBPO, ours (n=2)", *published_labels])
         assert labels(clock) == ["MBPO"]
 
@@ -238,7 +238,7 @@ class TestFigure:
         steps, _ = published_figure(rows_of(write_run(tmp_path / "run"))).axes
         for label, expected in (
             ("MBPO, published", [1739.9, 4183.3, 5751.2]),
-            ("SAC, published", [535.9, 4046.6, 4759.3]),
+            ("SAC, 5 critics, published", [535.9, 4046.6, 4759.3]),
         ):
             shown = points(line_of(steps, label))
             np.testing.assert_allclose(shown[:, 0], [10_000, 20_000, 30_000], atol=300)
@@ -267,9 +267,9 @@ class TestFigure:
         assert {"MBPO with 20 updates, ours (n=1)", "MBPO with 5 updates, ours (n=1)"} <= set(
             labels(hopper)
         )
-        for label in ("MBPO, published", "SAC, published"):
+        for label in ("MBPO, published", "SAC, 5 critics, published"):
             assert line_of(hopper, label).get_color() == line_of(cheetah, label).get_color()
-        ours, theirs = (line_of(cheetah, f"SAC, {whose}") for whose in ("ours", "published"))
+        ours, theirs = (line_of(cheetah, f"SAC, {of}") for of in ("ours", "5 critics, published"))
         assert ours.get_color() == theirs.get_color()
 
 
