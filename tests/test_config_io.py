@@ -1,11 +1,20 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbpo_jax.config import Config, SACConfig
-from mbpo_jax.config_io import apply, diff_configs, dump_yaml, flatten, load_yaml_config, read_yaml
+from mbpo_jax.config import Config, ExpansionConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.config_io import (
+    apply,
+    check_read,
+    diff_configs,
+    dump_yaml,
+    flatten,
+    load_yaml_config,
+    read_yaml,
+)
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 
@@ -84,6 +93,43 @@ def test_all_mistakes_of_a_file_are_named_at_once():
         "fit",
     }
     assert len(found) == 9
+
+
+def test_rules_are_looked_at_beside_wrong_values_but_not_of_them():
+    found = problems(
+        """
+        sac: {gamma: 1.5}
+        ensemble: {num_members: 2}
+        eval_every: 7
+        total_env_steps: many
+        """
+    )
+    assert [problem.split(" ")[0] for problem in found] == [
+        "total_env_steps:",
+        "sac.gamma:",
+        "ensemble.num_elites:",
+        "eval_every:",
+    ]
+
+
+def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
+    preset = Config(algorithm="sac", rollout=RolloutConfig(max_length=3))
+    check_read(preset, preset)
+    changed = dataclasses.replace(
+        preset,
+        expansion=ExpansionConfig(horizon=5),
+        rollout=RolloutConfig(max_length=4),
+        sac=SACConfig(gamma=0.9),
+    )
+    with pytest.raises(ConfigError) as error:
+        check_read(preset, changed)
+    first, second = error.value.args
+    assert first.startswith("rollout.max_length: sac does not read it; leave it out")
+    assert first.endswith("mbpo, dyna, mba")
+    assert second.startswith("expansion.horizon: sac does not read it")
+    oracle = Config(model="oracle")
+    with pytest.raises(ConfigError, match=r"fit.patience: mbpo does not .* with model=oracle"):
+        check_read(oracle, dataclasses.replace(oracle, fit=FitConfig(patience=7)))
 
 
 @pytest.mark.parametrize(

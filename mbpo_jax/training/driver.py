@@ -301,7 +301,7 @@ def draw_figures(config: Config, run_dir: Path) -> None:
     evals, metrics, gradients = (
         read_rows(path) if (path := run_dir / name).exists() else [] for name in logs.ROW_FILES
     )
-    title = f"{config.algorithm.upper()} on {config.env.name} ({config.env.backend})"
+    title = f"{config.title} on {config.env.name} ({config.env.backend})"
     if evals:
         learning_curve(run_dir / "curve.png", evals, metrics, title, config.stop_at_return)
     if error_curves(metrics):

@@ -171,7 +171,7 @@ def render(
       ConfigError: the environment's `Picture` is at fault.
     """
     episode = play_episode(env, config, run_learned(state, run), jax.random.key(seed))
-    title = f"{config.algorithm.upper()} on {config.env.name}: return {episode.total_reward:,.1f}"
+    title = f"{config.title} on {config.env.name}: return {episode.total_reward:,.1f}"
     picture, dt = env.picture, env.spec.dt
     paths, notes = [], []
     with _faults_named(env):
