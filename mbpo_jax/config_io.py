@@ -91,43 +91,41 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
       ConfigError: fields are unknown, values have the wrong type or range, or do not go together;
         one problem each, and all of them.
     """
-    values, problems, wrong = _merged(base, changes), [], set()
-    while True:
+    values, problems = _merged(base, changes), []
+    wrong: set[str] = set()
+    config: Config | None = None
+    while config is None:
         try:
             config = _adapter().validate_python(values, extra="forbid")
         except ValidationError as error:
-            details = [dict(each) for each in error.errors()]
-        else:
-            break
-        # What concerns a value that was refused already says nothing new.
-        found = [text for each in details for text in _problems(each)]
-        problems += [text for text in found if not wrong & set(re.findall(r"\w+", text))]
-        places = [each["loc"] for each in details]
-        # Rules between fields are looked at once every field is right, so the wrong ones are put
-        # back; () is where the outermost rules stand, behind which nothing is hidden.
-        if () in places:
-            break
-        for place in places:
-            wrong |= {_put_back(values, base, place)}
-    if problems:
+            details = error.errors()
+            # What concerns a value that was refused already says nothing new.
+            found = [text for each in details for text in _problems(dict(each))]
+            problems += [text for text in found if not wrong & set(re.findall(r"\w+", text))]
+            # Rules between fields are looked at once every field is right, so the wrong ones are
+            # put back; () is where the outermost rules stand, behind which nothing is hidden.
+            if any(not each["loc"] for each in details):
+                break
+            wrong |= {_put_back(values, base, each["loc"]) for each in details}
+    if config is None or problems:
         raise ConfigError(*(f"{source}: {problem}" for problem in problems))
     return config
 
 
-def _put_back(values: dict[str, Any], base: Any, place: Sequence[str | int]) -> str:
+def _put_back(values: dict[Any, Any], base: Any, place: Sequence[str | int]) -> str:
     """Give what stands at a place, or else the group it is in, its former value; return its name.
 
     A field that there is not is left out.
     """
-    name, *deeper = place
-    if not hasattr(base, str(name)):
-        for key in (name, str(name)):
+    name, deeper = str(place[0]), place[1:]
+    if not hasattr(base, name):
+        for key in (place[0], name):
             values.pop(key, None)
-    elif deeper and isinstance(values[str(name)], dict):
-        return _put_back(values[str(name)], getattr(base, str(name)), deeper)
+    elif deeper and isinstance(values[name], dict):
+        return _put_back(values[name], getattr(base, name), deeper)
     else:
-        values[str(name)] = getattr(base, str(name))
-    return str(name)
+        values[name] = getattr(base, name)
+    return name
 
 
 def check_read(before: Config, after: Config) -> None:

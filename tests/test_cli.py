@@ -156,7 +156,7 @@ def test_eval_and_render_pass_their_arguments(calls):
         ("train hopper --rollout.max-length 0", ["rollout.max_length: 0"]),
         ("train hopper --eval-every 7", ["eval_every: 7 is no multiple of steps_per_fit (250)"]),
         ("train hopper --seed x", ["--seed"]),
-        ("train hopper --algorithm mbop", ["--algorithm", "mbpo"]),
+        ("train hopper --algorithm mbop", ["algorithm: 'mbop' is not known", "mbpo"]),
         ("train hopper --random-steps 0", ["random_steps: 0; a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),
         ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),

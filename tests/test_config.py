@@ -84,8 +84,11 @@ def test_a_range_lets_arrays_pass_because_fields_hold_them_while_jax_traces():
         ({"eval_every": 300}, "eval_every"),
         ({"checkpoint_every": 300}, "checkpoint_every"),
         ({"fit": FitConfig(weight_decays=(0.0,))}, "fit.weight_decays"),
-        ({"steps_per_fit": 1000, "eval_every": 1000}, "rollout.retain_epochs"),
-        ({"random_steps": 1}, "random_steps"),
+        (
+            {"steps_per_fit": 1000, "eval_every": 1000, "total_env_steps": 5500},
+            "rollout.retain_epochs",
+        ),
+        ({"random_steps": 1, "total_env_steps": 5001}, "random_steps"),
         ({"algorithm": "sac", "model": "oracle"}, "model"),
         ({"algorithm": "mpc", "planner": PlannerConfig(num_particles=7)}, "planner.num_particles"),
         (
@@ -104,13 +107,15 @@ def test_rules_between_fields_name_the_field_to_change(changes, field):
 
 @pytest.mark.parametrize("changes", [{"algorithm": "sac"}, {"model": "oracle"}], ids=str)
 def test_rules_of_the_ensemble_do_not_bind_who_fits_none(changes):
-    config = Config(random_steps=1, fit=FitConfig(weight_decays=()), **changes)
+    config = Config(
+        random_steps=1, total_env_steps=5001, fit=FitConfig(weight_decays=()), **changes
+    )
     assert not config.learns_model
     assert Config(algorithm="mve").learns_model
 
 
 def test_rules_of_model_buffers_do_not_bind_who_has_none():
-    config = Config(algorithm="mve", steps_per_fit=1000, eval_every=1000)
+    config = Config(algorithm="mve", steps_per_fit=1000, eval_every=1000, total_env_steps=5500)
     assert config.steps_per_fit > config.rollout.retain_epochs * config.epoch_length
 
 

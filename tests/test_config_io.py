@@ -173,7 +173,7 @@ def test_rules_between_fields_come_with_their_full_path():
             "env.options: {'low': [1, 2], 'up': True} should be a list; "
             'write ["low=[1, 2]", "up=true"]',
         ),
-        ("algorithm: mbop", "algorithm: 'mbop' should be 'sac', 'mbpo', "),
+        ("algorithm: mbop", "algorithm: 'mbop' is not known (one of your own"),
         ("search: {propagation: steps}", "search.propagation: 'steps' should be 'step', 'traj"),
         ("search: {horizon: 0}", "search.horizon: "),
         ("expansion: {max_cotangent_norm: -1}", "expansion.max_cotangent_norm: "),

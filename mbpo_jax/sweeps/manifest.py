@@ -60,47 +60,64 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
     parts = above.pop("parts", None) or []
     # What stands above the parts is asked for, too, if it is whole; a part adds to it.
     whole = all(content.get(name) for name in WHAT) if isinstance(content, Mapping) else False
-    asked = [(source, above, content)] if whole or not parts else []
+    asked = [(source, above, content, above)] if whole or not parts else []
     for number, part in enumerate(parts, start=1):
         where = f"{source}: parts[{number}]"
         own, found = _sound(part, where, inside=True)
         problems += found
         if isinstance(part, Mapping):
-            asked.append((where, _over(above, own), {**content, **part}))
+            asked.append((where, _over(above, own), {**content, **part}, own))
     runs: dict[str, Config] = {}
-    for where, part, given in asked:
+    read_by_any: set[str] = set()
+    for where, part, given, own in asked:
         missing = [name for name in WHAT if not given.get(name)]
         problems += [f"{where}: {name} is missing; name one or more" for name in missing]
         if not all(part.get(name) for name in WHAT):
             continue
-        wanted, used = set(), set()
-        for make in _points(part, where):
+        read_here: set[str] = set()
+        for make in _points(part, where, read_here):
             try:
-                config, read, unread = make()
+                config = make()
             except ConfigError as error:
                 problems += [problem for problem in error.args if problem not in problems]
             else:
-                wanted |= read | unread
-                used |= read
                 runs.setdefault(run_id(config), config)
-        names = ", ".join(part["algorithms"])
-        problems += [
-            f"{where}: {path}: not read by {names}; leave it out, or add one that reads it: "
-            f"{', '.join(readers(path))}"
-            for path in sorted(wanted - used)
-        ]
+        read_by_any |= read_here
+        if own is not above:
+            problems += _unread_problems(where, own, read_here)
+    if asked:
+        problems += _unread_problems(source, above, read_by_any)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
     return list(runs.values())
 
 
+def _unread_problems(where: str, content: Mapping[str, Any], read: set[str]) -> list[str]:
+    """Return what a file or part sets for nobody, as no algorithm of its runs reads it."""
+    layers = (content.get("settings") or {}, *(content.get("variants") or []))
+    axes = content.get("grid") or {}
+    named = {path for layer in layers for path in config_io.paths(config_io.nested(layer))}
+    named |= {
+        path
+        for axis, values in axes.items()
+        for value in (values if isinstance(values, list) else [values])
+        for path in config_io.paths(config_io.nested({axis: value}))
+    }
+    settings = set(config_io.flatten(Config()))
+    return [
+        f"{where}: {path}: none of the algorithms reads it; leave it out, or add one that does: "
+        f"{', '.join(readers(path))}"
+        for path in sorted((named & settings) - read)
+    ]
+
+
 def _points(
-    part: Mapping[str, Any], source: str
-) -> Iterator[Callable[[], tuple[Config, set[str], set[str]]]]:
+    part: Mapping[str, Any], source: str, read_by_some: set[str]
+) -> Iterator[Callable[[], Config]]:
     """Yield for every run of a part a function that makes its configuration.
 
-    With it come the settings in the part that its algorithm reads, and those that it never reads:
-    these keep the value that they had, so that runs which differ in nothing else are the same.
+    Settings that the run's algorithm never reads keep the value that they had, so that runs which
+    differ in nothing else are the same. The others are put into `read_by_some`.
     """
     seeds = part.get("seeds") or 1
     seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
@@ -114,22 +131,25 @@ def _points(
         layers = (part.get("settings") or {}, variant, point)
 
         def make(environment=environment, algorithm=algorithm, layers=layers, seed=seed):
+            changes: dict[str, Any] = {}
+            for layer in layers:
+                changes = _deep(changes, config_io.nested(layer))
+            values = config_io.paths(changes)
+            model = values.get("model", Config().model)
+            read = {
+                path: value
+                for path, value in values.items()
+                if not config_io.unread(algorithm, model, path)
+            }
+            read_by_some.update(read)
             preset = environment_preset(environment, *presets)
             if preset.env.name != environment:
                 raise ConfigError(
                     f"{source}: presets: {', '.join(presets)} are of an environment; name those "
                     "that fit any, such as debug"
                 )
-            changes: dict[str, Any] = {}
-            for layer in layers:
-                changes = _deep(changes, config_io.nested(layer))
-            values = config_io.paths(changes)
-            model = values.get("model", preset.model)
-            unread = {path for path in values if config_io.unread(algorithm, model, path)}
-            read = {path: value for path, value in values.items() if path not in unread}
             own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
-            wanted = {**UNLESS_SAID, **config_io.nested(read), **own}
-            return config_io.apply(preset, wanted, source), set(read), unread
+            return config_io.apply(preset, {**UNLESS_SAID, **config_io.nested(read), **own}, source)
 
         yield make
 

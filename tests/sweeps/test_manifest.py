@@ -105,8 +105,8 @@ def test_an_axis_that_nobody_reads_is_refused():
     with pytest.raises(ConfigError) as error:
         expand({**BASE, "grid": {"rollout.max_length": [1, 4]}, "settings": {"fit.patience": 3}})
     first, second = error.value.args
-    assert first.startswith("sweep: fit.patience: not read by sac; leave it out, or add one")
-    assert second.startswith("sweep: rollout.max_length: not read by sac")
+    assert first.startswith("sweep: fit.patience: none of the algorithms reads it; leave it out")
+    assert second.startswith("sweep: rollout.max_length: none of the algorithms reads it")
     assert second.endswith("mbpo, dyna, mba")
 
 
@@ -114,10 +114,14 @@ def test_mistakes_of_every_kind_are_named_at_once():
     content = {
         **BASE,
         "seed": 3,
-        "settings": {"sac.gamma": 2.0, "fit.patience": 3},
+        "settings": {"sac.gamma": 2.0},
         "grid": {"sac.gama": [0.1]},
         "variants": ["sac"],
-        "parts": [{"algorithms": ["mbop"]}, 5],
+        "parts": [
+            {"algorithms": ["mbop"]},
+            5,
+            {"algorithms": ["retrace"], "settings": {"fit.patience": 3}},
+        ],
     }
     with pytest.raises(ConfigError) as error:
         expand(content)
