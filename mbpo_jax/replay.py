@@ -124,6 +124,17 @@ def greatest_of_runs(number: jax.Array | int) -> jax.Array | int:
         return number
 
 
+def filled_up(state: ReplayState, rows: int) -> ReplayState:
+    """Mend a buffer whose arrays were of fewer rows and had empty ones put behind these.
+
+    Args:
+      state: the buffer, or several side by side.
+      rows: it had; it was not written to beyond them.
+    """
+    at_its_end = (state.position == 0) & (state.size > 0)
+    return state._replace(position=jnp.where(at_its_end, rows, state.position))
+
+
 def without_nonfinite(state: ReplayState) -> ReplayState:
     """Take rows that are not finite out of a buffer; O(capacity), and again for each of them.
 

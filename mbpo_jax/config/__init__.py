@@ -35,12 +35,13 @@ from mbpo_jax.config.methods import (
     TabularConfig,
 )
 from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
-from mbpo_jax.config.run import CONFIG_CLASSES, MEMORY_FIELDS, Config, register_pytrees
+from mbpo_jax.config.run import CONFIG_CLASSES, ENDS, MEMORY_FIELDS, Config, register_pytrees
 from mbpo_jax.fields import file_name
 
 __all__ = [
     "ALGORITHMS",
     "CONFIG_CLASSES",
+    "ENDS",
     "ESTIMATOR_SUMMARIES",
     "MEMORY_FIELDS",
     "PROBLEM_SUMMARIES",

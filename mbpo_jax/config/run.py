@@ -27,6 +27,9 @@ from mbpo_jax.fields import (
     is_data,
 )
 
+ENDS = ("total_env_steps", "stop_at_return")
+"""Settings of when a run ends, which change nothing of it until then."""
+
 MEMORY_FIELDS = (
     "replay_capacity or, for mbpo and its like, rollout.retain_epochs, rollout.max_length or "
     "rollout.rollouts_per_step"

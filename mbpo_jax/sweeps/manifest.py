@@ -2,10 +2,9 @@
 
 A file names environments, algorithms, seeds and settings; what has several values makes runs. Runs
 of the same structure are trained by one program, seeds and numbers side by side. A run's id is a
-digest of all its settings, so the same run is the same in every sweep file.
+digest of its settings but for its end, so the same run is the same in every sweep file.
 """
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config, file_name, readers
+from mbpo_jax.config import ENDS, Config, file_name, readers
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import environment_preset
@@ -81,7 +80,10 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
             except ConfigError as error:
                 problems += [problem for problem in error.args if problem not in problems]
             else:
-                runs.setdefault(run_id(config), config)
+                name = run_id(config)
+                known = runs.get(name)
+                if known is None or known.total_env_steps < config.total_env_steps:
+                    runs[name] = config
         read_by_any |= read_here
         if own is not above:
             problems += _unread_problems(where, own, read_here)
@@ -253,8 +255,13 @@ def varied_fields(runs: Sequence[Config]) -> dict[tuple[str, str], list[str]]:
 
 
 def run_id(config: Config) -> str:
-    """Return a digest of all settings of one run."""
-    one = config_io.flatten(dataclasses.replace(config, num_seeds=1))
+    """Return a digest of what a run is, however long it is trained.
+
+    Settings at their defaults are left out, so that one more setting makes no other runs.
+    """
+    own, usual = (config_io.flatten(c) for c in (config, Config()))
+    ignored = ("num_seeds", *ENDS)
+    one = {k: v for k, v in own.items() if k not in ignored and (k == "seed" or v != usual[k])}
     return _digest(json.dumps(to_plain(one), sort_keys=True))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from mbpo_jax import replay
 from mbpo_jax.config import Config
 from mbpo_jax.envs.own import described
 from mbpo_jax.errors import UserError
@@ -88,11 +89,17 @@ class HostState:
         return [row["run"] for row in self.evaluation if row.get("diverged")]
 
 
+def is_solved(config: Config, evaluation: Iterable[Row]) -> bool:
+    """Return whether every run reached `stop_at_return` in an evaluation."""
+    target = config.stop_at_return
+    return target is not None and all(row["return_mean"] >= target for row in evaluation)
+
+
 def is_over(config: Config, host: HostState) -> bool:
     """Return whether all steps are done, the runs are solved, or every run diverged."""
     return (
         host.env_steps >= config.total_env_steps
-        or host.solved >= SOLVED_EVALUATIONS
+        or (host.solved >= SOLVED_EVALUATIONS and is_solved(config, host.evaluation))
         or len(host.diverged()) == config.num_seeds
     )
 
@@ -164,6 +171,9 @@ class Training:
             progress.update(self.host.env_steps, round(self.host.gradient_steps))
         self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
+        if restored and restored.capacity:  # it is to be trained for longer than it was
+            buffer = replay.filled_up(self._state.replay, restored.capacity)
+            self._state = self._state._replace(replay=buffer)
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
         if not restored:
@@ -228,9 +238,7 @@ class Training:
         )
         self._log.write_evals(host.evaluation)
         means = [row["return_mean"] for row in host.evaluation]
-        target = config.stop_at_return
-        solved = target is not None and all(mean >= target for mean in means)
-        host.solved = host.solved + 1 if solved else 0
+        host.solved = host.solved + 1 if is_solved(config, host.evaluation) else 0
         for run in set(host.diverged()) - known:
             self._progress.print(
                 f"warning: run {run} (seed {self._group.seeds[run]}) became non-finite before "

@@ -40,8 +40,8 @@ class Plan(NamedTuple):
 
 
 def num_chunks(config: Config) -> int:
-    """Return how often the compiled step is called; the last call may overshoot the total."""
-    return max(-(-(config.total_env_steps - config.random_steps) // config.steps_per_fit), 0)
+    """Return how often the compiled step is called."""
+    return (config.total_env_steps - config.random_steps) // config.steps_per_fit
 
 
 def updates_per_chunk(config: Config, env: Env) -> int:
