@@ -106,7 +106,10 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
             # put back; () is where the outermost rules stand, behind which nothing is hidden.
             if any(not each["loc"] for each in details):
                 break
+            before = copy.deepcopy(values)
             wrong |= {_put_back(values, base, each["loc"]) for each in details}
+            if values == before:
+                break
     if config is None or problems:
         raise ConfigError(*(f"{source}: {problem}" for problem in problems))
     return config
@@ -118,9 +121,9 @@ def _put_back(values: dict[Any, Any], base: Any, place: Sequence[str | int]) -> 
     A field that there is not is left out.
     """
     name, deeper = str(place[0]), place[1:]
-    if not hasattr(base, name):
-        for key in (place[0], name):
-            values.pop(key, None)
+    if name not in {field.name for field in dataclasses.fields(base)}:
+        for key in [key for key in values if str(key) == name]:
+            del values[key]
     elif deeper and isinstance(values[name], dict):
         return _put_back(values[name], getattr(base, name), deeper)
     else:
@@ -145,6 +148,12 @@ def check_read(before: Config, after: Config) -> None:
     problems = [f"{path}: {reason}" for path, reason in reasons if reason]
     if problems:
         raise ConfigError(*problems)
+
+
+def is_whole(content: dict[str, Any]) -> bool:
+    """Say whether data from outside names every group of settings, as `dump_yaml` does."""
+    groups = {name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
+    return groups <= content.keys()
 
 
 def unread(algorithm: str, model: str, path: str) -> str | None:

@@ -127,12 +127,16 @@ def greatest_of_runs(number: jax.Array | int) -> jax.Array | int:
 def filled_up(state: ReplayState, rows: int) -> ReplayState:
     """Mend a buffer whose arrays were of fewer rows and had empty ones put behind these.
 
+    Where it goes on at its beginning, its rows are moved, so that the oldest comes first.
+
     Args:
-      state: the buffer, or several side by side.
+      state: the buffer.
       rows: it had; it was not written to beyond them.
     """
-    at_its_end = (state.position == 0) & (state.size > 0)
-    return state._replace(position=jnp.where(at_its_end, rows, state.position))
+    wraps = state.position < state.size
+    order = (jnp.arange(rows) + jnp.where(wraps, state.position, 0)) % rows
+    data = jax.tree.map(lambda x: x.at[:rows].set(x[order]), state.data)
+    return state._replace(data=data, position=jnp.where(wraps, rows, state.position))
 
 
 def without_nonfinite(state: ReplayState) -> ReplayState:

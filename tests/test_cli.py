@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from importlib import metadata
@@ -6,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mbpo_jax import cli
+from mbpo_jax import cli, config_io
 from mbpo_jax.config import ALGORITHMS
 from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError
@@ -126,6 +127,15 @@ def test_an_option_that_the_algorithm_never_reads_is_named(calls, capsys):
     assert not calls
     # What a preset says is for whichever algorithm needs it.
     assert cli.main(["train", "pendulum", "--algorithm", "sac", "--dry-run"]) == 0
+
+
+def test_the_whole_configuration_of_a_run_can_be_given_for_another_algorithm(calls):
+    settings = dataclasses.replace(preset("pendulum", "debug"), algorithm="sac")
+    Path("whole.yaml").write_text(config_io.dump_yaml(settings))
+    assert cli.main(["train", "pendulum", "--config", "whole.yaml", "--dry-run"]) == 0
+    command = ["train", "pendulum", "--config", "whole.yaml", "--algorithm", "retrace"]
+    assert cli.main([*command, "--dry-run"]) == 0
+    assert cli.main([*command, "--rollout.max-length", "9"]) == 2
 
 
 def test_dry_run_is_passed_what_would_be_trained(calls):

@@ -112,6 +112,25 @@ def test_rules_are_looked_at_beside_wrong_values_but_not_of_them():
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "title: x",
+        "learns_model: true",
+        "rollout: {room: 5}",
+        "__class__: 1",
+        "null: 1",
+        "1.5: 1",
+        "2026-01-01: 1",
+        "sac: {1.5: 1}",
+        "true: 1",
+    ],
+)
+def test_what_is_no_field_is_refused_whatever_it_is(text):
+    (problem,) = problems(text + "\neval_episodes: 3")
+    assert "no such field" in problem or "should be" in problem
+
+
 def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
     preset = Config(algorithm="sac", rollout=RolloutConfig(max_length=3))
     check_read(preset, preset)

@@ -43,7 +43,12 @@ class Train:
         # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
         values: Any = self.settings
         config = config_io.apply(base, values, "command line")
-        config_io.check_read(environment_preset(self.environment, *self.preset), config)
+        # A whole file, such as a run's config.yaml, is of any algorithm, as a preset is.
+        given = environment_preset(self.environment, *self.preset)
+        for path in self.config:
+            if config_io.is_whole(content := config_io.read_yaml(path)):
+                given = config_io.apply(given, content, str(path))
+        config_io.check_read(given, config)
         run_dir = self.run_dir or default_run_dir(config, self.preset)
         set_up_compilation_cache(self.compilation_cache)
         from mbpo_jax.training import driver, plan

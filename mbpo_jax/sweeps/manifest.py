@@ -5,6 +5,7 @@ of the same structure are trained by one program, seeds and numbers side by side
 digest of its settings but for its end, so the same run is the same in every sweep file.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -68,10 +69,12 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
             asked.append((where, _over(above, own), {**content, **part}, own))
     runs: dict[str, Config] = {}
     read_by_any: set[str] = set()
+    expanded = True
     for where, part, given, own in asked:
         missing = [name for name in WHAT if not given.get(name)]
         problems += [f"{where}: {name} is missing; name one or more" for name in missing]
         if not all(part.get(name) for name in WHAT):
+            expanded = False
             continue
         read_here: set[str] = set()
         for make in _points(part, where, read_here):
@@ -87,7 +90,7 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
         read_by_any |= read_here
         if own is not above:
             problems += _unread_problems(where, own, read_here)
-    if asked:
+    if expanded:  # or who reads what is not known
         problems += _unread_problems(source, above, read_by_any)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
@@ -96,19 +99,17 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
 
 def _unread_problems(where: str, content: Mapping[str, Any], read: set[str]) -> list[str]:
     """Return what a file or part sets for nobody, as no algorithm of its runs reads it."""
-    layers = (content.get("settings") or {}, *(content.get("variants") or []))
-    axes = content.get("grid") or {}
-    named = {path for layer in layers for path in config_io.paths(config_io.nested(layer))}
-    named |= {
-        path
-        for axis, values in axes.items()
-        for value in (values if isinstance(values, list) else [values])
-        for path in config_io.paths(config_io.nested({axis: value}))
-    }
+    layers = [content.get("settings") or {}, *(content.get("variants") or [])]
+    for axis, values in (content.get("grid") or {}).items():
+        layers += [{axis: value} for value in (values if isinstance(values, list) else [values])]
+    named: set[str] = set()
+    for layer in layers:
+        with contextlib.suppress(ConfigError):  # which was told already
+            named |= set(config_io.paths(config_io.nested(layer)))
     settings = set(config_io.flatten(Config()))
     return [
-        f"{where}: {path}: none of the algorithms reads it; leave it out, or add one that does: "
-        f"{', '.join(readers(path))}"
+        f"{where}: {path}: none of the algorithms reads it, as it stands; leave it out, or add one "
+        f"that does (with a learned model): {', '.join(readers(path))}"
         for path in sorted((named & settings) - read)
     ]
 
@@ -214,6 +215,13 @@ def _value_problems(name: str, value: Any) -> list[str]:
     else:
         problems, layers = [], [value]
     problems += [text for layer in layers for text in _layer_problems(layer)]
+    if name in ("grid", "variants"):
+        problems += [
+            f"{path}: runs that differ in their end alone are one run; put it into settings"
+            for layer in layers
+            for path in ENDS
+            if path in layer
+        ]
     if name == "grid":
         problems += [f"{path}: has no value" for path in value if value[path] == []]
     return problems

@@ -117,7 +117,7 @@ class Plan(NamedTuple):
       known: units that are there, and some of whose runs at least are asked for.
       new: units that are not.
       dropped: units that are there, and that nobody asks for any more.
-      longer: those of the known ones that are to be trained for longer than they were.
+      longer: those of the known ones that are to be trained to a later end.
     """
 
     known: list[Unit]
@@ -152,7 +152,7 @@ def plan(
             continue
         longest = max(wanted, key=lambda run: run.total_env_steps)
         group = run_directory.lengthened(unit.group, longest)
-        if group.config.total_env_steps > unit.group.config.total_env_steps:
+        if group != unit.group:
             unit = unit._replace(group=group)
             longer.append(unit)
         known.append(unit)
@@ -197,6 +197,13 @@ def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
             return False
         try:
             (sweep_dir / GROUPS).mkdir(exist_ok=True)
+            # All of them or none.
+            for unit in plan.longer:
+                if who := run_directory.holder(unit.path):
+                    raise ConfigError(
+                        f"{unit.name} is asked to go on to another end while it is trained by "
+                        f"{who}; give the same command when that is done"
+                    )
             for unit in plan.longer:
                 with run_directory.opened(unit.path, unit.group):
                     pass  # which writes down what is asked for now

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -41,8 +42,8 @@ class Restored(NamedTuple):
       state: arrays, as they were saved.
       host: what the host noted beside them.
       env_steps: when it was saved.
-      capacity: second axis of those arrays that were shorter then and were filled up with zeros;
-        None if there were none.
+      capacity: second axis of those arrays that were shorter then and were filled up, with zeros
+        or any keys; None if there were none.
     """
 
     state: PyTree
@@ -171,6 +172,8 @@ def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
     def as_saved(place: tuple, target: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         shape = target.shape
         saved = shapes.get(_name(place), shape)
+        if jnp.issubdtype(target.dtype, jax.dtypes.prng_key):
+            saved = saved[:-1]  # a key is words there
         if len(saved) == len(shape) > 1 and saved[1] < shape[1]:
             capacities.add(saved[1])
             shape = (shape[0], saved[1], *shape[2:])
@@ -196,7 +199,10 @@ def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
             value = value[np.minimum(np.arange(target.shape[0]), len(value) - 1)]
         if value.shape != target.shape:
             missing = target.shape[1] - value.shape[1]
-            value = np.pad(value, [(0, 0), (0, missing), *[(0, 0)] * (value.ndim - 2)])
+            more = jnp.broadcast_to(value[:, :1], (len(value), missing, *value.shape[2:]))
+            if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+                more = jnp.zeros_like(more)
+            value = jnp.concatenate([value, more], axis=1)
         return jax.device_put(value, target.sharding)
 
     state = jax.tree.map(restore, like)

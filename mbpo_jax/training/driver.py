@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mbpo_jax import replay
 from mbpo_jax.config import Config
 from mbpo_jax.envs.own import described
 from mbpo_jax.errors import UserError
@@ -19,7 +18,7 @@ from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
 from mbpo_jax.reports.tracking import tracking_figure
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
-from mbpo_jax.training.compiled import Setup, compile_program, set_up
+from mbpo_jax.training.compiled import Setup, compile_program, restore_runs, set_up
 from mbpo_jax.training.group import Group, group_of
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.loop import TrainState, replay_capacity
@@ -155,12 +154,7 @@ class Training:
         self._began = time.monotonic()
         self._updates_per_chunk = plan.updates_per_chunk(config, setup.env)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
-        restored, problems = checkpoint.restore_newest(
-            run_dir / run_directory.CHECKPOINTS,
-            setup.shapes,
-            len(self._group.runs),
-            set_aside=True,
-        )
+        restored, problems = restore_runs(run_dir, setup, set_aside=True)
         for problem in problems:
             progress.print(f"warning: {problem}")
         self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
@@ -171,9 +165,6 @@ class Training:
             progress.update(self.host.env_steps, round(self.host.gradient_steps))
         self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
-        if restored and restored.capacity:  # it is to be trained for longer than it was
-            buffer = replay.filled_up(self._state.replay, restored.capacity)
-            self._state = self._state._replace(replay=buffer)
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
         if not restored:

@@ -127,11 +127,15 @@ def _claim(run_dir: Path, group: Group) -> None:
         return
     known = load_group(run_dir)
     if group != known and group == lengthened(known, group.config):
+        if not any((run_dir / CHECKPOINTS).glob("*")):
+            raise ConfigError(
+                f"{run_dir} has no checkpoint from which it could go on; choose another --run-dir"
+            )
         changed = "; ".join(config_io.diff_configs(known.config, group.config))
         print(f"{run_dir} goes on to another end, with its schedules as they were: {changed}")
-        write_group(run_dir, group)
-        if ended:
+        if ended:  # said first: who is stopped between the two comes here again
             write_status(run_dir, "interrupted")
+        write_group(run_dir, group)
         return
     changes = config_io.diff_configs(known.config, group.config)
     if not changes and differences(known) != differences(group):

@@ -105,7 +105,7 @@ def test_an_axis_that_nobody_reads_is_refused():
     with pytest.raises(ConfigError) as error:
         expand({**BASE, "grid": {"rollout.max_length": [1, 4]}, "settings": {"fit.patience": 3}})
     first, second = error.value.args
-    assert first.startswith("sweep: fit.patience: none of the algorithms reads it; leave it out")
+    assert first.startswith("sweep: fit.patience: none of the algorithms reads it, as it")
     assert second.startswith("sweep: rollout.max_length: none of the algorithms reads it")
     assert second.endswith("mbpo, dyna, mba")
 
@@ -169,6 +169,7 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "presets": ["hopper"]}, ["presets: hopper are of an environment"]),
         ({**BASE, "presets": [1]}, ["presets: 1 cannot stand here"]),
         ({**BASE, "grid": {1: [2]}}, ["grid: 1 is no name of a setting"]),
+        ({**BASE, "grid": {"total_env_steps": [200, 300]}}, ["differ in their end alone"]),
         ({**BASE, "grid": {"sac.gamma": []}}, ["grid: sac.gamma: has no value"]),
         ({**BASE, "grid": {"seed": [5]}}, ["grid: seed: use seeds instead"]),
         ({**BASE, "settings": {"env.name": "hopper"}}, ["use environments instead"]),

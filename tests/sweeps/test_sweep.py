@@ -51,6 +51,7 @@ def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
 def test_a_sweep_that_asks_for_more_steps_goes_on_with_the_runs_that_are_there(tmp_path):
     (unit,) = laid_out(tmp_path)
     run_directory.write_status(unit.path, "finished")
+    (unit.path / run_directory.CHECKPOINTS / "0000000200").mkdir(parents=True)
     more = manifest.expand({**TINY, "settings": {**TINY["settings"], "total_env_steps": 900}})
     plan = store.plan(tmp_path, more)
     assert (plan.new, plan.dropped) == ([], [])
@@ -59,6 +60,15 @@ def test_a_sweep_that_asks_for_more_steps_goes_on_with_the_runs_that_are_there(t
     (longer,) = store.units_of(tmp_path)
     assert (longer.name, longer.state) == (unit.name, "interrupted")
     assert {run.total_env_steps for run in longer.group.runs} == {900}
+    for changes in ({"total_env_steps": 950}, {"stop_at_return": -1.0, "total_env_steps": 900}):
+        content = {**TINY, "settings": {**TINY["settings"], **changes}}
+        plan = store.plan(tmp_path, manifest.expand(content))
+        assert [u.path for u in plan.longer] == [unit.path]
+        with (
+            run_directory.opened(unit.path, longer.group),
+            pytest.raises(ConfigError, match="while it is trained by process"),
+        ):
+            store.create(tmp_path, plan, "")
     # Fewer steps than there are ask for nothing.
     assert store.plan(tmp_path, manifest.expand(TINY)).longer == []
 

@@ -231,6 +231,17 @@ def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_fir
         train(dataclasses.replace(config, total_env_steps=40), Path("longer"))
 
 
+def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
+    config = small_config(algorithm="sac")
+    assert train(config) == 0
+    before = results(Path("run"))
+    shutil.rmtree("run/checkpoints")
+    with pytest.raises(ConfigError, match="has no checkpoint from which it could go on"):
+        train(dataclasses.replace(config, total_env_steps=70))
+    assert results(Path("run")) == before
+    assert status(Path("run"))["state"] == "finished"
+
+
 def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     solved = small_config(stop_at_return=-1e9)
     assert train(solved) == 0
