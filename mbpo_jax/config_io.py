@@ -9,13 +9,14 @@ import dataclasses
 import functools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import Config
+from mbpo_jax.config import Config, name_problem, readers, reads
 from mbpo_jax.errors import ConfigError, suggestion
 
 
@@ -87,17 +88,97 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
       source: where they come from, for messages.
 
     Raises:
-      ConfigError: fields are unknown, or values have the wrong type or range; one problem each.
+      ConfigError: fields are unknown, values have the wrong type or range, or do not go together;
+        one problem each, and all of them.
     """
-    problems, config = [], None
-    try:
-        config = _adapter().validate_python(_merged(base, changes), extra="forbid")
-    except ValidationError as error:
-        for details in error.errors():
-            problems += _problems(dict(details))
+    values, problems = _merged(base, changes), []
+    wrong: set[str] = set()
+    config: Config | None = None
+    while config is None:
+        try:
+            config = _adapter().validate_python(values, extra="forbid")
+        except ValidationError as error:
+            details = error.errors()
+            # What concerns a value that was refused already says nothing new.
+            found = [text for each in details for text in _problems(dict(each))]
+            problems += [text for text in found if not wrong & set(re.findall(r"\w+", text))]
+            # Rules between fields are looked at once every field is right, so the wrong ones are
+            # put back; () is where the outermost rules stand, behind which nothing is hidden.
+            if any(not each["loc"] for each in details):
+                break
+            before = copy.deepcopy(values)
+            wrong |= {_put_back(values, base, each["loc"]) for each in details}
+            if values == before:
+                break
     if config is None or problems:
         raise ConfigError(*(f"{source}: {problem}" for problem in problems))
     return config
+
+
+def _put_back(values: dict[Any, Any], base: Any, place: Sequence[str | int]) -> str:
+    """Give what stands at a place, or else the group it is in, its former value; return its name.
+
+    A field that there is not is left out.
+    """
+    name, deeper = str(place[0]), place[1:]
+    if name not in {field.name for field in dataclasses.fields(base)}:
+        for key in [key for key in values if str(key) == name]:
+            del values[key]
+    elif deeper and isinstance(values[name], dict):
+        return _put_back(values[name], getattr(base, name), deeper)
+    else:
+        values[name] = getattr(base, name)
+    return name
+
+
+def check_read(before: Config, after: Config) -> None:
+    """Refuse settings that were changed though the algorithm never reads them.
+
+    Args:
+      before: as presets have made it, which set what any algorithm needs.
+      after: with what was asked for.
+
+    Raises:
+      ConfigError: there are such settings; one problem each.
+    """
+    old, new = flatten(before), flatten(after)
+    changed = [path for path, value in new.items() if value != old[path]]
+    algorithm, model = after.algorithm, after.model
+    reasons = ((path, unread(algorithm, model, path)) for path in changed)
+    problems = [f"{path}: {reason}" for path, reason in reasons if reason]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def is_whole(content: dict[str, Any]) -> bool:
+    """Say whether data from outside names every group of settings, as `dump_yaml` does."""
+    groups = {name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
+    return groups <= content.keys()
+
+
+def unread(algorithm: str, model: str, path: str) -> str | None:
+    """Return why an algorithm never reads a setting, and what to do; None where it does.
+
+    What is no algorithm's name or no setting's path is left to other checks.
+    """
+    if name_problem(algorithm) or path not in flatten(Config()) or reads(algorithm, model, path):
+        return None
+    if reads(algorithm, "learned", path):
+        return f"{algorithm} does not read it with model={model}; leave it out"
+    who = ", ".join(readers(path))
+    return f"{algorithm} does not read it; leave it out, or use one that does: {who}"
+
+
+def paths(changes: dict[str, Any], below: Any = None, prefix: str = "") -> dict[str, Any]:
+    """Return values nested as `Config` is by dotted path; what stands in no group stays whole."""
+    below, found = below or Config(), {}
+    for name, value in changes.items():
+        deeper = getattr(below, str(name), None)
+        if dataclasses.is_dataclass(deeper) and isinstance(value, dict):
+            found |= paths(value, deeper, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def dump_yaml(config: Config) -> str:

@@ -6,6 +6,7 @@ This module does not import JAX, because `mbpo-jax --help` has to answer at once
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from typing import Annotated, Any, Literal
@@ -85,6 +86,11 @@ def field_error(name: str, value: Any, annotation: Any) -> str | None:
         if isinstance(limit, Le) and not value <= typing.cast(float, limit.le):
             return f"{name}: {value} is too large; use a value <= {limit.le}"
     return None
+
+
+def file_name(name: str) -> str:
+    """Return the name of an environment or algorithm as it can stand in the name of a file."""
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 class Checked:

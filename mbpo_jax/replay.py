@@ -124,6 +124,21 @@ def greatest_of_runs(number: jax.Array | int) -> jax.Array | int:
         return number
 
 
+def filled_up(state: ReplayState, rows: int) -> ReplayState:
+    """Mend a buffer whose arrays were of fewer rows and had empty ones put behind these.
+
+    Where it goes on at its beginning, its rows are moved, so that the oldest comes first.
+
+    Args:
+      state: the buffer.
+      rows: it had; it was not written to beyond them.
+    """
+    wraps = state.position < state.size
+    order = (jnp.arange(rows) + jnp.where(wraps, state.position, 0)) % rows
+    data = jax.tree.map(lambda x: x.at[:rows].set(x[order]), state.data)
+    return state._replace(data=data, position=jnp.where(wraps, rows, state.position))
+
+
 def without_nonfinite(state: ReplayState) -> ReplayState:
     """Take rows that are not finite out of a buffer; O(capacity), and again for each of them.
 

@@ -137,7 +137,7 @@ def tiny_config() -> Config:
     From 10 environment steps on, an epoch and a fit are 8 steps, and k is 1, 2, 3, 3, ...
     """
     return Config(
-        total_env_steps=40,
+        total_env_steps=42,
         random_steps=10,
         steps_per_fit=8,
         epoch_length=8,

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 # From bottom to top: a module imports from the rows below its own, and from its own folder.
 LAYERS = (
     ("errors",),
-    ("types", "fields", "files"),
+    ("types", "fields", "files", "import_paths"),
     ("config", "keys", "trees"),
     ("presets", "nets", "replay"),
     ("config_io", "envs", "models", "agents", "planning"),
@@ -44,6 +44,7 @@ LOADS_ONLY = {
     "fields.py": {"annotated_types"},
     "config/__init__.py": set(),
     "config/algorithms.py": set(),
+    "import_paths.py": set(),
     "config/parts.py": {"annotated_types"},
     "config/methods.py": {"annotated_types"},
     "config/run.py": {"annotated_types"},

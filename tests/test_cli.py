@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from importlib import metadata
@@ -6,8 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from mbpo_jax import cli
-from mbpo_jax.config import SUMMARIES
+from mbpo_jax import cli, config_io
+from mbpo_jax.config import ALGORITHMS
 from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
@@ -71,11 +72,11 @@ def test_layers_go_over_each_other_in_order(calls):
 
 
 def test_options_reach_every_kind_of_field(calls):
-    options = "--algorithm sac --seed 3 --sac.hidden-sizes 8 9 --stop-at-return None"
+    options = "--algorithm mba --seed 3 --sac.hidden-sizes 8 9 --stop-at-return None"
     options += " --sac.critic-layer-norm --fit.max-epochs 4 --run-dir here"
     assert cli.main(["train", "inverted_pendulum", *options.split()]) == 75
     config, run_dir = trained(calls)
-    assert (config.algorithm, config.seed, config.stop_at_return) == ("sac", 3, None)
+    assert (config.algorithm, config.seed, config.stop_at_return) == ("mba", 3, None)
     assert (config.sac.hidden_sizes, config.sac.critic_layer_norm) == ((8, 9), True)
     assert config.fit.max_epochs == 4
     assert run_dir == Path("here")
@@ -114,6 +115,29 @@ def test_the_compilation_cache_can_be_left_out(calls, enabled):
     assert jax.config.jax_enable_compilation_cache == enabled
 
 
+def test_an_option_that_the_algorithm_never_reads_is_named(calls, capsys):
+    Path("a.yaml").write_text("algorithm: sac\nfit: {patience: 9}")
+    command = ["train", "pendulum", "--preset", "debug", "--config", "a.yaml"]
+    assert cli.main([*command, "--expansion.horizon", "5", "--dry-run"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "fit.patience: sac does not read it" in lines[0]
+    assert "expansion.horizon: sac does not read it" in lines[1]
+    assert lines[1].endswith("mve, steve, svg")
+    assert not calls
+    # What a preset says is for whichever algorithm needs it.
+    assert cli.main(["train", "pendulum", "--algorithm", "sac", "--dry-run"]) == 0
+
+
+def test_the_whole_configuration_of_a_run_can_be_given_for_another_algorithm(calls):
+    settings = dataclasses.replace(preset("pendulum", "debug"), algorithm="sac")
+    Path("whole.yaml").write_text(config_io.dump_yaml(settings))
+    assert cli.main(["train", "pendulum", "--config", "whole.yaml", "--dry-run"]) == 0
+    command = ["train", "pendulum", "--config", "whole.yaml", "--algorithm", "retrace"]
+    assert cli.main([*command, "--dry-run"]) == 0
+    assert cli.main([*command, "--rollout.max-length", "9"]) == 2
+
+
 def test_dry_run_is_passed_what_would_be_trained(calls):
     assert cli.main(["train", "ant", "--seed", "4", "--dry-run"]) == 0
     verb, shown, run_dir = calls[-1]
@@ -142,7 +166,7 @@ def test_eval_and_render_pass_their_arguments(calls):
         ("train hopper --rollout.max-length 0", ["rollout.max_length: 0"]),
         ("train hopper --eval-every 7", ["eval_every: 7 is no multiple of steps_per_fit (250)"]),
         ("train hopper --seed x", ["--seed"]),
-        ("train hopper --algorithm mbop", ["--algorithm", "mbpo"]),
+        ("train hopper --algorithm mbop", ["algorithm: 'mbop' is not known", "mbpo"]),
         ("train hopper --random-steps 0", ["random_steps: 0; a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),
         ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),
@@ -211,8 +235,8 @@ def test_help_shows_the_values_of_the_environment(capsys):
 def test_help_tells_what_every_algorithm_does(capsys):
     assert cli.main(["train", "hopper", "--help"]) == 0
     text = "".join(capsys.readouterr().out.replace("│", " ").split())
-    for name, summary in SUMMARIES.items():
-        assert "".join(f"- {name}: {summary}".split()) in text
+    for name, record in ALGORITHMS.items():
+        assert "".join(f"- {name}: {record.summary} ({record.source})".split()) in text
 
 
 def test_envs_lists_every_environment_with_sizes_and_backends(capsys):

@@ -1,11 +1,20 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbpo_jax.config import Config, SACConfig
-from mbpo_jax.config_io import apply, diff_configs, dump_yaml, flatten, load_yaml_config, read_yaml
+from mbpo_jax.config import Config, ExpansionConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.config_io import (
+    apply,
+    check_read,
+    diff_configs,
+    dump_yaml,
+    flatten,
+    load_yaml_config,
+    read_yaml,
+)
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 
@@ -86,6 +95,62 @@ def test_all_mistakes_of_a_file_are_named_at_once():
     assert len(found) == 9
 
 
+def test_rules_are_looked_at_beside_wrong_values_but_not_of_them():
+    found = problems(
+        """
+        sac: {gamma: 1.5}
+        ensemble: {num_members: 2}
+        eval_every: 7
+        total_env_steps: many
+        """
+    )
+    assert [problem.split(" ")[0] for problem in found] == [
+        "total_env_steps:",
+        "sac.gamma:",
+        "ensemble.num_elites:",
+        "eval_every:",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "title: x",
+        "learns_model: true",
+        "rollout: {room: 5}",
+        "__class__: 1",
+        "null: 1",
+        "1.5: 1",
+        "2026-01-01: 1",
+        "sac: {1.5: 1}",
+        "true: 1",
+    ],
+)
+def test_what_is_no_field_is_refused_whatever_it_is(text):
+    (problem,) = problems(text + "\neval_episodes: 3")
+    assert "no such field" in problem or "should be" in problem
+
+
+def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
+    preset = Config(algorithm="sac", rollout=RolloutConfig(max_length=3))
+    check_read(preset, preset)
+    changed = dataclasses.replace(
+        preset,
+        expansion=ExpansionConfig(horizon=5),
+        rollout=RolloutConfig(max_length=4),
+        sac=SACConfig(gamma=0.9),
+    )
+    with pytest.raises(ConfigError) as error:
+        check_read(preset, changed)
+    first, second = error.value.args
+    assert first.startswith("rollout.max_length: sac does not read it; leave it out")
+    assert first.endswith("mbpo, dyna, mba")
+    assert second.startswith("expansion.horizon: sac does not read it")
+    oracle = Config(model="oracle")
+    with pytest.raises(ConfigError, match=r"fit.patience: mbpo does not .* with model=oracle"):
+        check_read(oracle, dataclasses.replace(oracle, fit=FitConfig(patience=7)))
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
@@ -127,7 +192,7 @@ def test_rules_between_fields_come_with_their_full_path():
             "env.options: {'low': [1, 2], 'up': True} should be a list; "
             'write ["low=[1, 2]", "up=true"]',
         ),
-        ("algorithm: mbop", "algorithm: 'mbop' should be 'sac', 'mbpo', "),
+        ("algorithm: mbop", "algorithm: 'mbop' is not known (one of your own"),
         ("search: {propagation: steps}", "search.propagation: 'steps' should be 'step', 'traj"),
         ("search: {horizon: 0}", "search.horizon: "),
         ("expansion: {max_cotangent_norm: -1}", "expansion.max_cotangent_norm: "),

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from mbpo_jax import presets
-from mbpo_jax.config import SUMMARIES, Config
+from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.config_io import diff_configs
 from mbpo_jax.envs import ENVIRONMENTS, analytic, make_env
 from mbpo_jax.errors import ConfigError
@@ -25,7 +25,6 @@ PUBLISHED = {
 
 MAZES = ("blocking_maze", "maze", "shortcut_maze")
 """Environments of the tabular algorithms, which have no networks."""
-TABULAR = ("dyna_q", "dyna_q_plus", "prioritized_sweeping")
 
 # Fields that `debug` leaves alone, because they cost nothing or because an environment needs them.
 KEPT_BY_DEBUG = {
@@ -100,13 +99,15 @@ def test_an_analytic_environment_can_be_made_from_its_preset(name):
     config = preset(name)
     spec = make_env(config.env).spec
     assert (config.env.backend, spec.name) == ("analytic", name)
-    assert (config.algorithm in TABULAR) == spec.tabular == (name in MAZES)
+    assert ALGORITHMS[config.algorithm].is_tabular == spec.tabular == (name in MAZES)
 
 
 @pytest.mark.parametrize("name", analytic.SYSTEMS)
 def test_an_analytic_preset_suits_all_algorithms_for_its_kind_of_states(name):
     """Or making the configuration, which checks the rules between fields, would raise."""
-    for algorithm in TABULAR if name in MAZES else set(SUMMARIES) - set(TABULAR):
+    for algorithm, record in ALGORITHMS.items():
+        if record.is_tabular != (name in MAZES):
+            continue
         assert dataclasses.replace(preset(name), algorithm=algorithm).algorithm == algorithm
 
 

@@ -68,6 +68,23 @@ def test_the_buffer_holds_the_newest_transitions_of_the_window(additions):
 
 
 @pytest.mark.parametrize("num_added", [0, 1, 4, 5, 6, 13])
+@pytest.mark.parametrize("left_out", [0, 2])
+def test_a_buffer_that_got_more_rows_goes_on_behind_those_it_has(num_added, left_out):
+    state = filled(CAPACITY, num_added)
+    state = state._replace(size=jnp.maximum(state.size - left_out, 0))
+    kept = numbers_in(jax.tree.map(lambda x: x[CAPACITY - int(state.size) :], newest(state, 5)[0]))
+    grown = jax.tree.map(
+        lambda x: jnp.concatenate([x, jnp.full((3, *x.shape[1:]), jnp.nan)]), state.data
+    )
+    state = replay.filled_up(state._replace(data=grown), CAPACITY)
+    for number in (101, 102):
+        state = add(state, payload([number]))
+    transitions, valid = newest(state, 8)
+    found = numbers_in(jax.tree.map(lambda x: x[valid], transitions))
+    assert list(found) == [*kept, 101, 102]
+
+
+@pytest.mark.parametrize("num_added", [0, 1, 4, 5, 6, 13])
 def test_without_limits_the_capacity_decides(num_added):
     state = filled(CAPACITY, num_added)
     transitions, counts = newest(state, CAPACITY)

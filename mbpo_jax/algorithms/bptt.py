@@ -37,10 +37,20 @@ def pathwise_gradient(
 
     It is the mean of the rows' own gradients, whose limit does not depend on how many there are.
     """
+    config = search.config
 
     def loss(policy: PyTree) -> tuple[jax.Array, Rollouts]:
-        made = roll_out(key, search, model, view, policy, batch)
-        return -jnp.sum(soft_return(made, search.config)), made
+        made = roll_out(
+            key,
+            search,
+            model,
+            view,
+            policy,
+            batch,
+            max_cotangent_norm=config.max_cotangent_norm,
+            truncation=config.truncation,
+        )
+        return -jnp.sum(soft_return(made, config)), made
 
     total, made = jax.grad(loss, has_aux=True)(policy)
     return jax.tree.map(lambda x: x / batch.reward.shape[0], total), made

@@ -110,12 +110,14 @@ def roll_out(
     view: PyTree,
     policy: PyTree,
     batch: Transition,
+    *,
+    max_cotangent_norm: jax.Array | float | None = None,
+    truncation: int | None = None,
 ) -> Rollouts:
     """Roll the policy out in the model from where transitions `[B]` began.
 
-    Differentiable with respect to the policy's parameters, within the limits that are set.
+    Differentiable with respect to the policy's parameters, within these limits (see `imagine`).
     """
-    config = search.config
 
     def act(key: jax.Array, observation: jax.Array):
         mean, log_std = moments(search, policy, observation)
@@ -130,9 +132,9 @@ def roll_out(
         model.start(batch.observation, batch.simulator),
         act,
         search.horizon,
-        config.propagation,
-        max_cotangent_norm=config.max_cotangent_norm,
-        truncation=config.truncation,
+        search.config.propagation,
+        max_cotangent_norm=max_cotangent_norm,
+        truncation=truncation,
     )
     noise, log_prob = steps.aside
     return Rollouts(steps.observation, noise, log_prob, steps.reward, steps.discount)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from mbpo_jax.cli.common import PROGRAM, set_up_compilation_cache
-from mbpo_jax.config import SUMMARIES, Config, EnvConfig
+from mbpo_jax.config import ALGORITHMS, Config, EnvConfig, file_name
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import environment_preset
 
@@ -43,6 +43,12 @@ class Train:
         # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
         values: Any = self.settings
         config = config_io.apply(base, values, "command line")
+        # A whole file, such as a run's config.yaml, is of any algorithm, as a preset is.
+        given = environment_preset(self.environment, *self.preset)
+        for path in self.config:
+            if config_io.is_whole(content := config_io.read_yaml(path)):
+                given = config_io.apply(given, content, str(path))
+        config_io.check_read(given, config)
         run_dir = self.run_dir or default_run_dir(config, self.preset)
         set_up_compilation_cache(self.compilation_cache)
         from mbpo_jax.training import driver, plan
@@ -87,13 +93,15 @@ def default_run_dir(config: Config, presets: Sequence[str] = ()) -> Path:
     """Return where a run goes if the user does not say: a name for what is often varied."""
     usual = (EnvConfig().backend, "analytic", "mujoco", "own")
     varied = [] if config.env.backend in usual else [config.env.backend]
-    varied += [config.algorithm, *([config.model] if config.model == "oracle" else [])]
+    varied += [file_name(config.algorithm), *([config.model] if config.model == "oracle" else [])]
     last = config.seed + config.num_seeds - 1
     seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
-    return Path("runs", "-".join([config.env.file_name, *varied, *presets, seeds]))
+    return Path("runs", "-".join([file_name(config.env.name), *varied, *presets, seeds]))
 
 
 def train_help() -> str:
     """Return the description of `train`, with a line for each algorithm."""
-    algorithms = (f"- {name}: {summary}" for name, summary in SUMMARIES.items())
+    algorithms = (
+        f"- {name}: {record.summary} ({record.source})" for name, record in ALGORITHMS.items()
+    )
     return "\n".join([str(inspect.getdoc(Train)), "\nAlgorithms:\n", *algorithms])

@@ -9,12 +9,13 @@ Nothing here imports JAX, because `mbpo-jax --help` has to answer at once.
 """
 
 from mbpo_jax.config.algorithms import (
-    ACTOR_CRITIC,
-    BRANCHED,
-    DIFFERENTIATES_MODEL,
-    MODEL_BASED,
-    SUMMARIES,
-    TABULAR,
+    ALGORITHMS,
+    AlgorithmRecord,
+    actor_critics,
+    algorithm_record,
+    name_problem,
+    readers,
+    reads,
 )
 from mbpo_jax.config.gradients import (
     ESTIMATOR_SUMMARIES,
@@ -34,19 +35,17 @@ from mbpo_jax.config.methods import (
     TabularConfig,
 )
 from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
-from mbpo_jax.config.run import CONFIG_CLASSES, MEMORY_FIELDS, Config, register_pytrees
+from mbpo_jax.config.run import CONFIG_CLASSES, ENDS, MEMORY_FIELDS, Config, register_pytrees
+from mbpo_jax.fields import file_name
 
 __all__ = [
-    "ACTOR_CRITIC",
-    "BRANCHED",
+    "ALGORITHMS",
     "CONFIG_CLASSES",
-    "DIFFERENTIATES_MODEL",
+    "ENDS",
     "ESTIMATOR_SUMMARIES",
     "MEMORY_FIELDS",
-    "MODEL_BASED",
     "PROBLEM_SUMMARIES",
-    "SUMMARIES",
-    "TABULAR",
+    "AlgorithmRecord",
     "Config",
     "DynaConfig",
     "EnsembleConfig",
@@ -64,5 +63,11 @@ __all__ = [
     "StudyConfig",
     "TabularConfig",
     "TrackingConfig",
+    "actor_critics",
+    "algorithm_record",
+    "file_name",
+    "name_problem",
+    "readers",
+    "reads",
     "register_pytrees",
 ]

@@ -1,7 +1,6 @@
 """Settings of the parts that several algorithms share."""
 
 import dataclasses
-import re
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -38,11 +37,6 @@ class EnvConfig(Checked):
     """Simulator steps per action; their rewards are summed."""
     termination: Literal["known", "learned", "none"] = "known"
     """How model rollouts end: the environment's known rule, a learned head, or never."""
-
-    @property
-    def file_name(self) -> str:
-        """Return the name as it can stand in the name of a file."""
-        return re.sub(r"[^\w.-]+", "-", self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +131,8 @@ class FitConfig(Checked):
     transitions an epoch is a few gradient steps, so that its patience is soon over."""
     max_epochs: Positive | None = None
     """Most epochs in a fit with early stopping; no limit if unset."""
+    report_all_outputs: bool = False
+    """Report the hold-out error of each of the model's outputs even where they are many."""
     num_steps: Positive = 2000
     """Gradient steps in a fit with a fixed budget."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from mbpo_jax.config.algorithms import ACTOR_CRITIC, BRANCHED, MODEL_BASED, AlgorithmName
+from mbpo_jax.config.algorithms import actor_critics, algorithm_record, name_problem
 from mbpo_jax.config.gradients import TrackingConfig
 from mbpo_jax.config.methods import (
     DynaConfig,
@@ -27,6 +27,9 @@ from mbpo_jax.fields import (
     is_data,
 )
 
+ENDS = ("total_env_steps", "stop_at_return")
+"""Settings of when a run ends, which change nothing of it until then."""
+
 MEMORY_FIELDS = (
     "replay_capacity or, for mbpo and its like, rollout.retain_epochs, rollout.max_length or "
     "rollout.rollouts_per_step"
@@ -38,8 +41,8 @@ MEMORY_FIELDS = (
 class Config(Checked):
     """Everything that decides a training run."""
 
-    algorithm: AlgorithmName = "mbpo"
-    """What is trained; see the list above. Settings that it does not use are ignored."""
+    algorithm: str = "mbpo"
+    """What is trained; see the list above. `module:function` makes one of your own."""
     model: Literal["learned", "oracle"] = "learned"
     """What predicts: the ensemble, or the true system in its place."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
@@ -82,11 +85,22 @@ class Config(Checked):
     tracking: TrackingConfig = TrackingConfig()
 
     def _rule_errors(self) -> list[str]:
-        errors = []
+        if problem := name_problem(self.algorithm):
+            return [f"algorithm: {problem}"]
+        record, errors = algorithm_record(self.algorithm), []
         if self.total_env_steps <= self.random_steps:
             errors.append(
                 f"total_env_steps: {self.total_env_steps} leaves nothing to train on after "
                 f"random_steps ({self.random_steps}); raise it, or lower random_steps"
+            )
+        elif over := (self.total_env_steps - self.random_steps) % self.steps_per_fit:
+            below = self.total_env_steps - over
+            near = f"{below} or " if below > self.random_steps else ""
+            errors.append(
+                f"total_env_steps: {self.total_env_steps} is not random_steps "
+                f"({self.random_steps}) and a multiple of steps_per_fit ({self.steps_per_fit}), "
+                f"after which the host first sees the run again; use {near}"
+                f"{below + self.steps_per_fit}"
             )
         if self.replay_capacity < self.steps_per_fit:
             errors.append(
@@ -99,7 +113,7 @@ class Config(Checked):
                     f"{name}: {getattr(self, name)} is no multiple of steps_per_fit "
                     f"({self.steps_per_fit}), after which the host first sees the run again"
                 )
-        if self.model == "oracle" and self.algorithm not in MODEL_BASED:
+        if self.model == "oracle" and not record.has_model:
             errors.append(
                 f"model: {self.algorithm} has no model, so 'oracle' changes nothing; leave it out"
             )
@@ -108,21 +122,26 @@ class Config(Checked):
                 "tabular.planning_steps: prioritized_sweeping learns by planning alone; use 1 or "
                 "more"
             )
-        if self.track_gradients and self.algorithm not in ACTOR_CRITIC:
+        if self.track_gradients and not record.is_actor_critic:
             errors.append(
                 f"track_gradients: {self.algorithm} has no actor and critic; leave it out, or use "
-                f"one of: {', '.join(ACTOR_CRITIC)}"
+                f"one of: {', '.join(actor_critics())}"
             )
         if self.learns_model:
             errors += self._model_errors()
-        if self.algorithm in BRANCHED:
+        if record.branches:
             errors += self._branching_errors()
         return errors
 
     @property
+    def title(self) -> str:
+        """Return the algorithm's name as a figure has it."""
+        return algorithm_record(self.algorithm).title
+
+    @property
     def learns_model(self) -> bool:
         """Whether an ensemble is fitted."""
-        return self.algorithm in MODEL_BASED and self.model == "learned"
+        return algorithm_record(self.algorithm).has_model and self.model == "learned"
 
     def _model_errors(self) -> list[str]:
         errors = []

@@ -28,6 +28,12 @@ from mbpo_jax.nets.normalizer import Scaler, fit_scaler
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import Metrics, PyTree
 
+FEW_OUTPUTS = 16
+"""As many outputs of the model are reported one by one."""
+WORST = 3
+QUANTILES = (10, 50, 90)
+"""Percent."""
+
 
 class Stopping(NamedTuple):
     """Progress of early stopping.
@@ -253,7 +259,8 @@ def fit(
     elites = jnp.argsort(jnp.mean(error, axis=1))[:num_elites]
     fitted = EnsembleState(params, end.optimizer, input_scaler, target_scaler, elites)
     metrics = {"model/epochs": end.epoch, "model/gradient_steps": end.steps}
-    return fitted, metrics | holdout_metrics(error[elites], target_scaler, dataset)
+    held_out = holdout_metrics(error[elites], target_scaler, dataset, config.report_all_outputs)
+    return fitted, metrics | held_out
 
 
 def output_names(target_size: int) -> list[str]:
@@ -261,15 +268,20 @@ def output_names(target_size: int) -> list[str]:
     return ["reward", *(f"observation_{i}" for i in range(target_size - 1))]
 
 
-def holdout_metrics(error: jax.Array, target_scaler: Scaler, dataset: Dataset) -> Metrics:
+def holdout_metrics(
+    error: jax.Array, target_scaler: Scaler, dataset: Dataset, report_all: bool = False
+) -> Metrics:
     """Report error and R2 on the hold-out, averaged over elites, in total and per output.
 
-    Where a target is constant there is no R2; its error, subtracted from 1, stands in its place.
+    Of more than `FEW_OUTPUTS` there are, of the observation's, the quantiles of R2 and the `WORST`
+    with the number of their component, instead of all. Where a target is constant there is no R2;
+    its error, subtracted from 1, stands in its place.
 
     Args:
       error: `[num_elites, D]` mean squared error, scaled.
       target_scaler: `[D]`, to return to the environment's units.
       dataset: for the variance of the held-out targets.
+      report_all: report every output, however many there are.
     """
     count = jnp.arange(dataset.holdout_rows.shape[0]) < dataset.num_holdout
     targets = dataset.targets[dataset.holdout_rows]
@@ -278,7 +290,17 @@ def holdout_metrics(error: jax.Array, target_scaler: Scaler, dataset: Dataset) -
     r2 = 1.0 - mse / variance
     mse = mse * jnp.square(target_scaler.std)
     metrics = {"model/holdout_mse": jnp.mean(mse), "model/holdout_r2": jnp.mean(r2)}
-    for i, name in enumerate(output_names(mse.shape[0])):
+    num_outputs = mse.shape[0]
+    few = report_all or num_outputs <= FEW_OUTPUTS
+    for i, name in enumerate(output_names(num_outputs if few else 1)):
         metrics[f"model/holdout_mse/{name}"] = mse[i]
         metrics[f"model/holdout_r2/{name}"] = r2[i]
+    if not few:
+        worst = jnp.argsort(r2[1:])[:WORST]
+        for i in range(WORST):
+            metrics[f"model/holdout_r2/worst_{i + 1}"] = r2[1:][worst[i]]
+            metrics[f"model/holdout_r2/worst_{i + 1}_component"] = worst[i].astype(jnp.float32)
+        for percent in QUANTILES:
+            quantile = jnp.quantile(r2[1:], percent / 100)
+            metrics[f"model/holdout_r2/quantile_{percent}"] = quantile
     return metrics

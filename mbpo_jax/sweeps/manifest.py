@@ -2,10 +2,10 @@
 
 A file names environments, algorithms, seeds and settings; what has several values makes runs. Runs
 of the same structure are trained by one program, seeds and numbers side by side. A run's id is a
-digest of all its settings, so the same run is the same in every sweep file.
+digest of its settings but for its end, so the same run is the same in every sweep file.
 """
 
-import dataclasses
+import contextlib
 import hashlib
 import itertools
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config
+from mbpo_jax.config import ENDS, Config, file_name, readers
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import environment_preset
@@ -31,6 +31,8 @@ FIELDS = {
     "parts": list,
 }
 """What a sweep file holds; see docs/sweeps.md."""
+WHAT = ("environments", "algorithms")
+"""Without these a file or part asks for nothing."""
 UNLESS_SAID = {"stop_at_return": None}
 """Runs that are compared are trained to the end, unless the file says otherwise."""
 
@@ -54,35 +56,72 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
     Raises:
       ConfigError: as `read_sweep`.
     """
-    problems = _field_problems(content, source)
-    parts = content.get("parts") or [{}]
-    if not problems:
-        for number, part in enumerate(parts, start=1):
-            problems += _field_problems(part, f"{source}: parts[{number}]", inside=True)
-    if problems:
-        raise ConfigError(*problems)
-    runs: dict[str, Config] = {}
+    above, problems = _sound(content, source)
+    parts = above.pop("parts", None) or []
+    # What stands above the parts is asked for, too, if it is whole; a part adds to it.
+    whole = all(content.get(name) for name in WHAT) if isinstance(content, Mapping) else False
+    asked = [(source, above, content, above)] if whole or not parts else []
     for number, part in enumerate(parts, start=1):
-        where = f"{source}: parts[{number}]" if "parts" in content else source
-        merged = _over({k: v for k, v in content.items() if k != "parts"}, part)
-        missing = [name for name in ("environments", "algorithms") if not merged.get(name)]
+        where = f"{source}: parts[{number}]"
+        own, found = _sound(part, where, inside=True)
+        problems += found
+        if isinstance(part, Mapping):
+            asked.append((where, _over(above, own), {**content, **part}, own))
+    runs: dict[str, Config] = {}
+    read_by_any: set[str] = set()
+    expanded = True
+    for where, part, given, own in asked:
+        missing = [name for name in WHAT if not given.get(name)]
         problems += [f"{where}: {name} is missing; name one or more" for name in missing]
-        if missing:
+        if not all(part.get(name) for name in WHAT):
+            expanded = False
             continue
-        for make in _points(merged, where):
+        read_here: set[str] = set()
+        for make in _points(part, where, read_here):
             try:
                 config = make()
             except ConfigError as error:
                 problems += [problem for problem in error.args if problem not in problems]
             else:
-                runs.setdefault(run_id(config), config)
+                name = run_id(config)
+                known = runs.get(name)
+                if known is None or known.total_env_steps < config.total_env_steps:
+                    runs[name] = config
+        read_by_any |= read_here
+        if own is not above:
+            problems += _unread_problems(where, own, read_here)
+    if expanded:  # or who reads what is not known
+        problems += _unread_problems(source, above, read_by_any)
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(*dict.fromkeys(problems))
     return list(runs.values())
 
 
-def _points(part: Mapping[str, Any], source: str) -> Iterator[Callable[[], Config]]:
-    """Yield a function that makes the configuration, for every run of a part."""
+def _unread_problems(where: str, content: Mapping[str, Any], read: set[str]) -> list[str]:
+    """Return what a file or part sets for nobody, as no algorithm of its runs reads it."""
+    layers = [content.get("settings") or {}, *(content.get("variants") or [])]
+    for axis, values in (content.get("grid") or {}).items():
+        layers += [{axis: value} for value in (values if isinstance(values, list) else [values])]
+    named: set[str] = set()
+    for layer in layers:
+        with contextlib.suppress(ConfigError):  # which was told already
+            named |= set(config_io.paths(config_io.nested(layer)))
+    settings = set(config_io.flatten(Config()))
+    return [
+        f"{where}: {path}: none of the algorithms reads it, as it stands; leave it out, or add one "
+        f"that does (with a learned model): {', '.join(readers(path))}"
+        for path in sorted((named & settings) - read)
+    ]
+
+
+def _points(
+    part: Mapping[str, Any], source: str, read_by_some: set[str]
+) -> Iterator[Callable[[], Config]]:
+    """Yield for every run of a part a function that makes its configuration.
+
+    Settings that the run's algorithm never reads keep the value that they had, so that runs which
+    differ in nothing else are the same. The others are put into `read_by_some`.
+    """
     seeds = part.get("seeds") or 1
     seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
     grid = part.get("grid") or {}
@@ -92,20 +131,28 @@ def _points(part: Mapping[str, Any], source: str) -> Iterator[Callable[[], Confi
     for environment, algorithm, variant, point, seed in itertools.product(
         part["environments"], part["algorithms"], part.get("variants") or [{}], crossed, seeds
     ):
-        own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
-        layers = (UNLESS_SAID, part.get("settings") or {}, variant, point, own)
+        layers = (part.get("settings") or {}, variant, point)
 
-        def make(environment=environment, layers=layers) -> Config:
-            config = environment_preset(environment, *presets)
-            if config.env.name != environment:
+        def make(environment=environment, algorithm=algorithm, layers=layers, seed=seed):
+            changes: dict[str, Any] = {}
+            for layer in layers:
+                changes = _deep(changes, config_io.nested(layer))
+            values = config_io.paths(changes)
+            model = values.get("model", Config().model)
+            read = {
+                path: value
+                for path, value in values.items()
+                if not config_io.unread(algorithm, model, path)
+            }
+            read_by_some.update(read)
+            preset = environment_preset(environment, *presets)
+            if preset.env.name != environment:
                 raise ConfigError(
                     f"{source}: presets: {', '.join(presets)} are of an environment; name those "
                     "that fit any, such as debug"
                 )
-            changes: dict[str, Any] = {}
-            for layer in layers:
-                changes = _deep(changes, config_io.nested(layer))
-            return config_io.apply(config, changes, source)
+            own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
+            return config_io.apply(preset, {**UNLESS_SAID, **config_io.nested(read), **own}, source)
 
         yield make
 
@@ -127,22 +174,28 @@ def _deep(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _field_problems(content: Any, source: str, inside: bool = False) -> list[str]:
+def _sound(content: Any, source: str, inside: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a file or part in which nothing is wrong, and what is, in the others."""
     if not isinstance(content, Mapping):
-        return [f"{source}: {content!r} should be fields such as 'algorithms: [mbpo, sac]'"]
+        return {}, [f"{source}: {content!r} should be fields such as 'algorithms: [mbpo, sac]'"]
     allowed = {name: kind for name, kind in FIELDS.items() if not (inside and name == "parts")}
-    problems = []
+    kinds = {list: "a list", dict: "fields", (int, list): "a number or a list"}
+    sound, problems = {}, []
     for name, value in content.items():
         if not isinstance(name, str):
-            problems.append(f"{source}: {name!r} is no name of a field")
+            found = [f"{source}: {name!r} is no name of a field"]
         elif name not in allowed:
-            problems.append(f"{source}: {name}: no such field; {suggestion(name, allowed)}")
+            found = [f"{source}: {name}: no such field; {suggestion(name, allowed)}"]
         elif value is not None and not isinstance(value, allowed[name]):
-            kinds = {list: "a list", dict: "fields", (int, list): "a number or a list"}
-            problems.append(f"{source}: {name}: {value!r} should be {kinds[allowed[name]]}")
+            found = [f"{source}: {name}: {value!r} should be {kinds[allowed[name]]}"]
         elif value is not None:
-            problems += [f"{source}: {name}: {text}" for text in _value_problems(name, value)]
-    return problems
+            found = [f"{source}: {name}: {text}" for text in _value_problems(name, value)]
+        else:
+            found = []
+        problems += found
+        if not found:
+            sound[name] = value
+    return sound, problems
 
 
 def _value_problems(name: str, value: Any) -> list[str]:
@@ -162,6 +215,13 @@ def _value_problems(name: str, value: Any) -> list[str]:
     else:
         problems, layers = [], [value]
     problems += [text for layer in layers for text in _layer_problems(layer)]
+    if name in ("grid", "variants"):
+        problems += [
+            f"{path}: runs that differ in their end alone are one run; put it into settings"
+            for layer in layers
+            for path in ENDS
+            if path in layer
+        ]
     if name == "grid":
         problems += [f"{path}: has no value" for path in value if value[path] == []]
     return problems
@@ -203,8 +263,13 @@ def varied_fields(runs: Sequence[Config]) -> dict[tuple[str, str], list[str]]:
 
 
 def run_id(config: Config) -> str:
-    """Return a digest of all settings of one run."""
-    one = config_io.flatten(dataclasses.replace(config, num_seeds=1))
+    """Return a digest of what a run is, however long it is trained.
+
+    Settings at their defaults are left out, so that one more setting makes no other runs.
+    """
+    own, usual = (config_io.flatten(c) for c in (config, Config()))
+    ignored = ("num_seeds", *ENDS)
+    one = {k: v for k, v in own.items() if k not in ignored and (k == "seed" or v != usual[k])}
     return _digest(json.dumps(to_plain(one), sort_keys=True))
 
 
@@ -216,7 +281,7 @@ def group_name(group: Group) -> str:
     """Return a name that tells what is trained and, by a digest of the runs, which runs."""
     config = group.config
     digest = _digest(" ".join(sorted(run_id(run) for run in group.runs)))
-    return f"{config.env.file_name}-{config.algorithm}-{digest}"
+    return f"{file_name(config.env.name)}-{file_name(config.algorithm)}-{digest}"
 
 
 def make_groups(

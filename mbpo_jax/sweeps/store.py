@@ -117,11 +117,13 @@ class Plan(NamedTuple):
       known: units that are there, and some of whose runs at least are asked for.
       new: units that are not.
       dropped: units that are there, and that nobody asks for any more.
+      longer: those of the known ones that are to be trained to a later end.
     """
 
     known: list[Unit]
     new: list[Unit]
     dropped: list[Unit]
+    longer: list[Unit] = []  # noqa: RUF012 - a plan is not changed
 
 
 def plan(
@@ -142,8 +144,19 @@ def plan(
         [run for name, run in asked.items() if name in missing], *([most_runs] if most_runs else [])
     )
     new = [Unit(sweep_dir / GROUPS / group_name(group), group) for group in groups]
-    dropped = [unit for unit in units if not held_by[unit.name] & asked.keys()]
-    return Plan([unit for unit in units if unit not in dropped], new, dropped)
+    known, dropped, longer = [], [], []
+    for unit in units:
+        wanted = [asked[name] for name in held_by[unit.name] & asked.keys()]
+        if not wanted:
+            dropped.append(unit)
+            continue
+        longest = max(wanted, key=lambda run: run.total_env_steps)
+        group = run_directory.lengthened(unit.group, longest)
+        if group != unit.group:
+            unit = unit._replace(group=group)
+            longer.append(unit)
+        known.append(unit)
+    return Plan(known, new, dropped, longer)
 
 
 @contextlib.contextmanager
@@ -184,6 +197,16 @@ def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
             return False
         try:
             (sweep_dir / GROUPS).mkdir(exist_ok=True)
+            # All of them or none.
+            for unit in plan.longer:
+                if who := run_directory.holder(unit.path):
+                    raise ConfigError(
+                        f"{unit.name} is asked to go on to another end while it is trained by "
+                        f"{who}; give the same command when that is done"
+                    )
+            for unit in plan.longer:
+                with run_directory.opened(unit.path, unit.group):
+                    pass  # which writes down what is asked for now
             for unit in plan.new:
                 _create(unit)
             with replacing(sweep_dir / SWEEP_FILE) as file:

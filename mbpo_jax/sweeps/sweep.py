@@ -100,18 +100,20 @@ def _print_plan(sweep_dir: Path, planned: worker.Planned) -> None:
     swept = manifest.varied_fields([run for unit in units for run in unit.group.runs])
     # Other sweeps are read only where something is to be told by them.
     trained = [*found.known, *(store.units_beside(sweep_dir) if found.new else ())]
-    for unit, memory in zip(found.new, planned.memory, strict=True):
+    for unit, memory in zip([*found.longer, *found.new], planned.memory, strict=True):
         config = unit.group.config
         fields = swept[config.env.name, config.algorithm]
-        print(f"new: {unit.name}: {worker.described(unit.group, fields)}")
+        kind = "to a later end" if unit in found.longer else "new"
+        print(f"{kind}: {unit.name}: {worker.described(unit.group, fields)}")
         print(f"  {len(unit.group.runs)} runs of {config.total_env_steps:,} steps; {memory}")
-        print(f"  time: {expected_time(unit, trained)}")
+        if unit not in found.longer:
+            print(f"  time: {expected_time(unit, trained)}")
     total = worker.runs_of(found.new)
     print(f"{total} new runs in {len(found.new)} groups; see {sweep_dir}")
 
 
 def _print_known(found: store.Plan) -> None:
-    for unit in found.known:
+    for unit in (unit for unit in found.known if unit not in found.longer):
         print(f"there: {unit.name}: {len(unit.group.runs)} runs, {unit.state}")
     for unit in found.dropped:
         print(f"not asked for any more, and kept: {unit.name}: {unit.state}")

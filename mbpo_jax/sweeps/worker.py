@@ -89,7 +89,9 @@ def _planned(
 
     found = store.plan(sweep_dir, runs, most_runs)
     needs = plan.check_fits if fits_here else plan.plan_memory
-    setups = (set_up(unit.group, env_of(unit.group.config.env)) for unit in found.new)
+    setups = (
+        set_up(unit.group, env_of(unit.group.config.env)) for unit in (*found.longer, *found.new)
+    )
     memory = [plan.describe_memory(needs(setup)) for setup in setups]
     return Planned(found, memory, devices.describe_devices())
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -41,11 +42,14 @@ class Restored(NamedTuple):
       state: arrays, as they were saved.
       host: what the host noted beside them.
       env_steps: when it was saved.
+      capacity: second axis of those arrays that were shorter then and were filled up, with zeros
+        or any keys; None if there were none.
     """
 
     state: PyTree
     host: dict[str, Any]
     env_steps: int
+    capacity: int | None = None
 
 
 def save(
@@ -106,7 +110,8 @@ def restore_newest(
 
     Args:
       directory: of all checkpoints of a run.
-      like: `jax.ShapeDtypeStruct`s with shardings, in the shape of the state.
+      like: `jax.ShapeDtypeStruct`s with shardings, in the shape of the state. Arrays may have been
+        shorter along their second axis; they are filled up.
       num_runs: as it was saved with; its last row is repeated to the length of `like`.
       set_aside: rename corrupt checkpoints that are newer than a good one, so that training can
         save them again. Only for the process that trains: another one may be reading.
@@ -156,15 +161,30 @@ def find_damage(path: Path) -> str | None:
 def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
     host = json.loads((path / _HOST).read_text())
 
-    def counted(target: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if num_runs is None or num_runs == target.shape[0]:
+    described = ocp.metadata(str(path.absolute() / _STATE)).metadata
+    shapes = {
+        _name(place): leaf.shape
+        for place, leaf in jax.tree_util.tree_leaves_with_path(described)
+        if hasattr(leaf, "shape")
+    }
+    capacities: set[int] = set()
+
+    def as_saved(place: tuple, target: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = target.shape
+        saved = shapes.get(_name(place), shape)
+        if jnp.issubdtype(target.dtype, jax.dtypes.prng_key):
+            saved = saved[:-1]  # a key is words there
+        if len(saved) == len(shape) > 1 and saved[1] < shape[1]:
+            capacities.add(saved[1])
+            shape = (shape[0], saved[1], *shape[2:])
+        shape = shape if num_runs is None else (num_runs, *shape[1:])
+        if shape == target.shape:
             return target
         # The devices it was saved from need not be here.
         anywhere = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        shape = (num_runs, *target.shape[1:])
         return jax.ShapeDtypeStruct(shape, target.dtype, sharding=anywhere)
 
-    saved_like = jax.tree.map(counted, like)
+    saved_like = jax.tree_util.tree_map_with_path(as_saved, like)
     with warnings.catch_warnings():
         # Orbax cannot hand a sharding to typed keys, and says so each time.
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
@@ -175,11 +195,23 @@ def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
         if not target.size:
             return jax.device_put(np.zeros(target.shape, target.dtype), target.sharding)
         value = next(saved)
-        if value.shape != target.shape:
+        if value.shape[:1] != target.shape[:1]:
             value = value[np.minimum(np.arange(target.shape[0]), len(value) - 1)]
+        if value.shape != target.shape:
+            missing = target.shape[1] - value.shape[1]
+            more = jnp.broadcast_to(value[:, :1], (len(value), missing, *value.shape[2:]))
+            if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+                more = jnp.zeros_like(more)
+            value = jnp.concatenate([value, more], axis=1)
         return jax.device_put(value, target.sharding)
 
-    return Restored(jax.tree.map(restore, like), host, int(path.name))
+    state = jax.tree.map(restore, like)
+    return Restored(state, host, int(path.name), min(capacities, default=None))
+
+
+def _name(place: tuple) -> str:
+    """Name a leaf as it is named on disk, where a named tuple is a dictionary."""
+    return jax.tree_util.keystr(place, simple=True, separator="/")
 
 
 def _first(num_runs: int | None, tree: PyTree) -> PyTree:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mbpo_jax import replay
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
+from mbpo_jax.training import checkpoint, run_directory
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.group import Group, data_paths
 from mbpo_jax.training.loop import Program, TrainState, make_program
@@ -119,6 +122,27 @@ def set_up(group: Group, env: Env | None = None) -> Setup:
     env = env or make_env(group.config.env)
     program, runs = make_program(env), make_runs(group)
     return Setup(env, group, program, runs, _state_shapes(program, runs))
+
+
+def restore_runs(
+    run_dir: Path, setup: Setup, *, set_aside: bool = False
+) -> tuple[checkpoint.Restored | None, list[str]]:
+    """Restore the newest good checkpoint of a run directory, as `checkpoint.restore_newest` does.
+
+    Where the runs are to be longer than they were, their replay buffers have grown.
+    """
+    restored, problems = checkpoint.restore_newest(
+        run_dir / run_directory.CHECKPOINTS,
+        setup.shapes,
+        len(setup.group.runs),
+        set_aside=set_aside,
+    )
+    if restored and restored.capacity:
+        rows, state = restored.capacity, restored.state
+        buffer = jax.vmap(lambda buffer: replay.filled_up(buffer, rows))(state.replay)
+        buffer = jax.device_put(buffer, run_sharding(setup.runs.mesh))
+        restored = restored._replace(state=state._replace(replay=buffer))
+    return restored, problems
 
 
 def _state_shapes(program: Program, runs: Runs) -> PyTree:

@@ -18,7 +18,7 @@ from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
 from mbpo_jax.reports.tracking import tracking_figure
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
-from mbpo_jax.training.compiled import Setup, compile_program, set_up
+from mbpo_jax.training.compiled import Setup, compile_program, restore_runs, set_up
 from mbpo_jax.training.group import Group, group_of
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.loop import TrainState, replay_capacity
@@ -88,11 +88,17 @@ class HostState:
         return [row["run"] for row in self.evaluation if row.get("diverged")]
 
 
+def is_solved(config: Config, evaluation: Iterable[Row]) -> bool:
+    """Return whether every run reached `stop_at_return` in an evaluation."""
+    target = config.stop_at_return
+    return target is not None and all(row["return_mean"] >= target for row in evaluation)
+
+
 def is_over(config: Config, host: HostState) -> bool:
     """Return whether all steps are done, the runs are solved, or every run diverged."""
     return (
         host.env_steps >= config.total_env_steps
-        or host.solved >= SOLVED_EVALUATIONS
+        or (host.solved >= SOLVED_EVALUATIONS and is_solved(config, host.evaluation))
         or len(host.diverged()) == config.num_seeds
     )
 
@@ -148,12 +154,7 @@ class Training:
         self._began = time.monotonic()
         self._updates_per_chunk = plan.updates_per_chunk(config, setup.env)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
-        restored, problems = checkpoint.restore_newest(
-            run_dir / run_directory.CHECKPOINTS,
-            setup.shapes,
-            len(self._group.runs),
-            set_aside=True,
-        )
+        restored, problems = restore_runs(run_dir, setup, set_aside=True)
         for problem in problems:
             progress.print(f"warning: {problem}")
         self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
@@ -228,9 +229,7 @@ class Training:
         )
         self._log.write_evals(host.evaluation)
         means = [row["return_mean"] for row in host.evaluation]
-        target = config.stop_at_return
-        solved = target is not None and all(mean >= target for mean in means)
-        host.solved = host.solved + 1 if solved else 0
+        host.solved = host.solved + 1 if is_solved(config, host.evaluation) else 0
         for run in set(host.diverged()) - known:
             self._progress.print(
                 f"warning: run {run} (seed {self._group.seeds[run]}) became non-finite before "
@@ -301,7 +300,7 @@ def draw_figures(config: Config, run_dir: Path) -> None:
     evals, metrics, gradients = (
         read_rows(path) if (path := run_dir / name).exists() else [] for name in logs.ROW_FILES
     )
-    title = f"{config.algorithm.upper()} on {config.env.name} ({config.env.backend})"
+    title = f"{config.title} on {config.env.name} ({config.env.backend})"
     if evals:
         learning_curve(run_dir / "curve.png", evals, metrics, title, config.stop_at_return)
     if error_curves(metrics):

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from mbpo_jax.agents.sac import SACState
 from mbpo_jax.config import (
-    ACTOR_CRITIC,
     ESTIMATOR_SUMMARIES,
     Config,
     EstimatorConfig,
     StudyConfig,
+    actor_critics,
 )
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, replace_rows, replacing, to_plain, write_json_atomic
@@ -140,7 +140,7 @@ def problems_of(
     if not isinstance(agent, SACState):
         raise ConfigError(
             f"run: {config.algorithm} has no actor and critic; use a run of one of: "
-            f"{', '.join(ACTOR_CRITIC)}"
+            f"{', '.join(actor_critics())}"
         )
     if from_replay:
         starts = trained.replayed(key, state.replay, START_STATES)

@@ -7,7 +7,7 @@ import jax
 
 from mbpo_jax import config_io, replay
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.config import BRANCHED, MEMORY_FIELDS, Config
+from mbpo_jax.config import MEMORY_FIELDS, Config, algorithm_record
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
@@ -40,8 +40,8 @@ class Plan(NamedTuple):
 
 
 def num_chunks(config: Config) -> int:
-    """Return how often the compiled step is called; the last call may overshoot the total."""
-    return max(-(-(config.total_env_steps - config.random_steps) // config.steps_per_fit), 0)
+    """Return how often the compiled step is called."""
+    return (config.total_env_steps - config.random_steps) // config.steps_per_fit
 
 
 def updates_per_chunk(config: Config, env: Env) -> int:
@@ -68,7 +68,7 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     row_bytes = devices.tree_bytes(run.replay.data) // capacity
     if config.learns_model:
         fit = capacity * 2 * (row_bytes + 4 * config.ensemble.num_members)
-    if config.algorithm in BRANCHED:
+    if algorithm_record(config.algorithm).branches:
         rows = config.rollout.rollouts_per_step * config.steps_per_fit
         widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest

@@ -15,8 +15,8 @@ from mbpo_jax.envs.base import episode_limit, play_episodes
 from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_curves
-from mbpo_jax.training import checkpoint, devices, run_directory
-from mbpo_jax.training.compiled import Setup, set_up
+from mbpo_jax.training import devices, run_directory
+from mbpo_jax.training.compiled import Setup, restore_runs, set_up
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import TrainState, acting
 from mbpo_jax.trees import all_finite
@@ -71,9 +71,7 @@ def load_state(run_dir: Path, setup: Setup) -> tuple[TrainState, int]:
       ConfigError: there is no checkpoint.
       CheckpointError: every checkpoint is corrupt.
     """
-    restored, problems = checkpoint.restore_newest(
-        run_dir / run_directory.CHECKPOINTS, setup.shapes, len(setup.group.runs)
-    )
+    restored, problems = restore_runs(run_dir, setup)
     for problem in problems:
         print(f"warning: {problem}")
     if restored is None:
@@ -171,7 +169,7 @@ def render(
       ConfigError: the environment's `Picture` is at fault.
     """
     episode = play_episode(env, config, run_learned(state, run), jax.random.key(seed))
-    title = f"{config.algorithm.upper()} on {config.env.name}: return {episode.total_reward:,.1f}"
+    title = f"{config.title} on {config.env.name}: return {episode.total_reward:,.1f}"
     picture, dt = env.picture, env.spec.dt
     paths, notes = [], []
     with _faults_named(env):

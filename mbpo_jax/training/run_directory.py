@@ -1,6 +1,7 @@
 """A run's directory: who may write to it, and whether it belongs to this configuration."""
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config
+from mbpo_jax.config import ENDS, Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, to_plain, write_json_atomic
 from mbpo_jax.training import logs
@@ -125,6 +126,17 @@ def _claim(run_dir: Path, group: Group) -> None:
         (run_dir / ENVIRONMENT).unlink(missing_ok=True)  # nothing is resumed
         return
     known = load_group(run_dir)
+    if group != known and group == lengthened(known, group.config):
+        if not any((run_dir / CHECKPOINTS).glob("*")):
+            raise ConfigError(
+                f"{run_dir} has no checkpoint from which it could go on; choose another --run-dir"
+            )
+        changed = "; ".join(config_io.diff_configs(known.config, group.config))
+        print(f"{run_dir} goes on to another end, with its schedules as they were: {changed}")
+        if ended:  # said first: who is stopped between the two comes here again
+            write_status(run_dir, "interrupted")
+        write_group(run_dir, group)
+        return
     changes = config_io.diff_configs(known.config, group.config)
     if not changes and differences(known) != differences(group):
         changes = ["the runs' own settings"]
@@ -134,6 +146,18 @@ def _claim(run_dir: Path, group: Group) -> None:
             + "\n  ".join(changes)
             + "\nChoose another --run-dir, or give the settings of that run to resume it"
         )
+
+
+def lengthened(known: Group, config: Config) -> Group:
+    """Return a group that ends as a configuration says, unless it would end earlier.
+
+    When to end is all that a run does not depend on until then.
+    """
+    if config.total_env_steps < known.config.total_env_steps:
+        return known
+    ends = {name: getattr(config, name) for name in ENDS}
+    runs = (dataclasses.replace(run, **ends) for run in known.runs)
+    return Group(dataclasses.replace(known.config, **ends), tuple(runs))
 
 
 def write_group(run_dir: Path, group: Group) -> None:

@@ -164,7 +164,7 @@ def test_model_transitions_are_kept_at_the_next_fit_or_dropped(key, keep):
 def test_before_the_first_real_transition_there_is_nothing_to_branch_from(key):
     """Without random steps the first refresh meets an empty replay buffer."""
     real_key, first_key, second_key = jax.random.split(key, 3)
-    config, real = make_config("mbpo", random_steps=0), played(real_key, 8)
+    config, real = make_config("mbpo", random_steps=0, total_env_steps=40), played(real_key, 8)
     empty, action = real._replace(size=jnp.int32(0)), jnp.float32(0.0)
     buffer, metrics = refresh((), config, first_key, None, empty, action, jnp.int32(0))
     assert int(buffer.size) == metrics["rollout/length"] == 0

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.algorithms import MAKERS, make_algorithm
-from mbpo_jax.config import MODEL_BASED, SUMMARIES, TABULAR, Config
+from mbpo_jax.algorithms import make_algorithm
+from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.fields import field_types
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
@@ -21,14 +20,17 @@ from tests.probe_environments import (
     tiny_config,
 )
 
-MODELS = [(name, model) for name in MAKERS for model in ("learned", "oracle")]
-MODELS = [pair for pair in MODELS if pair[1] == "learned" or pair[0] in MODEL_BASED]
+MODELS = [
+    (name, model)
+    for name, record in ALGORITHMS.items()
+    for model in (("learned", "oracle") if record.has_model else ("learned",))
+]
 WITH_ORACLE = ("mbpo", "svg", "mpc")
 
 
 @functools.cache
 def environment(algorithm: str):
-    if algorithm in TABULAR:
+    if ALGORITHMS[algorithm].is_tabular:
         return make_env(environment_preset("maze").env)
     return linear_gaussian(noise=0.05, episode_length=5)
 
@@ -61,11 +63,6 @@ def shapes(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-def test_every_name_has_a_maker_and_a_line_that_describes_it():
-    assert set(MAKERS) == set(SUMMARIES) == set(field_types(Config)["algorithm"].__args__)
-    assert all(MAKERS[name].__doc__ for name in MAKERS)
-
-
 @pytest.mark.parametrize(("algorithm", "model"), MODELS)
 def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algorithm, model):
     env, config = environment(algorithm), settings(algorithm, model)
@@ -73,7 +70,7 @@ def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algo
     assert isinstance(assembly, Algorithm)
     assert isinstance(assembly.agent, Agent)
     assert isinstance(assembly.experience, Experience)
-    assert isinstance(assembly.model, DynamicsModel) == (algorithm in MODEL_BASED)
+    assert isinstance(assembly.model, DynamicsModel) == ALGORITHMS[algorithm].has_model
     program = loop.make_program(env)
     state = jax.eval_shape(lambda key: start(program, config, key), jax.random.key(0))
     after, metrics = jax.eval_shape(

@@ -10,7 +10,7 @@ import pytest
 
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.algorithms.parts import mixed_batch
-from mbpo_jax.config import MODEL_BASED, DynaConfig
+from mbpo_jax.config import ALGORITHMS, DynaConfig
 from tests.algorithms.against_sac import assert_trains_as_sac
 from tests.algorithms.clocked_system import CAPACITY, ENV, make_config, played, rows_of
 
@@ -23,7 +23,7 @@ def dyna_config(*, rollout=(), **settings):
 
 def batches(algorithm: str, key, config, buffer, real):
     """Return the batches of one environment step."""
-    model = config.model if algorithm in MODEL_BASED else "learned"
+    model = config.model if ALGORITHMS[algorithm].has_model else "learned"
     config = dataclasses.replace(config, algorithm=algorithm, model=model)
     algorithm = make_algorithm(ENV, config)
     shape = (algorithm.agent.updates_per_step, algorithm.agent.batch_size)

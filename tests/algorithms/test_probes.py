@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from mbpo_jax.agents import sac
-from mbpo_jax.algorithms import MAKERS, make_algorithm
-from mbpo_jax.config import TABULAR, Config
+from mbpo_jax.algorithms import make_algorithm
+from mbpo_jax.config import ALGORITHMS, Config, actor_critics
 from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import PROBES
 
-ACTOR_CRITIC = ("sac", "mbpo", "dyna", "mba", "mve", "steve", "svg", "retrace")
 WITH_TARGETS_OF_ITS_OWN = ("sac", "mve", "steve", "retrace")  # the others have those of SAC
 
 for_less_than_the_preset = pytest.mark.parametrize(
@@ -56,7 +55,9 @@ def trained_on_probe(algorithm: str, probe: str, less: bool):
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # minutes of compiling, on a machine that has other work
 @for_less_than_the_preset
-@pytest.mark.parametrize("algorithm", [name for name in MAKERS if name not in TABULAR])
+@pytest.mark.parametrize(
+    "algorithm", [name for name in ALGORITHMS if not ALGORITHMS[name].is_tabular]
+)
 def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm, less):
     _, assembly, state = trained_on_probe(algorithm, "action", less)
     with jax.debug_key_reuse(False):
@@ -70,7 +71,7 @@ def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm, less):
 @pytest.mark.timeout(900)
 @for_less_than_the_preset
 @pytest.mark.parametrize(
-    "algorithm", mostly_exhaustive(ACTOR_CRITIC, WITH_TARGETS_OF_ITS_OWN.__contains__)
+    "algorithm", mostly_exhaustive(actor_critics(), WITH_TARGETS_OF_ITS_OWN.__contains__)
 )
 def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorithm, less):
     config, assembly, state = trained_on_probe(algorithm, "delayed", less)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax import cli
-from mbpo_jax.config import EnvConfig
+from mbpo_jax.config import EnvConfig, file_name
 from mbpo_jax.envs import brax, make_env
 from mbpo_jax.envs.system import System, make_system_env
 from mbpo_jax.envs.termination import inverted_pendulum
@@ -81,10 +81,10 @@ def test_what_is_wrong_with_an_import_path_is_named(module):
         (f"{module}:make_envv", "has no function 'make_envv'; did you mean make_env"),
         (":make_env", "is no import path"),
         (".a:b", "is no import path"),
-        ("builtins:dict", "takes no settings"),
+        ("builtins:dict", "does not fit"),
         (f"{module}:nothing", "returned int where an mbpo_jax.types.Env is needed"),
         (f"{module}:short", "env.episode_length: it is 1000, .* made an environment with 7"),
-        (f"{module}:without_settings", r"takes no settings .* def without_settings\(config\):"),
+        (f"{module}:without_settings", r"does not fit .* def without_settings\(config\):"),
     ):
         with pytest.raises(ConfigError, match=message):
             make_env(own(name))
@@ -168,8 +168,8 @@ def test_own_environments_are_swept(module, monkeypatch):
 
 def test_the_name_makes_a_directory_of_one_level(module):
     config = environment_preset("gym/Hopper-v5")
-    assert config.env.file_name == "gym-Hopper-v5"
-    assert environment_preset(f"{module}:make_env").env.file_name == f"{module}-make_env"
+    assert file_name(config.env.name) == "gym-Hopper-v5"
+    assert file_name(f"{module}:make_env") == f"{module}-make_env"
 
 
 @pytest.mark.brax

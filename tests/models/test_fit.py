@@ -10,6 +10,7 @@ from mbpo_jax.models import fit as fitting
 from mbpo_jax.models.dataset import Dataset
 from mbpo_jax.models.ensemble import Ensemble, EnsembleParams
 from mbpo_jax.nets import networks
+from mbpo_jax.nets.normalizer import Scaler
 from tests.linear_system import (
     NOISE_STD,
     NUM_MEMBERS,
@@ -187,6 +188,35 @@ def test_holdout_metrics_are_in_the_units_of_the_environment(key):
         np.testing.assert_allclose(metrics[f"model/holdout_mse/{name}"], mse[i], rtol=1e-4)
     np.testing.assert_allclose(metrics["model/holdout_r2"], 0.5, atol=1e-5)
     np.testing.assert_allclose(metrics["model/holdout_mse"], mse.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("report_all", [False, True])
+def test_of_many_outputs_the_worst_are_named(key, report_all):
+    size = fitting.FEW_OUTPUTS + 4
+    dataset = fitting.Dataset(
+        **dict.fromkeys(fitting.Dataset._fields)
+        | {
+            "targets": jax.random.normal(key, (50, size)),
+            "holdout_rows": jnp.arange(50),
+            "num_holdout": jnp.int32(50),
+        }
+    )
+    variance = jnp.var(dataset.targets, axis=0)
+    r2 = jnp.linspace(1.0, 0.0, size).at[jnp.array([0, 5])].set(jnp.array([0.3, -1.0]))
+    one = Scaler(jnp.zeros(size), jnp.ones(size))
+    metrics = fitting.holdout_metrics(((1 - r2) * variance)[None], one, dataset, report_all)
+    np.testing.assert_allclose(metrics["model/holdout_r2/reward"], 0.3, atol=1e-5)
+    if report_all:
+        assert len(metrics) == 2 + 2 * size
+        np.testing.assert_allclose(metrics["model/holdout_r2/observation_4"], -1.0, atol=1e-5)
+        return
+    assert len(metrics) == 2 + 2 + 2 * 3 + 3
+    for place, component in ((1, 4), (2, size - 2), (3, size - 3)):
+        assert metrics[f"model/holdout_r2/worst_{place}_component"] == component
+    np.testing.assert_allclose(metrics["model/holdout_r2/worst_1"], -1.0, atol=1e-5)
+    np.testing.assert_allclose(
+        metrics["model/holdout_r2/quantile_50"], np.median(np.asarray(r2)[1:]), atol=1e-5
+    )
 
 
 # The real thing

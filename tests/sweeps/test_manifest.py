@@ -1,6 +1,10 @@
 """Runs that a sweep file asks for, and the groups they are trained in."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import SWEEPS, environment_preset
@@ -72,6 +76,74 @@ def test_parts_add_to_what_stands_above_them():
     assert [run.sac.tau for run in runs] == [0.1, 0.005, 0.005, 0.2]
 
 
+def test_what_stands_above_the_parts_is_asked_for_too_if_it_is_whole():
+    part = {"algorithms": ["mve"], "seeds": 1}
+    found = [(run.algorithm, run.seed) for run in expand({**BASE, "seeds": 2, "parts": [part]})]
+    assert found == [("sac", 0), ("sac", 1), ("mve", 0)]
+
+
+def test_an_axis_is_of_those_that_read_it():
+    runs = expand(
+        {
+            "environments": ["pendulum"],
+            "algorithms": ["sac", "mbpo", "mve"],
+            "settings": {"model": "oracle"},
+            "grid": {"rollout.max_length": [1, 4], "expansion": [{"horizon": 2}, {"horizon": 3}]},
+            "variants": [{"sac.gamma": 0.9}, {"sac.gamma": 0.8}],
+        }
+    )
+    assert [run.algorithm for run in runs] == ["sac"] * 2 + ["mbpo"] * 4 + ["mve"] * 4
+    preset = environment_preset("pendulum")
+    assert {run.rollout.max_length for run in runs if run.algorithm != "mbpo"} == {
+        preset.rollout.max_length
+    }
+    assert {run.expansion.horizon for run in runs if run.algorithm == "mve"} == {2, 3}
+    assert {run.model for run in runs if run.algorithm != "sac"} == {"oracle"}
+
+
+def test_an_axis_that_nobody_reads_is_refused():
+    with pytest.raises(ConfigError) as error:
+        expand({**BASE, "grid": {"rollout.max_length": [1, 4]}, "settings": {"fit.patience": 3}})
+    first, second = error.value.args
+    assert first.startswith("sweep: fit.patience: none of the algorithms reads it, as it")
+    assert second.startswith("sweep: rollout.max_length: none of the algorithms reads it")
+    assert second.endswith("mbpo, dyna, mba")
+
+
+def test_mistakes_of_every_kind_are_named_at_once():
+    content = {
+        **BASE,
+        "seed": 3,
+        "settings": {"sac.gamma": 2.0},
+        "grid": {"sac.gama": [0.1]},
+        "variants": ["sac"],
+        "parts": [
+            {"algorithms": ["mbop"]},
+            5,
+            {"algorithms": ["retrace"], "settings": {"fit.patience": 3}},
+        ],
+    }
+    with pytest.raises(ConfigError) as error:
+        expand(content)
+    text = str(error.value)
+    for part in ("seed:", "sac.gamma", "fit.patience", "sac.gama", "variants", "mbop", "parts[2]"):
+        assert part in text
+
+
+def documented_sweeps() -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    return re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("text", documented_sweeps())
+def test_documented_sweeps_ask_for_every_algorithm_that_they_name(text, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    content = yaml.safe_load(text)
+    named = {*content["algorithms"], *(a for p in content["parts"] for a in p["algorithms"])}
+    assert {run.algorithm for run in read_sweep(path)} == named
+
+
 def test_the_same_run_twice_is_one():
     part = {"algorithms": ["sac"]}
     assert len(expand({"environments": ["pendulum"], "parts": [part, part]})) == 1
@@ -97,6 +169,7 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "presets": ["hopper"]}, ["presets: hopper are of an environment"]),
         ({**BASE, "presets": [1]}, ["presets: 1 cannot stand here"]),
         ({**BASE, "grid": {1: [2]}}, ["grid: 1 is no name of a setting"]),
+        ({**BASE, "grid": {"total_env_steps": [200, 300]}}, ["differ in their end alone"]),
         ({**BASE, "grid": {"sac.gamma": []}}, ["grid: sac.gamma: has no value"]),
         ({**BASE, "grid": {"seed": [5]}}, ["grid: seed: use seeds instead"]),
         ({**BASE, "settings": {"env.name": "hopper"}}, ["use environments instead"]),

@@ -48,6 +48,31 @@ def test_a_plan_names_what_is_new_and_keeps_what_is_there(tmp_path):
     assert (other.known, other.dropped) == ([], [unit])
 
 
+def test_a_sweep_that_asks_for_more_steps_goes_on_with_the_runs_that_are_there(tmp_path):
+    (unit,) = laid_out(tmp_path)
+    run_directory.write_status(unit.path, "finished")
+    (unit.path / run_directory.CHECKPOINTS / "0000000200").mkdir(parents=True)
+    more = manifest.expand({**TINY, "settings": {**TINY["settings"], "total_env_steps": 900}})
+    plan = store.plan(tmp_path, more)
+    assert (plan.new, plan.dropped) == ([], [])
+    assert [u.path for u in plan.longer] == [unit.path]
+    assert store.create(tmp_path, plan, "")
+    (longer,) = store.units_of(tmp_path)
+    assert (longer.name, longer.state) == (unit.name, "interrupted")
+    assert {run.total_env_steps for run in longer.group.runs} == {900}
+    for changes in ({"total_env_steps": 950}, {"stop_at_return": -1.0, "total_env_steps": 900}):
+        content = {**TINY, "settings": {**TINY["settings"], **changes}}
+        plan = store.plan(tmp_path, manifest.expand(content))
+        assert [u.path for u in plan.longer] == [unit.path]
+        with (
+            run_directory.opened(unit.path, longer.group),
+            pytest.raises(ConfigError, match="while it is trained by process"),
+        ):
+            store.create(tmp_path, plan, "")
+    # Fewer steps than there are ask for nothing.
+    assert store.plan(tmp_path, manifest.expand(TINY)).longer == []
+
+
 def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
     (unit,) = laid_out(tmp_path)
     for _ in range(store.MOST_FAILURES):
@@ -145,7 +170,8 @@ def test_a_directory_that_is_held_says_by_whom(tmp_path):
 
 
 def test_a_sweep_may_be_asked_for_from_python(tmp_path, capsys):
-    assert sweep({**TINY, "grid": {"rollout.max_length": (1, 2)}}, tmp_path, dry_run=True) == 0
+    mbpo = {"algorithms": ["mbpo"], "grid": {"rollout.max_length": (1, 2)}}
+    assert sweep({**TINY, **mbpo}, tmp_path, dry_run=True) == 0
     told = capsys.readouterr().out
     assert "6 new runs in 1 groups" in told
     assert "3 seeds, rollout.max_length 1|2" in told

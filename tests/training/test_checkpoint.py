@@ -66,6 +66,19 @@ def test_state_and_host_come_back_exactly(tmp_path):
     assert_equal(restored.state, state)
 
 
+def test_what_has_grown_along_its_second_axis_is_filled_up_with_zeros(tmp_path):
+    state = make_state(1)
+    checkpoint.save(tmp_path / "c", 10, state, {})
+    like = shapes(state)
+    weights = like.values["weights"].update(shape=(3, 8))
+    like = like._replace(values=like.values | {"weights": weights})
+    restored, _ = checkpoint.restore_newest(tmp_path / "c", like)
+    assert restored.capacity == 5
+    expected = jnp.pad(state.values["weights"], ((0, 0), (0, 3)))
+    assert_equal(restored.state, state._replace(values=state.values | {"weights": expected}))
+    assert checkpoint.restore_newest(tmp_path / "c", shapes(state))[0].capacity is None
+
+
 def test_nothing_saved_is_nothing_restored(tmp_path):
     assert checkpoint.restore_newest(tmp_path / "none", shapes(make_state(0))) == (None, [])
 

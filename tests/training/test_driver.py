@@ -220,6 +220,39 @@ def test_directory_in_use_is_an_error(monkeypatch):
     assert messages
 
 
+def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_first(capsys):
+    config = small_config(algorithm="sac", replay_capacity=1000)
+    assert train(dataclasses.replace(config, total_env_steps=40), Path("longer")) == 0
+    assert train(config, Path("longer")) == 0
+    assert "total_env_steps: 40 -> 60" in capsys.readouterr().out
+    assert train(config, Path("at-once")) == 0
+    assert results(Path("longer")) == results(Path("at-once"))
+    with pytest.raises(ConfigError, match=r"another configuration:\n  total_env_steps: 60 -> 40"):
+        train(dataclasses.replace(config, total_env_steps=40), Path("longer"))
+
+
+def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
+    config = small_config(algorithm="sac")
+    assert train(config) == 0
+    before = results(Path("run"))
+    shutil.rmtree("run/checkpoints")
+    with pytest.raises(ConfigError, match="has no checkpoint from which it could go on"):
+        train(dataclasses.replace(config, total_env_steps=70))
+    assert results(Path("run")) == before
+    assert status(Path("run"))["state"] == "finished"
+
+
+def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
+    solved = small_config(stop_at_return=-1e9)
+    assert train(solved) == 0
+    assert status(Path("run"))["env_steps"] == 40
+    assert train(dataclasses.replace(solved, stop_at_return=1e9, total_env_steps=70)) == 0
+    evals = results(Path("run"))[0]
+    assert [row["env_steps"] for row in evals[::2]] == [30, 40, 50, 60, 70]
+    assert status(Path("run"))["state"] == "finished"
+    assert playback.evaluate_run(Path("run"), episodes=1, seed=0) == 0
+
+
 def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(devices, "available_bytes", lambda num_devices: 1000)
     with pytest.raises(ConfigError, match=r"GiB, but has .* lower num_seeds"):

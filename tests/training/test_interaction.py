@@ -20,7 +20,7 @@ from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Point
 RANDOM_STEPS, STEPS = 3, 10
 CONFIG = Config(
     algorithm="sac",
-    total_env_steps=50,
+    total_env_steps=53,
     random_steps=RANDOM_STEPS,
     steps_per_fit=STEPS,
     epoch_length=STEPS,
@@ -234,6 +234,7 @@ def test_training_can_begin_without_random_steps(key):
         algorithm="mbpo",
         model="oracle",
         random_steps=0,
+        total_env_steps=50,
         rollout=dataclasses.replace(CONFIG.rollout, rollouts_per_step=2),
     )
     program = loop.make_program(HIDDEN_CLOCK)

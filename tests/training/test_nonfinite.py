@@ -23,6 +23,7 @@ SAC = dataclasses.replace(
     tiny_config(),
     algorithm="sac",
     random_steps=RANDOM_STEPS,
+    total_env_steps=RANDOM_STEPS + 4 * STEPS,
     env=EnvConfig(name="lq", backend="analytic"),  # settings hold known names only
 )
 MBPO = dataclasses.replace(SAC, algorithm="mbpo", env=EnvConfig(termination="learned"))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mbpo_jax.algorithms import MAKERS
-from mbpo_jax.config import TABULAR, Config
+from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback
@@ -33,7 +32,7 @@ class InterruptedOnce(driver.Interruption):
 
 
 def settings(algorithm: str) -> Config:
-    environment = "maze" if algorithm in TABULAR else "pendulum"
+    environment = "maze" if ALGORITHMS[algorithm].is_tabular else "pendulum"
     config = environment_preset(environment, "debug")
     planner = dataclasses.replace(config.planner, population=16, num_elites=4, horizon=5)
     search = dataclasses.replace(config.search, horizon=10, num_rollouts=4)
@@ -49,7 +48,7 @@ def evaluations(run_dir: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", mostly_exhaustive(MAKERS, OF_EVERY_KIND.__contains__))
+@pytest.mark.parametrize("algorithm", mostly_exhaustive(ALGORITHMS, OF_EVERY_KIND.__contains__))
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch, capsys):
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config, straight, broken = settings(algorithm), Path("straight"), Path("broken")

@@ -1,0 +1,57 @@
+"""Functions of one's own, by import path: `package.module:function`."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.errors import ConfigError, suggestion
+
+
+def load_function(path: str, field: str, *arguments: str) -> Callable[..., Any]:
+    """Return the function that an import path names.
+
+    The module is looked for in the working directory and then where Python looks, as `python -m`
+    does.
+
+    Args:
+      path: `package.module:function`.
+      field: the setting that holds the path, for messages.
+      arguments: names of what the function will be given, in order.
+
+    Raises:
+      ConfigError: there is no such function, or it does not take these arguments.
+    """
+    module_name, _, name = path.partition(":")
+    if not (name.isidentifier() and all(map(str.isidentifier, module_name.split(".")))):
+        raise ConfigError(
+            f"{field}: {path!r} is no import path; write it as in package.module:function"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except SyntaxError as error:
+        raise ConfigError(f"{field}: {error.filename}:{error.lineno}: {error.msg}") from error
+    except ImportError as error:
+        raise ConfigError(
+            f"{field}: cannot import {module_name!r}: {error}; give the command in the folder "
+            "that holds it, or put that folder on PYTHONPATH"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [found for found, _ in inspect.getmembers(module, inspect.isfunction)]
+        functions = [found for found in functions if not found.startswith("_")]
+        advice = suggestion(name, functions) if functions else "it has none"
+        raise ConfigError(f"{field}: {module_name} has no function {name!r}; {advice}")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError) as error:  # the latter where Python knows no signature
+        raise ConfigError(
+            f"{field}: {path} does not fit ({error}); begin it with "
+            f"def {name}({', '.join(arguments)}):"
+        ) from error
+    return function
