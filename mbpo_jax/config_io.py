@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def check_read(before: Config, after: Config) -> None:
         raise ConfigError(*problems)
 
 
-def is_whole(content: dict[str, Any]) -> bool:
+def is_complete(content: dict[str, Any]) -> bool:
     """Say whether data from outside names every group of settings, as `dump_yaml` does."""
     groups = {name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
     return groups <= content.keys()
@@ -161,7 +161,7 @@ def unread(algorithm: str, model: str, path: str) -> str | None:
 
     What is no algorithm's name or no setting's path is left to other checks.
     """
-    if name_problem(algorithm) or path not in flatten(Config()) or reads(algorithm, model, path):
+    if name_problem(algorithm) or path not in defaults() or reads(algorithm, model, path):
         return None
     if reads(algorithm, "learned", path):
         return f"{algorithm} does not read it with model={model}; leave it out"
@@ -201,6 +201,12 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         nested = dataclasses.is_dataclass(value)
         values |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return values
+
+
+@functools.cache
+def defaults() -> Mapping[str, Any]:
+    """Return the default of every setting by dotted path."""
+    return flatten(Config())
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
@@ -263,7 +269,7 @@ def _field_advice(*path: str) -> str:
     """Point to fields of that name in other places, or else to the nearest names in this place."""
     *place, name = path
     name = _last(name)
-    found = [known.rpartition(".")[0] for known in flatten(Config()) if _last(known) == name]
+    found = [known.rpartition(".")[0] for known in defaults() if _last(known) == name]
     if found:
         places = [f"below '{group}:'" if group else "at the top" for group in found]
         return f"write '{name}:' {' or '.join(places)}"

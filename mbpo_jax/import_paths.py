@@ -10,6 +10,11 @@ from typing import Any
 from mbpo_jax.errors import ConfigError, suggestion
 
 
+def is_import_path(name: str) -> bool:
+    """Say whether a name is an import path and not one that is known here; these have no colon."""
+    return ":" in name
+
+
 def load_function(path: str, field: str, *arguments: str) -> Callable[..., Any]:
     """Return the function that an import path names.
 

@@ -77,11 +77,11 @@ def _parse(argv: Sequence[str], base: Config) -> Any:
         | Annotated[Presets, subcommand("presets")]
         | Annotated[Doctor, subcommand("doctor")]
     )
-    registry = ConstructorRegistry()
-    registry.struct_rule(_unchecked)
+    constructors = ConstructorRegistry()
+    constructors.struct_rule(_unchecked)
     description = "Model-accelerated reinforcement learning in JAX."
     return tyro.cli(
-        verbs, prog=PROGRAM, description=description, args=list(argv), registry=registry
+        verbs, prog=PROGRAM, description=description, args=list(argv), registry=constructors
     )
 
 

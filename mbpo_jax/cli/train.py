@@ -46,7 +46,7 @@ class Train:
         # A whole file, such as a run's config.yaml, is of any algorithm, as a preset is.
         given = environment_preset(self.environment, *self.preset)
         for path in self.config:
-            if config_io.is_whole(content := config_io.read_yaml(path)):
+            if config_io.is_complete(content := config_io.read_yaml(path)):
                 given = config_io.apply(given, content, str(path))
         config_io.check_read(given, config)
         run_dir = self.run_dir or default_run_dir(config, self.preset)

@@ -1,12 +1,11 @@
 """The algorithms: one record of each, from which help, checks and tables follow."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 
 from mbpo_jax.errors import suggestion
-
-OWN = ":"
-"""What is in the name of an algorithm of one's own, `module:function`, and in no other."""
+from mbpo_jax.import_paths import is_import_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +190,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
 }
 
 
+@functools.cache
 def _settings_of_some() -> tuple[str, ...]:
     """Return all that one algorithm or another reads, and not every one."""
     own = (path for record in ALGORITHMS.values() for path in record.uses)
@@ -199,8 +199,8 @@ def _settings_of_some() -> tuple[str, ...]:
 
 def algorithm_record(name: str) -> AlgorithmRecord:
     """Return what is known of an algorithm; one of one's own may use every setting."""
-    if OWN in name:
-        title = name.rpartition(OWN)[2].removeprefix("make_")
+    if is_import_path(name):
+        title = name.rpartition(":")[2].removeprefix("make_")
         return AlgorithmRecord(title, "of one's own", name, name, _settings_of_some())
     return ALGORITHMS[name]
 
@@ -212,7 +212,7 @@ def actor_critics() -> list[str]:
 
 def name_problem(name: str) -> str | None:
     """Return what is wrong with the name of an algorithm, or None."""
-    if OWN in name or name in ALGORITHMS:
+    if is_import_path(name) or name in ALGORITHMS:
         return None
     return f"{name!r} is not known (one of your own would be module:function); " + suggestion(
         name, ALGORITHMS

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from mbpo_jax.config import EnvConfig
 from mbpo_jax.envs import analytic, brax, gymnasium, own
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.import_paths import is_import_path
 from mbpo_jax.presets import unknown_environment
 from mbpo_jax.types import Env
 
@@ -88,7 +89,7 @@ def _backends(config: EnvConfig) -> tuple[str, ...]:
       ConfigError: it is not.
     """
     name = config.name
-    if ":" in name:
+    if is_import_path(name):
         return own.BACKENDS
     if config.backend in own.BACKENDS:
         raise ConfigError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.import_paths import is_import_path
 from mbpo_jax.presets.analytic import ANALYTIC_PRESETS
 from mbpo_jax.presets.base import Preset
 from mbpo_jax.presets.brax import BRAX_PRESETS
@@ -87,7 +88,7 @@ def environment_preset(environment: str, *names: str) -> Config:
     Raises:
       ConfigError: the environment or a preset is unknown.
     """
-    if ":" in environment:
+    if is_import_path(environment):
         config = _changed(preset(*names), {"env": {"name": environment, "backend": "own"}})
     elif environment in ENVIRONMENT_PRESETS:
         config = preset(environment, *names)

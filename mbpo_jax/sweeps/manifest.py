@@ -106,11 +106,10 @@ def _unread_problems(where: str, content: Mapping[str, Any], read: set[str]) -> 
     for layer in layers:
         with contextlib.suppress(ConfigError):  # which was told already
             named |= set(config_io.paths(config_io.nested(layer)))
-    settings = set(config_io.flatten(Config()))
     return [
         f"{where}: {path}: none of the algorithms reads it, as it stands; leave it out, or add one "
         f"that does (with a learned model): {', '.join(readers(path))}"
-        for path in sorted((named & settings) - read)
+        for path in sorted((named & config_io.defaults().keys()) - read)
     ]
 
 
@@ -267,7 +266,7 @@ def run_id(config: Config) -> str:
 
     Settings at their defaults are left out, so that one more setting makes no other runs.
     """
-    own, usual = (config_io.flatten(c) for c in (config, Config()))
+    own, usual = config_io.flatten(config), config_io.defaults()
     ignored = ("num_seeds", *ENDS)
     one = {k: v for k, v in own.items() if k not in ignored and (k == "seed" or v != usual[k])}
     return _digest(json.dumps(to_plain(one), sort_keys=True))

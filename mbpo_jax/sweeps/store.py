@@ -123,7 +123,7 @@ class Plan(NamedTuple):
     known: list[Unit]
     new: list[Unit]
     dropped: list[Unit]
-    longer: list[Unit] = []  # noqa: RUF012 - a plan is not changed
+    longer: list[Unit]
 
 
 def plan(

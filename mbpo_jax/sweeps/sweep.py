@@ -53,7 +53,7 @@ def sweep(
     if isinstance(source, Path) and source.is_dir():
         if out is not None:
             raise ConfigError(f"out: {source} is a sweep directory itself; leave --out out")
-        sweep_dir, found = source, store.Plan(store.units_of(source), [], [])
+        sweep_dir, found = source, store.Plan(store.units_of(source), [], [], [])
         if runs_per_group is not None:
             raise ConfigError(
                 f"runs_per_group: groups of {source} are there; it is for new ones, of a file"
