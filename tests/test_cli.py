@@ -8,11 +8,12 @@ import jax
 import pytest
 
 from mbpo_jax import cli, config_io
+from mbpo_jax.cli import doctor
 from mbpo_jax.config import ALGORITHMS
 from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
-from mbpo_jax.training import devices, doctor, driver, plan, playback
+from mbpo_jax.training import devices, driver, plan, playback
 
 
 @pytest.fixture

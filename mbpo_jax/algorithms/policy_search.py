@@ -131,8 +131,8 @@ def roll_out(
         view,
         model.start(batch.observation, batch.simulator),
         act,
-        search.horizon,
-        search.config.propagation,
+        horizon=search.horizon,
+        propagation=search.config.propagation,
         max_cotangent_norm=max_cotangent_norm,
         truncation=truncation,
     )

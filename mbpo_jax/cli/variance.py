@@ -89,14 +89,14 @@ class Variance:
         if self.run is None and self.precision == "float64":
             jax.config.update("jax_enable_x64", True)
         set_up_compilation_cache()
-        from mbpo_jax.training import laboratory
+        from mbpo_jax.laboratory import commands
 
         command = shlex.join([PROGRAM, *argv])
         if self.run is not None:
-            return laboratory.measure_run(
+            return commands.measure_run(
                 self.run, self.index, self.system, config, settings, self.out, command
             )
-        return laboratory.measure_problem(
+        return commands.measure_problem(
             str(self.problem), given, config, settings, self.out, command
         )
 

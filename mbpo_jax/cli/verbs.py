@@ -96,6 +96,6 @@ class Doctor:
 
     def run(self) -> int:
         """Print what was found."""
-        from mbpo_jax.training import doctor
+        from mbpo_jax.cli import doctor
 
         return doctor.examine()

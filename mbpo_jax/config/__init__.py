@@ -17,7 +17,14 @@ from mbpo_jax.config.algorithms import (
     readers,
     reads,
 )
-from mbpo_jax.config.gradients import (
+from mbpo_jax.config.components import (
+    EnsembleConfig,
+    EnvConfig,
+    FitConfig,
+    RolloutConfig,
+    SACConfig,
+)
+from mbpo_jax.config.laboratory import (
     ESTIMATOR_SUMMARIES,
     PROBLEM_SUMMARIES,
     EstimatorConfig,
@@ -34,7 +41,6 @@ from mbpo_jax.config.methods import (
     RetraceConfig,
     TabularConfig,
 )
-from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
 from mbpo_jax.config.run import CONFIG_CLASSES, ENDS, MEMORY_FIELDS, Config, register_pytrees
 from mbpo_jax.fields import file_name
 

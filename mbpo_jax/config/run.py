@@ -1,13 +1,19 @@
 """The settings of a training run as a whole."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from mbpo_jax.config.algorithms import actor_critics, algorithm_record, name_problem
-from mbpo_jax.config.gradients import TrackingConfig
+from mbpo_jax.config.components import (
+    EnsembleConfig,
+    EnvConfig,
+    FitConfig,
+    RolloutConfig,
+    SACConfig,
+)
+from mbpo_jax.config.laboratory import TrackingConfig
 from mbpo_jax.config.methods import (
     DynaConfig,
     ExpansionConfig,
@@ -17,7 +23,6 @@ from mbpo_jax.config.methods import (
     RetraceConfig,
     TabularConfig,
 )
-from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
 from mbpo_jax.fields import (
     STRUCTURAL,
     Checked,
@@ -204,26 +209,4 @@ def register_pytrees() -> None:
         types = field_types(cls)
         data = [name for name in types if is_data(types[name])]
         structure = [name for name in types if not is_data(types[name])]
-        if cls is RolloutConfig:
-            _register_rollout(data, structure)
-        else:
-            jax.tree_util.register_dataclass(cls, data, structure)
-
-
-def _register_rollout(data: Sequence[str], structure: Sequence[str]) -> None:
-    """Register the one class whose structure depends on data: on what there is room for.
-
-    As an array `max_length` would not tell it any more.
-    """
-    import jax
-
-    def flatten(config: RolloutConfig):
-        leaves = [(jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in data]
-        return leaves, (config.room, *(getattr(config, name) for name in structure))
-
-    def unflatten(aside, leaves):
-        room, *fixed = aside
-        values = dict(zip((*structure, *data), (*fixed, *leaves), strict=True))
-        return RolloutConfig(**values).with_room(room)
-
-    jax.tree_util.register_pytree_with_keys(RolloutConfig, flatten, unflatten)
+        jax.tree_util.register_dataclass(cls, data, structure)

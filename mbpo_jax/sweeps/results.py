@@ -16,10 +16,10 @@ import numpy as np
 from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, read_last_rows, read_rows, replace_rows
-from mbpo_jax.reports import sweep_page
 from mbpo_jax.reports.statistics import area_under_curve
-from mbpo_jax.reports.sweep_summary import MODEL_COLUMNS
 from mbpo_jax.sweeps.manifest import run_id, varied_fields
+from mbpo_jax.sweeps.report import page
+from mbpo_jax.sweeps.report.summary import MODEL_COLUMNS
 from mbpo_jax.sweeps.store import SWEEP_FILE, TRAINED, Unit, units_of
 from mbpo_jax.training import logs, run_directory
 
@@ -266,7 +266,7 @@ def write_report(sweep_dir: Path) -> Path:
     rows, evaluations = _sweep_rows(sweep_dir, units)
     source = sweep_dir / SWEEP_FILE
     path = sweep_dir / REPORT
-    sweep_page.write_page(
+    page.write_page(
         path,
         f"Sweep {sweep_dir.resolve().name}",
         rows,

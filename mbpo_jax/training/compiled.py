@@ -1,5 +1,6 @@
 """The training program, mapped over runs and compiled."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,16 +84,8 @@ def make_runs(group: Group) -> Runs:
     copies = padded_size(len(group.runs), mesh) - len(group.runs)
     runs = (*group.runs, *group.runs[-1:] * copies)
     pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
-    shared, room = group.config, max(run.rollout.room for run in runs)
-    data = [
-        replace(
-            run,
-            seed=shared.seed,
-            num_seeds=shared.num_seeds,
-            rollout=run.rollout.with_room(room),
-        )
-        for run in runs
-    ]
+    shared = group.config
+    data = [replace(run, seed=shared.seed, num_seeds=shared.num_seeds) for run in runs]
     batched = jax.tree_util.tree_map_with_path(_stacked, *data)
     keys, evaluation_keys = (
         jax.device_put(jnp.stack(keys), sharding) for keys in zip(*pairs, strict=True)
@@ -121,6 +114,8 @@ def set_up(group: Group, env: Env | None = None) -> Setup:
     """
     env = env or make_env(group.config.env)
     program, runs = make_program(env), make_runs(group)
+    longest = max(run.rollout.max_length for run in group.runs)
+    program = program._replace(init=functools.partial(program.init, longest_rollout=longest))
     return Setup(env, group, program, runs, _state_shapes(program, runs))
 
 

@@ -13,10 +13,10 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.own import described
 from mbpo_jax.errors import UserError
 from mbpo_jax.files import Row, read_rows
+from mbpo_jax.laboratory.report.over_training import tracking_figure
 from mbpo_jax.reports.figures import save_png
 from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
-from mbpo_jax.reports.tracking import tracking_figure
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
 from mbpo_jax.training.compiled import Setup, compile_program, restore_runs, set_up
 from mbpo_jax.training.group import Group, group_of

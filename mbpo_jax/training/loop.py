@@ -51,7 +51,8 @@ class Program(NamedTuple):
     """The functions that the host compiles, each for one run.
 
     Attributes:
-      init: `(Config, key) -> TrainState`.
+      init: `(Config, key, longest_rollout=None) -> TrainState`. Runs that share a program may
+        have rollouts of different lengths; the longest has to be given where they are traced.
       collect: `(Config, TrainState) -> TrainState`, the random steps at the start.
       step: `(Config, env_steps, TrainState) -> (TrainState, Metrics)`, the compiled step;
         `env_steps` counts the environment steps before it and is the same for all runs.
@@ -59,7 +60,7 @@ class Program(NamedTuple):
       measure: `(Config, key, TrainState) -> inner products of gradients`, see `training.tracking`.
     """
 
-    init: Callable[[Config, jax.Array], TrainState]
+    init: Callable[..., TrainState]
     collect: Callable[[Config, TrainState], TrainState]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
@@ -173,7 +174,7 @@ def make_program(env: Env) -> Program:
     The parts are assembled while JAX traces, because the numbers of the configuration are traced.
     """
 
-    def init(config: Config, key: jax.Array) -> TrainState:
+    def init(config: Config, key: jax.Array, longest_rollout: int | None = None) -> TrainState:
         algorithm = make_algorithm(env, config)
         model = algorithm.model
         key, env_key, model_key, agent_key = jax.random.split(key, 4)
@@ -189,7 +190,7 @@ def make_program(env: Env) -> Program:
                 simulator=env_state.simulator if model and model.needs_simulator else (),
             ),
             model=model.init(model_key) if model else (),
-            experience=algorithm.experience.init(),
+            experience=algorithm.experience.init(longest_rollout),
             agent=algorithm.agent.init(agent_key),
             memory=algorithm.agent.begin(),
             episode_return=jnp.float32(0),

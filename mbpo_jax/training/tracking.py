@@ -16,11 +16,12 @@ from mbpo_jax.agents.sac import SACState
 from mbpo_jax.config import Config, EstimatorConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
-from mbpo_jax.gradients import metrics, trained
-from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
-from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.study import doubt, lacking, named, reference_estimators
-from mbpo_jax.gradients.summary import as_json, summarise
+from mbpo_jax.laboratory.estimators.catalogue import draw_batches, estimate_batches
+from mbpo_jax.laboratory.measures import metrics
+from mbpo_jax.laboratory.measures.study import doubt, lacking, named, reference_estimators
+from mbpo_jax.laboratory.measures.summary import as_json, summarise
+from mbpo_jax.laboratory.problems import trained
+from mbpo_jax.laboratory.problems.problem import Problem
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.types import Env, PyTree
 

@@ -13,10 +13,12 @@ from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config, RolloutConfig
 from mbpo_jax.envs.termination import never
 from mbpo_jax.models import rows as layout
+from mbpo_jax.training.loop import make_program
 from mbpo_jax.types import Transition
 from tests.algorithms.clocked_system import (
     CAPACITY,
     ENV,
+    LONGEST,
     assert_true_transitions,
     make_config,
     played,
@@ -34,7 +36,7 @@ def refresh(options, config, key, buffer, real, policy_action, env_steps):
 
     model = make_model(ENV, config)
     experience = branching.branched_experience(ENV.spec, model, config, **dict(options))
-    buffer = experience.init() if buffer is None else buffer
+    buffer = experience.init(LONGEST) if buffer is None else buffer
     return experience.refresh(key, buffer, (), real, policy, env_steps)
 
 
@@ -62,6 +64,17 @@ def test_the_model_buffer_has_room_for_the_longest_rollouts():
     state = jax.eval_shape(make_algorithm(hopper_like(never), config).experience.init)
     assert state.data.observation.shape == (6000, 11)
     assert state.data.action.shape == (6000, 3)
+
+
+def test_where_lengths_are_traced_the_longest_has_to_be_given(key):
+    config = make_config("mbpo")
+    program = make_program(ENV)
+    with pytest.raises(TypeError, match="longest_rollout"):
+        jax.eval_shape(program.init, config, key)
+    init = functools.partial(program.init, longest_rollout=3)
+    state = jax.eval_shape(init, config, key)
+    kept = config.rollout.retain_epochs * config.rollout.rollouts_per_step * config.epoch_length * 3
+    assert state.experience.data.reward.shape == (kept,)
 
 
 @pytest.mark.parametrize(

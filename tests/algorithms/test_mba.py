@@ -10,6 +10,7 @@ import pytest
 from mbpo_jax.algorithms import make_algorithm
 from tests.algorithms.clocked_system import (
     ENV,
+    LONGEST,
     assert_true_transitions,
     make_config,
     played,
@@ -23,7 +24,7 @@ def model_transitions(num_steps, config, key, real):
     experience = algorithm.experience
     return experience.refresh(
         key,
-        experience.init(),
+        experience.init(LONGEST),
         algorithm.model.ready(()),
         real,
         lambda key, observation: jax.random.uniform(key, (*observation.shape[:-1], 1)),

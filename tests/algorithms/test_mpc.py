@@ -11,8 +11,8 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.algorithms.mpc import sequence_returns
 from mbpo_jax.config import Config, PlannerConfig
 from mbpo_jax.envs.base import play_episodes
+from mbpo_jax.envs.exam import make_maths_test
 from mbpo_jax.envs.finite_horizon import make_lq
-from mbpo_jax.envs.maths_test import make_maths_test
 from mbpo_jax.envs.system import make_system_env
 from mbpo_jax.training.loop import acting
 from mbpo_jax.types import Agent, Point, Prediction

@@ -1,6 +1,7 @@
 """What is said of an algorithm, against the algorithm."""
 
 import dataclasses
+import functools
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def test_an_algorithm_reads_the_settings_that_its_record_names_and_no_others(
     settings = set(flatten(Config())) - {"model"}  # which is looked at for all of them
     read.clear()
     key = jax.random.key(0)
-    state = jax.eval_shape(program.init, config, key)
+    state = jax.eval_shape(functools.partial(program.init, config), key)
     state = jax.eval_shape(program.collect, config, state)
     jax.eval_shape(program.step, config, jnp.int32(config.random_steps), state)
     jax.eval_shape(program.evaluate, config, key, state)

@@ -1,6 +1,7 @@
 """Environments of one's own: by import path, as an object, registered with Brax."""
 
 import dataclasses
+import functools
 import textwrap
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from mbpo_jax.envs.system import System, make_system_env
 from mbpo_jax.envs.termination import inverted_pendulum
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
+from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import environment_preset, preset
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training import driver, laboratory, playback
+from mbpo_jax.training import driver, playback
 from mbpo_jax.training.loop import make_program
 
 MODULE = """
@@ -106,7 +108,7 @@ def test_a_run_by_import_path_is_trained_resumed_evaluated_drawn_and_measured(mo
     Path("run/episode.png").unlink()
     assert cli.main(["render", "run"]) == 0
     assert Path("run/episode.png").exists()
-    problems = laboratory.load_problems(Path("run"), 0, 0, from_replay=False)
+    problems = commands.load_problems(Path("run"), 0, 0, from_replay=False)
     assert problems.learned is not None
     assert problems.true is not None
     # Ended by its own rule, in the model as in reality.
@@ -134,7 +136,7 @@ def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
     env = make_system_env(name, spring(), episode_length=60)
     config = preset("debug")
     program = make_program(env)
-    state = jax.jit(program.init)(config, jax.random.key(0))
+    state = jax.jit(functools.partial(program.init, config))(jax.random.key(0))
     state = jax.jit(program.collect)(config, state)
     _, metrics = jax.jit(program.step)(config, config.random_steps, state)
     assert float(metrics["model/termination_agreement"]) == 1.0

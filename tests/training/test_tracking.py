@@ -10,8 +10,8 @@ import pytest
 from mbpo_jax.config import TrackingConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
-from mbpo_jax.gradients import metrics
-from mbpo_jax.gradients.study import doubt
+from mbpo_jax.laboratory.measures import metrics
+from mbpo_jax.laboratory.measures.study import doubt
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback
 from mbpo_jax.training.tracking import inner_products, measured

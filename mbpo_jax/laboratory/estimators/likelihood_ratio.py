@@ -1,0 +1,145 @@
+"""Likelihood ratios: gradients that ask for no derivative of the system.
+
+`grad E[R] = E[sum_t A_t grad log p(choice_t)]`, where A_t is what the choice led to, less anything
+that does not depend on it (Williams 1992). The choice is the policy's action, or, where the system
+is noisy, the system's next state (Parmas et al. 2018, arXiv:1902.01240).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.laboratory.problems.problem import (
+    Critic,
+    Gaussian,
+    Noise,
+    Problem,
+    Trajectory,
+    before_end,
+    discounts,
+    last,
+    roll_out,
+    to_go,
+    total,
+)
+
+
+def log_density(law: Gaussian, x: jax.Array) -> jax.Array:
+    """Return the log-density `[]` of independent normal variables, but for a constant."""
+    return -jnp.sum(0.5 * jnp.square((x - law.mean) / law.std) + jnp.log(law.std))
+
+
+def at_actions(
+    params: jax.Array, problem: Problem, made: Trajectory, advantage: jax.Array
+) -> jax.Array:
+    """Return `sum_t gamma^t A_t grad log pi(u_t | s_t)`, `[P]`.
+
+    Args:
+      params: `[P]`.
+      problem: tells the policy.
+      made: what the policy did.
+      advantage: `[H]`, each discounted to its own step.
+    """
+    weight = jax.lax.stop_gradient(discounts(problem, len(advantage)) * advantage)
+    states, raw = jax.lax.stop_gradient((before_end(made.state), made.raw))
+
+    def score(params: jax.Array) -> jax.Array:
+        logs = jax.vmap(lambda s, u: log_density(problem.policy(params, s), u))(states, raw)
+        return weight @ logs
+
+    return jax.grad(score)(params)
+
+
+def values(critic: Critic, made: Trajectory) -> jax.Array:
+    """Return the critic's values `[H]` of the states in which the policy acted."""
+    return jax.vmap(critic.value)(jnp.arange(made.reward.shape[0]), before_end(made.state))
+
+
+def total_return(problem: Problem, made: Trajectory) -> jax.Array:
+    """Return the whole return in every row `[H]`, discounted to the row's step.
+
+    So that `gamma^t` times a row is the return itself.
+    """
+    return total(problem, made) / discounts(problem, made.reward.shape[0])
+
+
+def generalised_advantage(
+    problem: Problem, made: Trajectory, critic: Critic, decay: float
+) -> jax.Array:
+    """Return the advantage estimates `[H]` of Schulman et al. 2016 (arXiv:1506.02438).
+
+    They are sums of `(gamma decay)^k` times the errors `r + gamma V(s') - V(s)`.
+    """
+    value = values(critic, made)
+    following = jnp.append(value[1:], problem.terminal(last(made.state)))
+    error = made.reward + problem.gamma * following - value
+
+    def add(following: jax.Array, error: jax.Array):
+        following = error + problem.gamma * decay * following
+        return following, following
+
+    return jax.lax.scan(add, jnp.zeros_like(error[0]), error, reverse=True)[1]
+
+
+def exact_advantage(made: Trajectory, critic: Critic) -> jax.Array:
+    """Return `Q(s, u) - V(s)` at every step `[H]`, by the critic alone."""
+    time, states = jnp.arange(made.reward.shape[0]), before_end(made.state)
+    return jax.vmap(critic.action_value)(time, states, made.raw) - values(critic, made)
+
+
+def leave_one_out(signal: jax.Array) -> jax.Array:
+    """Return signals `[B, ...]`, each less the mean of the other rows'.
+
+    As the baseline of a row does not depend on it, the gradient stays unbiased; the mean of all
+    rows would shrink it by `1 - 1 / B`.
+    """
+    rows = signal.shape[0]
+    return (signal - jnp.mean(signal, axis=0, keepdims=True)) * (rows / (rows - 1))
+
+
+def against_others(
+    params: jax.Array,
+    problem: Problem,
+    noise: Noise,
+    signal: Callable[[Problem, Trajectory], jax.Array] = to_go,
+) -> tuple[Trajectory, jax.Array]:
+    """Roll a batch `[B]` out; return also each signal `[B, H]` less the mean of the others'."""
+    made = jax.lax.stop_gradient(jax.vmap(lambda n: roll_out(params, problem, n))(noise))
+    return made, leave_one_out(jax.vmap(lambda m: signal(problem, m))(made))
+
+
+def at_states(
+    params: jax.Array, problem: Problem, noise: Noise, made: Trajectory, advantage: jax.Array
+) -> jax.Array:
+    """Return the likelihood-ratio gradient `[P]` at the outcomes of the system.
+
+    An outcome's law depends on the parameters through the action, whose own noise is held fixed:
+    `sum_t gamma^t [A_t grad log p(y_t | s_t, a_t) + grad r(s_t, a_t, s_{t+1})]`, where states and
+    outcomes are held fixed, too. One derivative of the law is asked for, and no product of them.
+
+    Args:
+      params: `[P]`.
+      problem: tells policy and outcomes.
+      noise: of the trajectory.
+      made: what the policy did under that noise.
+      advantage: `[H]`, each discounted to its own step.
+    """
+    outcome_of = problem.outcome
+    assert outcome_of is not None
+    weight = discounts(problem, made.reward.shape[0])
+    signal = weight * advantage
+    following = jax.tree.map(lambda x: x[1:], made.state)
+
+    def surrogate(params: jax.Array) -> jax.Array:
+        def one(state, action_noise, outcome_noise, after):
+            law = problem.policy(params, state)
+            action = problem.squash(law.mean + law.std * action_noise)
+            outcome = outcome_of(state, action)
+            drawn = jax.lax.stop_gradient(outcome.mean + outcome.std * outcome_noise)
+            return log_density(outcome, drawn), problem.reward(state, action, after)
+
+        logs, reward = jax.vmap(one)(before_end(made.state), noise.action, noise.outcome, following)
+        return signal @ logs + weight @ reward
+
+    return jax.grad(surrogate)(params)
