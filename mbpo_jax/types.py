@@ -214,6 +214,8 @@ class Agent(NamedTuple):
       updates_per_step: updates per environment step (G); 0 for an agent that only plans.
       batch_size: rows of a batch (B).
       policy: `state -> Policy`, the stochastic policy, for rollouts; None for a planner.
+      deterministic: `(state, observation [..., O]) -> action [..., A]`, what it does without
+        exploring where the observation is all that it needs; None for a planner.
       log_prob: `(state, observation [..., O], action [..., A]) -> [...]`; None if unknown.
     """
 
@@ -224,6 +226,7 @@ class Agent(NamedTuple):
     updates_per_step: int
     batch_size: int
     policy: Callable[[PyTree], Policy] | None = None
+    deterministic: Callable[[PyTree, jax.Array], jax.Array] | None = None
     log_prob: Callable[..., jax.Array] | None = None
 
 

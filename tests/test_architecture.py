@@ -15,18 +15,19 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 # From bottom to top: a module imports from the rows below its own, and from its own room. A folder
 # of one subject may have rooms in several rows; what lies in none of them is of the folder's own.
 LAYERS = (
-    ("errors",),
+    ("errors", "exit_codes"),
     ("types", "fields", "files", "import_paths"),
     ("config", "keys", "trees"),
+    ("config_io",),
     ("presets", "nets", "replay"),
-    ("config_io", "envs", "models", "agents", "planning"),
+    ("envs", "models", "agents", "planning"),
     ("laboratory/problems",),
     ("laboratory/estimators",),
     ("laboratory/measures", "algorithms"),
     ("reports",),
     ("laboratory/report", "sweeps/report"),
     ("training",),
-    ("laboratory", "sweeps"),
+    ("laboratory", "sweeps", "api"),
     ("cli", "__init__"),
     ("__main__",),
 )

@@ -71,7 +71,7 @@ def model_buffer_capacity(config: Config, longest_rollout: int | None = None) ->
     if not isinstance(longest, int):
         raise TypeError(
             "the size of the buffer of model transitions follows from rollout.max_length, which is "
-            "traced; give program.init the longest_rollout of all runs"
+            "traced; give make_program the longest_rollout of all runs"
         )
     limit = rollout.model_buffer_limit(longest, config.rollout, config.epoch_length)
     return max(int(limit), 1)
@@ -85,6 +85,7 @@ def branched_experience(
     starts: Starts = uniform_starts,
     first_action: FirstAction = policy_action,
     keep_model_data: bool = True,
+    accept: rollout.Accept | None = None,
 ) -> Experience:
     """Feed updates from replay mixed with branched rollouts of a model.
 
@@ -95,6 +96,7 @@ def branched_experience(
       starts: where they start.
       first_action: what they do first; the policy acts from then on.
       keep_model_data: keep the transitions of earlier models, for `rollout.retain_epochs`.
+      accept: which rows may make their next step, see `rollout.branch`.
     """
     num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit
 
@@ -120,6 +122,7 @@ def branched_experience(
             buffer,
             length=length,
             max_size=rollout.model_buffer_limit(length, config.rollout, config.epoch_length),
+            accept=accept,
         )
 
     def sample(key, buffer: ReplayState, real: ReplayState, shape) -> Transition:

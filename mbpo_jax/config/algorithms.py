@@ -121,7 +121,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
     "svg": AlgorithmRecord(
         "SVG",
         "policy improved through H model steps",
-        "Heess et al. 2015; Amos et al. 2021",
+        "Heess et al. 2015, arXiv:1510.09142; Amos et al. 2021, arXiv:2008.12775",
         "mbpo_jax.algorithms.svg:make_svg",
         (
             *("model", *_SAC, "expansion.horizon", "expansion.propagation"),
@@ -154,7 +154,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
     "mpc": AlgorithmRecord(
         "MPC",
         "replanning by CEM, iCEM, MPPI or random shooting",
-        "Chua et al. 2018; version 1.5",
+        "Chua et al. 2018, arXiv:1805.12114",
         "mbpo_jax.algorithms.mpc:make_mpc",
         ("model", "planner"),
     ),
@@ -176,7 +176,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
     "dyna_q_plus": AlgorithmRecord(
         "Dyna-Q+",
         "Dyna-Q with a bonus for what was long not tried",
-        "ibid., section 8.3",
+        "Sutton and Barto 2018, section 8.3",
         "mbpo_jax.algorithms.tabular:make_tabular",
         (*_TABULAR, "tabular.bonus"),
     ),

@@ -175,8 +175,7 @@ def load_problems(
     playback.check_run(group, index)
     devices.use_host_devices(len(group.runs))
     setup = set_up(group, env)
-    states, _ = playback.load_state(run_dir, setup)
-    state = playback.of_run(states, index)
+    state = playback.of_run(playback.load_checkpoint(run_dir, setup).state, index)
     return problems_of(setup.env, group.runs[index], state, keys_of(seed).starts, from_replay)
 
 

@@ -47,12 +47,23 @@ class TrainState(NamedTuple):
     healthy: jax.Array
 
 
+class Learned(NamedTuple):
+    """What a run has learned: all that is trained.
+
+    Attributes:
+      model: state of its model, () without one.
+      agent: state of its agent.
+    """
+
+    model: PyTree
+    agent: PyTree
+
+
 class Program(NamedTuple):
     """The functions that the host compiles, each for one run.
 
     Attributes:
-      init: `(Config, key, longest_rollout=None) -> TrainState`. Runs that share a program may
-        have rollouts of different lengths; the longest has to be given where they are traced.
+      init: `(Config, key) -> TrainState`.
       collect: `(Config, TrainState) -> TrainState`, the random steps at the start.
       step: `(Config, env_steps, TrainState) -> (TrainState, Metrics)`, the compiled step;
         `env_steps` counts the environment steps before it and is the same for all runs.
@@ -60,7 +71,7 @@ class Program(NamedTuple):
       measure: `(Config, key, TrainState) -> inner products of gradients`, see `training.tracking`.
     """
 
-    init: Callable[..., TrainState]
+    init: Callable[[Config, jax.Array], TrainState]
     collect: Callable[[Config, TrainState], TrainState]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
@@ -168,13 +179,19 @@ def refresh(
     return state, view, metrics | data_metrics
 
 
-def make_program(env: Env) -> Program:
+def make_program(env: Env, longest_rollout: int | None = None) -> Program:
     """Build the training program of an environment.
 
     The parts are assembled while JAX traces, because the numbers of the configuration are traced.
+
+    Args:
+      env: the environment.
+      longest_rollout: steps of the longest branched rollout of all runs that share the program,
+        for which their buffers have room; `rollout.max_length` if None, which must not be traced
+        then.
     """
 
-    def init(config: Config, key: jax.Array, longest_rollout: int | None = None) -> TrainState:
+    def init(config: Config, key: jax.Array) -> TrainState:
         algorithm = make_algorithm(env, config)
         model = algorithm.model
         key, env_key, model_key, agent_key = jax.random.split(key, 4)
@@ -245,7 +262,7 @@ def make_program(env: Env) -> Program:
 
     def evaluate(config: Config, key: jax.Array, state: TrainState):
         play = acting(make_algorithm(env, config), state.model, state.agent)
-        return play_episodes(env, *play, key, config.eval_episodes)
+        return play_episodes(env, *play, key, config.eval_episodes)[:2]
 
     def measure(config: Config, key: jax.Array, state: TrainState):
         return tracking.measure(env, config, key, state.agent, state.model)
@@ -277,7 +294,7 @@ def freeze_if_diverged(
 
     Only what is trained is put back: the buffers go on, unread, which spares a copy of them.
     """
-    healthy = before.healthy & all_finite(trained(after))
+    healthy = before.healthy & all_finite(learned(after))
 
     def keep(old: PyTree, new: PyTree) -> PyTree:
         return new if is_buffer(new) else jnp.where(healthy, new, old)
@@ -295,6 +312,6 @@ def is_buffer(node: PyTree) -> bool:
     return isinstance(node, ReplayState)
 
 
-def trained(state: TrainState) -> PyTree:
-    """Return all that is trained: the agent and the model."""
-    return state.agent, state.model
+def learned(state: TrainState) -> Learned:
+    """Return what has been learned."""
+    return Learned(state.model, state.agent)

@@ -8,12 +8,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from mbpo_jax import config_io
-from mbpo_jax.config import ENDS, Config
+from mbpo_jax.config import ENDS, Config, EnvConfig, file_name
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, to_plain, write_json_atomic
 from mbpo_jax.training import logs
@@ -26,6 +26,17 @@ CHECKPOINTS = "checkpoints"
 STATUS = "status.json"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"
+
+
+def default(config: Config, presets: Sequence[str] = ()) -> Path:
+    """Return where a run goes if the user does not say: a name for what is often varied."""
+    usual = (EnvConfig().backend, "analytic", "mujoco", "own")
+    varied = [] if config.env.backend in usual else [config.env.backend]
+    varied += [config.algorithm, *([config.model] if config.model == "oracle" else [])]
+    last = config.seed + config.num_seeds - 1
+    seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
+    names = [config.env.name, *varied, *presets]
+    return Path("runs", "-".join([*map(file_name, names), seeds]))
 
 
 @contextlib.contextmanager

@@ -68,11 +68,9 @@ def test_the_model_buffer_has_room_for_the_longest_rollouts():
 
 def test_where_lengths_are_traced_the_longest_has_to_be_given(key):
     config = make_config("mbpo")
-    program = make_program(ENV)
-    with pytest.raises(TypeError, match="longest_rollout"):
-        jax.eval_shape(program.init, config, key)
-    init = functools.partial(program.init, longest_rollout=3)
-    state = jax.eval_shape(init, config, key)
+    with pytest.raises(TypeError, match="make_program the longest_rollout"):
+        jax.eval_shape(make_program(ENV).init, config, key)
+    state = jax.eval_shape(make_program(ENV, longest_rollout=3).init, config, key)
     kept = config.rollout.retain_epochs * config.rollout.rollouts_per_step * config.epoch_length * 3
     assert state.experience.data.reward.shape == (kept,)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax import cli
 from mbpo_jax.config import EnvConfig, file_name
 from mbpo_jax.envs import brax, make_env
@@ -20,7 +21,6 @@ from mbpo_jax.files import read_rows
 from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import environment_preset, preset
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training import driver, playback
 from mbpo_jax.training.loop import make_program
 
 MODULE = """
@@ -146,10 +146,11 @@ def test_an_object_is_trained_and_looked_at_when_it_is_handed_over(capsys):
     """As nobody can make it from its name, which may be that of a built-in one."""
     env = make_system_env("hopper", spring(), episode_length=60)
     config = dataclasses.replace(preset("debug"), algorithm="sac")
-    assert driver.train(config, Path("run"), env=env) == 0
+    assert mbpo_jax.train(config, Path("run"), env=env).state == "finished"
     capsys.readouterr()
-    assert playback.evaluate_run(Path("run"), 2, 0, env=env) == 0
-    assert playback.render_run(Path("run"), 0, env=env) == 0
+    run = mbpo_jax.load(Path("run"), env)
+    assert len(run.play(2).returns) == 2
+    assert run.render().path.exists()
     assert "episode.png" in capsys.readouterr().out
     assert cli.main(["eval", "run"]) == 2
     assert "handed over as an object" in capsys.readouterr().err

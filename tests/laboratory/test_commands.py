@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import mbpo_jax
 from mbpo_jax import cli
 from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import driver, playback
+from mbpo_jax.training import playback
 
 SMALL = StudyConfig(
     estimators=("rp", "lr_value", "svg"),
@@ -81,7 +82,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing_behind(arguments, message
 def run(monkeypatch) -> Path:
     """Train a small run."""
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
-    assert driver.train(environment_preset("pendulum", "debug"), Path("run")) == driver.EXIT_DONE
+    assert mbpo_jax.train(environment_preset("pendulum", "debug"), Path("run")).state == "finished"
     return Path("run")
 
 
@@ -114,7 +115,7 @@ def test_a_run_without_a_model_or_without_a_critic_is_told_apart(monkeypatch):
     ):
         config = environment_preset("pendulum", "debug")
         config = type(config)(**{**config.__dict__, "algorithm": algorithm})
-        assert driver.train(config, Path(algorithm)) == driver.EXIT_DONE
+        assert mbpo_jax.train(config, Path(algorithm)).state == "finished"
         with pytest.raises(ConfigError, match=message):
             arguments = Path(algorithm), 0, "learned", SMALL, EstimatorConfig(), None, "command"
             commands.measure_run(*arguments)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
@@ -76,9 +77,9 @@ def trained(request, monkeypatch):
     ]
     # JAX takes batches of keys in loops for keys that are used again.
     with jax.debug_key_reuse(request.param != "vmap"):
-        assert driver.train_group(make_group(runs), Path("group")) == driver.EXIT_DONE
+        assert driver.train_group(make_group(runs), Path("group")) == "finished"
     for i, run in enumerate(runs):
-        assert driver.train(run, Path(f"alone-{i}")) == driver.EXIT_DONE
+        assert mbpo_jax.train(run, Path(f"alone-{i}")).state == "finished"
     return runs
 
 
@@ -136,5 +137,5 @@ def test_numbers_do_not_depend_on_how_many_devices_share_the_runs(num_devices, u
         np.testing.assert_allclose(a["return_mean"], b["return_mean"], rtol=1e-3)
     # What was saved on several devices is loaded on one, without the copies.
     group = run_directory.load_group(Path(f"on-{num_devices}"))
-    state, _ = playback.load_state(Path(f"on-{num_devices}"), set_up(group))
+    state = playback.load_checkpoint(Path(f"on-{num_devices}"), set_up(group)).state
     assert state.healthy.shape[0] >= 5

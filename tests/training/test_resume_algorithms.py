@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import mbpo_jax
 from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
@@ -52,11 +53,11 @@ def evaluations(run_dir: Path) -> list[dict]:
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch, capsys):
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config, straight, broken = settings(algorithm), Path("straight"), Path("broken")
-    assert driver.train(config, straight) == driver.EXIT_DONE
+    assert mbpo_jax.train(config, straight).state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(driver, "Interruption", InterruptedOnce)
-        assert driver.train(config, broken) == driver.EXIT_INTERRUPTED
-    assert driver.train(config, broken) == driver.EXIT_DONE
+        assert mbpo_jax.train(config, broken).state == "interrupted"
+    assert mbpo_jax.train(config, broken).state == "finished"
     assert "resuming" in capsys.readouterr().out
     metrics = [(run_dir / "metrics.jsonl").read_bytes() for run_dir in (straight, broken)]
     assert metrics[0] == metrics[1]
