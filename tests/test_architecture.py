@@ -18,7 +18,7 @@ LAYERS = (
     ("errors",),
     ("types", "fields", "files", "import_paths"),
     ("config", "keys", "trees"),
-    ("presets", "nets", "replay"),
+    ("presets", "nets", "replay", "export"),
     ("config_io", "envs", "models", "agents", "planning"),
     ("laboratory/problems",),
     ("laboratory/estimators",),
@@ -39,6 +39,8 @@ DOORS = {
     "brax": "envs/brax*.py",
     "gymnasium": "envs/gymnasium*.py",
     "mujoco": "envs/gymnasium*.py",
+    "onnx": "export/onnx_graph.py",
+    "onnxruntime": "export/policy.py",
 }
 
 # All that a file loads beside the standard library. `mbpo-jax --help` has to answer at once and
