@@ -23,6 +23,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.own import described
 from mbpo_jax.envs.termination import rule_of
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.export import NUM_OBSERVATIONS, Format, export_policy
 from mbpo_jax.files import Row, read_rows
 from mbpo_jax.models.diagnostics import predict_all
 from mbpo_jax.models.ensemble import make_ensemble
@@ -147,17 +148,18 @@ class Policy:
     Attributes:
       observation_size: `O`.
       action_size: `A`.
+      act: the function of JAX's arrays.
     """
 
     def __init__(self, spec: EnvSpec, act: Callable[[jax.Array], jax.Array]) -> None:
         """Wrap a function of observations `[..., O]`."""
         self.observation_size, self.action_size = spec.observation_size, spec.action_size
-        self._act, self._jitted = act, jax.jit(act)
+        self.act, self._jitted = act, jax.jit(act)
 
     def __call__(self, observation: ArrayLike) -> Any:
         """Return the actions `[..., A]` float32 of observations `[..., O]`."""
         if isinstance(observation, jax.Array):
-            return self._act(observation)
+            return self.act(observation)
         rows = np.asarray(observation, np.float32)
         if rows.shape[-1:] != (self.observation_size,):
             raise ValueError(
@@ -391,6 +393,55 @@ class Run:
         one = self._one(seed)
         state = playback.of_run(one.learned(best), 0)
         return playback.render(self._opened.setup.env, one.config, self.path, state)
+
+    def export(
+        self,
+        path: str | Path | None = None,
+        *,
+        format: Format = "onnx",
+        seed: int | None = None,
+        best: bool = False,
+    ) -> Path:
+        """Write the policy of a run into a file that runs without this package.
+
+        It is compared with the policy on 1,000 observations that were met in training before it is
+        there; what is known of it stands beside it, in a file of the same name with .json behind.
+
+        Args:
+          path: of the file; policy.onnx or policy.stablehlo in the directory if None.
+          format: "onnx", or "stablehlo" as `jax.export` writes it.
+          seed: of the run; not needed where there is one.
+          best: as it was in the best evaluation, not as it is now.
+
+        Returns:
+          The path.
+
+        Raises:
+          ConfigError: as `policy`; or a library is missing.
+          ExportError: the file would act otherwise than the policy.
+        """
+        one = self._one(seed)
+        policy, spec, run = one.policy(best=best), self._opened.setup.env.spec, one._only or 0
+        real = playback.of_run(self._opened.restored().state.replay, run)
+        rows = np.arange(NUM_OBSERVATIONS) % max(int(real.size), 1)
+        facts = {
+            "algorithm": one.config.algorithm,
+            "environment": one.config.env.name,
+            "run": str(self.path),
+            "seed": one.seeds[0],
+            "env_steps": one.env_steps(best=best),
+            "is_best_evaluated": best,
+            "action_scale": spec.action_scale or [1.0] * spec.action_size,
+        }
+        return export_policy(
+            policy.act,
+            spec.observation_size,
+            spec.action_size,
+            self.path / f"policy.{format}" if path is None else Path(path),
+            format=format,
+            facts=facts,
+            observations=np.asarray(real.data.observation)[rows],
+        )
 
     def learned(self, best: bool = False) -> Learned:
         """Return what the runs that are looked at have learned, `[R, ...]`.

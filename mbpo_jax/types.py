@@ -51,6 +51,7 @@ class EnvSpec(NamedTuple):
       episode_length: time limit in simulator steps (an action counts `action_repeat` of them).
       action_repeat: simulator steps per action.
       dt: seconds of simulated time per action.
+      action_scale: `[A]`, what actions of 1 mean to the simulator; None where it is 1.
       tabular: observations are one-hot, a component for each state, and the largest component of
         an action names one of `A` moves.
     """
@@ -62,6 +63,7 @@ class EnvSpec(NamedTuple):
     action_repeat: int
     dt: float
     tabular: bool = False
+    action_scale: tuple[float, ...] | None = None
 
 
 class EnvState(NamedTuple):

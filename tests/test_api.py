@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import json
 import shutil
 import threading
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -288,3 +290,21 @@ def test_another_thread_can_train():
     thread.start()
     thread.join()
     assert ended == ["finished"]
+
+
+@pytest.mark.parametrize("format", ["onnx", "stablehlo"])
+def test_a_policy_leaves_as_a_file_that_says_what_it_is(format):
+    run = opened(seed=6)
+    path = run.export("p", format=format, best=True)
+    facts = json.loads(Path("p.json").read_text())
+    assert path == Path("p")
+    assert facts["facts"]["env_steps"] == run.env_steps(best=True)
+    assert (facts["facts"]["seed"], facts["facts"]["action_scale"]) == (6, [1.0])
+    assert facts["compared"]["observations"] == 1000
+    assert facts["compared"]["max_difference"] <= 1e-5
+    if format == "stablehlo":
+        policy = jax.export.deserialize(bytearray(path.read_bytes())).call
+        observations = np.float32([[0.1, 0.2], [0.3, -0.4]])
+        np.testing.assert_allclose(
+            policy(observations), run.policy(best=True)(observations), atol=1e-5
+        )

@@ -19,7 +19,7 @@ LAYERS = (
     ("types", "fields", "files", "import_paths"),
     ("config", "keys", "trees"),
     ("config_io",),
-    ("presets", "nets", "replay"),
+    ("presets", "nets", "replay", "export"),
     ("envs", "models", "agents", "planning"),
     ("laboratory/problems",),
     ("laboratory/estimators",),
@@ -40,6 +40,8 @@ DOORS = {
     "brax": "envs/brax*.py",
     "gymnasium": "envs/gymnasium*.py",
     "mujoco": "envs/gymnasium*.py",
+    "onnx": "export/onnx_graph.py",
+    "onnxruntime": "export/policy.py",
 }
 
 # All that a file loads beside the standard library. `mbpo-jax --help` has to answer at once and
@@ -144,6 +146,7 @@ def test_the_package_keeps_the_rules():
         ("envs/gymnasium_rows.py", "import gymnasium\nimport mujoco"),
         ("training/checkpoint.py", "import orbax.checkpoint\nfrom mbpo_jax import config, types"),
         ("models/fit.py", "from mbpo_jax.nets.networks import MLP\n" * MAX_LINES),
+        ("export/onnx_graph.py", "import onnx\nfrom mbpo_jax.errors import ConfigError"),
         ("training/driver.py", "from mbpo_jax.reports.plots import curve"),
         ("cli/train.py", "def main():\n    from mbpo_jax.training import driver"),
         ("laboratory/commands.py", "from mbpo_jax.laboratory.report import page"),
@@ -182,6 +185,8 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path, file, source):
         ("envs/base.py", "import brax.envs", "only envs/brax*.py may"),
         ("reports/html.py", "def f():\n    from brax.io import html", "only envs/brax*.py may"),
         ("cli/train.py", "import mujoco", "only envs/gymnasium*.py may"),
+        ("export/policy.py", "import onnx", "only export/onnx_graph.py may"),
+        ("export/policy.py", "import mbpo_jax.training", "not lie below export"),
         ("replay.py", "\n" * (MAX_LINES + 1), f"more than {MAX_LINES}"),
     ],
 )

@@ -18,7 +18,7 @@ from mbpo_jax.cli.common import PROGRAM
 from mbpo_jax.cli.sweep import Report, Sweep
 from mbpo_jax.cli.train import Train, layered_config, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
-from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Presets, Render
+from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
 from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, EnvConfig, EstimatorConfig
 from mbpo_jax.errors import UserError
 
@@ -67,6 +67,7 @@ def _parse(argv: Sequence[str], base: Config) -> Any:
         Annotated[Train, subcommand("train", default=train, description=train_help())]
         | Annotated[Eval, subcommand("eval")]
         | Annotated[Render, subcommand("render")]
+        | Annotated[Export, subcommand("export")]
         | Annotated[Sweep, subcommand("sweep")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Variance, subcommand("variance", description=variance_help())]

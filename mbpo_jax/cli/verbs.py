@@ -3,7 +3,7 @@
 import dataclasses
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -64,6 +64,35 @@ class Render:
         for line in shown.notes:
             print(line)
         print(f"see {shown.path}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a trained policy into a file that runs without this package.
+
+    It is compared with the policy on 1,000 observations before it is there.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """Directory that `train` wrote."""
+    format: Literal["onnx", "stablehlo"] = "onnx"
+    """ONNX, for any runtime of it; or StableHLO, which JAX reads."""
+    index: Annotated[int, arg(name="run")] = 0
+    """Run to take, counted from 0; more than one there is only after --num-seeds."""
+    best: bool = False
+    """As the policy was in its best evaluation, not as it is now."""
+    out: Path | None = None
+    """File to write; policy.onnx or policy.stablehlo in the run's directory if unset."""
+
+    def run(self) -> int:
+        """Export, with the cache of compiled programs."""
+        set_up_compilation_cache()
+        from mbpo_jax import api
+
+        run = api.load(self.run_dir).select(run=self.index)
+        path = run.export(self.out, format=self.format, best=self.best)
+        print(f"see {path} and {path.name}.json")
         return 0
 
 
