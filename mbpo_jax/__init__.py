@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mbpo_jax.api import Run, load, train
+    from mbpo_jax.api import load, train
     from mbpo_jax.config import Config
     from mbpo_jax.envs import make_env
     from mbpo_jax.presets import preset
+    from mbpo_jax.run import Run
     from mbpo_jax.training.compiled import stack
     from mbpo_jax.training.loop import make_program
 
@@ -18,7 +19,7 @@ __all__ = ["Config", "Run", "load", "make_env", "make_program", "preset", "stack
 
 _MODULES = {
     "Config": "mbpo_jax.config",
-    "Run": "mbpo_jax.api",
+    "Run": "mbpo_jax.run",
     "load": "mbpo_jax.api",
     "make_env": "mbpo_jax.envs",
     "make_program": "mbpo_jax.training.loop",

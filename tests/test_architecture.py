@@ -27,7 +27,8 @@ LAYERS = (
     ("reports",),
     ("laboratory/report", "sweeps/report"),
     ("training",),
-    ("laboratory", "sweeps", "api"),
+    ("laboratory", "sweeps", "run"),
+    ("api",),
     ("cli", "__init__"),
     ("__main__",),
 )

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import jax
 import matplotlib as mpl
 import pytest
 
@@ -37,16 +38,26 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+def write_mine() -> list[str]:
+    """Write `mine.py`, which a document builds part by part, and return its parts."""
+    parts = [text for _, text in blocks(ROOT / "docs/extending.md", "python")]
+    Path("mine.py").write_text("\n\n".join(parts))
+    return parts
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Make `pendulum` small enough for a test, and draw nothing."""
     changes = presets.PRESETS["debug"].changes
     known = presets.PRESETS["pendulum"]
-    shrunk = dataclasses.replace(known, changes=_over(known.changes, changes))
+    shrunk = known._replace(changes=_over(known.changes, changes))
     monkeypatch.setitem(presets.PRESETS, "pendulum", shrunk)
     monkeypatch.setitem(presets.ENVIRONMENT_PRESETS, "pendulum", shrunk)
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     mpl.use("agg")
+    precise = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", precise)
 
 
 def _over(base: dict, changes: dict) -> dict:
@@ -61,12 +72,10 @@ def _over(base: dict, changes: dict) -> dict:
 def test_code_runs_as_it_stands(path, small, monkeypatch):
     monkeypatch.syspath_prepend(str(Path.cwd()))
     shutil.copytree(ROOT / "experiments/results/pendulums", "sweeps/mine")
+    write_mine()
     names: dict = {"__name__": "document"}
     for file, text in blocks(path, "python"):
-        if file:
-            with open(file, "a") as module:
-                module.write(text + "\n\n")
-        else:
+        if not file:
             exec(compile(text, path.name, "exec"), names)
 
 
@@ -77,9 +86,7 @@ def test_commands_are_understood(document, line, monkeypatch, capsys):
     monkeypatch.setattr(cli.train, "set_up_compilation_cache", lambda enabled: None)
     Path("mine.yaml").write_text("sac: {tau: 0.01}\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
-    for file, text in blocks(ROOT / "docs/extending.md", "python"):
-        with open(file, "a") as module:
-            module.write(text)
+    write_mine()
 
     def carry_out(command, base, argv):
         if isinstance(command, Train):
@@ -92,17 +99,14 @@ def test_commands_are_understood(document, line, monkeypatch, capsys):
 
 
 def test_every_extension_of_the_documents_is_short_and_they_train_together(small, monkeypatch):
-    parts = blocks(ROOT / "docs/extending.md", "python")
-    for file, text in parts:
-        with open(file, "a") as module:
-            module.write(text + "\n\n")
+    for text in write_mine():
         lines = [line for line in text.splitlines() if line.strip()]
         assert len(lines) <= 30, text.splitlines()[0]
     monkeypatch.syspath_prepend(str(Path.cwd()))
     names = ("mine:small", "debug")
     run = mbpo_jax.train("mine:make_spring", presets=names, algorithm="mine:make_careful_mbpo")
     assert run.state == "finished"
-    assert run.path == Path("runs/mine.make_spring-mine.make_careful_mbpo-mine.small-debug-0")
+    assert run.path == Path("runs/mine-make_spring-mine-make_careful_mbpo-mine-small-debug-0")
     assert {"rollout/refused", "model/holdout_r2"} <= set(run.metrics.columns)
     assert mbpo_jax.load(run.path).policy()([0.0, 0.0]).shape == (1,)
 

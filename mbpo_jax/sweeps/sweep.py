@@ -13,7 +13,7 @@ from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
 from mbpo_jax.sweeps.process import Work
 from mbpo_jax.training import run_directory
-from mbpo_jax.training.driver import Interruption
+from mbpo_jax.training.interruption import Interruption
 
 SweepOutcome = Literal["finished", "incomplete", "interrupted"]
 """Incomplete where some runs diverged, or some groups failed."""

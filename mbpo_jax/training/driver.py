@@ -1,8 +1,6 @@
 """The host: compiles, calls, logs, checkpoints and handles signals."""
 
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,6 +27,7 @@ from mbpo_jax.training.compiled import (
     spread,
 )
 from mbpo_jax.training.group import Group
+from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.loop import Learned, TrainState, learned, replay_capacity
 from mbpo_jax.training.progress import Progress
@@ -36,35 +35,6 @@ from mbpo_jax.types import Env, Metrics
 
 SOLVED_EVALUATIONS = 2
 """Evaluations in a row in which every run has to reach `stop_at_return`."""
-
-
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask for an end."""
-
-
-class Interruption:
-    """Remembers that a signal asked for an end, which comes at the next look of the host.
-
-    SIGUSR1 and SIGUSR2 are what clusters send ahead of a time limit. A second Ctrl-C ends the
-    process at once.
-    """
-
-    def __enter__(self) -> "Interruption":
-        self.requested = False
-        # Python hands signals to its main thread alone; another one is not asked to end.
-        here = threading.current_thread() is threading.main_thread()
-        self._previous = {number: signal.signal(number, self._handle) for number in HANDLED if here}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _: object) -> None:
-        self.requested = True
-        # Other signals may come twice, once to all processes and once through the one above.
-        if number == signal.SIGINT:
-            signal.signal(number, self._previous[signal.SIGINT])
 
 
 @dataclasses.dataclass

@@ -151,7 +151,7 @@ def test_an_object_is_trained_and_looked_at_when_it_is_handed_over(capsys):
     run = mbpo_jax.load(Path("run"), env)
     assert len(run.play(2).returns) == 2
     assert run.render().path.exists()
-    assert "episode.png" in capsys.readouterr().out
+    capsys.readouterr()
     assert cli.main(["eval", "run"]) == 2
     assert "handed over as an object" in capsys.readouterr().err
     saved = Path("run/config.yaml").read_text()
@@ -164,7 +164,7 @@ def test_own_environments_are_swept(module, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}:{Path(__file__).parents[2]}")
     name = f"{module}:make_env"
     content = {"environments": [name], "algorithms": ["sac"], "seeds": 2, "presets": ["debug"]}
-    assert sweep(content, Path("swept")) == 0
+    assert sweep(content, Path("swept")) == "finished"
     (group,) = Path("swept/groups").iterdir()
     assert group.name.startswith(f"{module}-make_env-sac-")
 

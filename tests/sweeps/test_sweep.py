@@ -17,7 +17,7 @@ from mbpo_jax.files import append_rows
 from mbpo_jax.sweeps import local, manifest, process, store, worker
 from mbpo_jax.sweeps.sweep import expected_time, sweep
 from mbpo_jax.training import devices, run_directory
-from mbpo_jax.training.driver import HANDLED, Interruption
+from mbpo_jax.training.interruption import HANDLED, Interruption
 from tests.sweeps.processes import (
     LONGER,
     TINY,
@@ -172,7 +172,7 @@ def test_a_directory_that_is_held_says_by_whom(tmp_path):
 
 def test_a_sweep_may_be_asked_for_from_python(tmp_path, capsys):
     mbpo = {"algorithms": ["mbpo"], "grid": {"rollout.max_length": (1, 2)}}
-    assert sweep({**TINY, **mbpo}, tmp_path, dry_run=True) == 0
+    assert sweep({**TINY, **mbpo}, tmp_path, dry_run=True) == "finished"
     told = capsys.readouterr().out
     assert "6 new runs in 1 groups" in told
     assert "3 seeds, rollout.max_length 1|2" in told
