@@ -37,8 +37,8 @@ NAME = "policy_search"
 ESTIMATORS = ("rp", "rp_truncated", "ivw", "lr", "lr_gae", "es")
 REFERENCE = "rp"
 SEEDS = 5
-UPDATES, EVERY = 500, 25
-MOMENTS = (0, 100, 250, 500)
+UPDATES, EVERY = 1500, 75
+MOMENTS = (0, 150, 600, 1500)
 """Updates after which the variance is measured."""
 ESTIMATES = 40
 """Of a gradient, at each of these."""
@@ -54,8 +54,7 @@ def config_of(estimator: str) -> Config:
         num_rollouts=32,
         hidden_sizes=(32,),
         learning_rate=1e-2,
-        gamma=1.0,
-        max_gradient_norm=None,
+        gamma=0.99,
     )
     return replace(
         base,

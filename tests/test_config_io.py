@@ -197,6 +197,7 @@ def test_rules_between_fields_come_with_their_full_path():
             "policy_search: {propagation: steps}",
             "policy_search.propagation: 'steps' should be 'step', 'traj",
         ),
+        ("search: {horizon: 5}", "search: no such field; did you mean sac or policy_search?"),
         ("policy_search: {horizon: 0}", "policy_search.horizon: "),
         ("expansion: {max_cotangent_norm: -1}", "expansion.max_cotangent_norm: "),
     ],

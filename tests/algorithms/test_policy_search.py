@@ -287,7 +287,7 @@ def test_a_rollout_is_as_long_as_an_episode_unless_told_otherwise():
 
 def trained(env, name, num_updates, batch, **changes):
     """Return agent and state after some updates with the true system, and the last metrics."""
-    config = settings(name, **changes)
+    config = settings(name, num_rollouts=len(batch.reward), **changes)
     agent = make_algorithm(env, config).agent
 
     @jax.jit

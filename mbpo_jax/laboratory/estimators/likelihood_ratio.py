@@ -56,8 +56,9 @@ def score(params: jax.Array, problem: Problem, made: Trajectory, advantage: jax.
     """
     weight = jax.lax.stop_gradient(discounts(problem, len(advantage)) * advantage)
     states, noise = jax.lax.stop_gradient((before_end(made.state), made.noise))
-    scores = jax.vmap(lambda s, eps: score_function(problem.policy(params, s), eps))(states, noise)
-    return weight @ scores
+    restored = problem.restore(params)
+    scores = jax.vmap(lambda s, eps: score_function(problem.policy(restored, s), eps))
+    return weight @ scores(states, noise)
 
 
 def at_actions(
@@ -150,8 +151,10 @@ def at_states(
     following = jax.tree.map(lambda x: x[1:], made.state)
 
     def surrogate(params: jax.Array) -> jax.Array:
+        restored = problem.restore(params)
+
         def one(state, action_noise, outcome_noise, after):
-            law = problem.policy(params, state)
+            law = problem.policy(restored, state)
             action = problem.squash(law.mean + law.std * action_noise)
             outcome = outcome_of(state, action)
             drawn = jax.lax.stop_gradient(outcome.mean + outcome.std * outcome_noise)

@@ -104,10 +104,10 @@ def action_values(params: jax.Array, problem: Problem, critic: Critic, noise: No
     Its gradient is that of DDPG and SAC (Silver et al. 2014; Heess et al. 2015 with h = 0).
     """
     made = roll_out(jax.lax.stop_gradient(params), problem, noise)
-    horizon = made.reward.shape[0]
+    horizon, restored = made.reward.shape[0], problem.restore(params)
 
     def one(time: jax.Array, state: PyTree, noise: jax.Array) -> jax.Array:
-        law = problem.policy(params, state)
+        law = problem.policy(restored, state)
         action_value = critic.action_value(time, state, law.mean + law.std * noise)
         return action_value + bonus_of(problem, state, law, noise)
 

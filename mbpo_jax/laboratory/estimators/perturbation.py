@@ -86,6 +86,7 @@ def measure_valued(
     slopes = jax.lax.map(lambda at: difference(*at), (times, components))
     in_mean, in_std = (x.reshape(horizon, size) for x in slopes)
     made = roll_out(fixed, problem, noise)
-    law = jax.vmap(lambda state: problem.policy(params, state))(before_end(made.state))
+    restored = problem.restore(params)
+    law = jax.vmap(lambda state: problem.policy(restored, state))(before_end(made.state))
     std = jax.lax.stop_gradient(law.std)
     return jnp.sum((in_mean * law.mean + in_std * law.std) / std), made

@@ -115,7 +115,9 @@ def propagated(
             after, reward = step(problem, restore(x), raw, outcome)
             return coordinates(after)[0], reward
 
-        law, pull_law = jax.vjp(lambda p, x: problem.policy(p, restore(x)), params, x)
+        law, pull_law = jax.vjp(
+            lambda p, x: problem.policy(problem.restore(p), restore(x)), params, x
+        )
         _, pull_step = jax.vjp(advance, x, raw)
         direct, slope = pull_step((following, weights[time]))
         bonus, _ = bonus_slopes(problem, state, law, eps)
@@ -165,7 +167,8 @@ def weighted_by_action(params: jax.Array, problem: Problem, noise: Noise) -> Pro
     states = before_end_of_batch(made.state)
 
     def law_of(params: jax.Array) -> Gaussian:
-        return jax.vmap(jax.vmap(lambda state: problem.policy(params, state)))(states)
+        restored = problem.restore(params)
+        return jax.vmap(jax.vmap(lambda state: problem.policy(restored, state)))(states)
 
     law, pull_law = jax.vjp(law_of, params)
     ratio = passed_by_ratio(advantage, noise.action, law.std)

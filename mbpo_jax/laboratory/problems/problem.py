@@ -56,7 +56,7 @@ class Problem(NamedTuple):
       params: `[P]`, where the gradient is taken.
       action_size: `A`.
       start: `key -> state`.
-      policy: `(params [P], state) -> Gaussian [A]`, before the squashing.
+      policy: `(restored params, state) -> Gaussian [A]`, before the squashing.
       squash: raw action `[A]` to action `[A]`.
       advance: `(state, action [A], outcome [X]) -> next state`.
       reward: `(state, action [A], next state) -> []`.
@@ -73,6 +73,8 @@ class Problem(NamedTuple):
         so steep that few trajectories meet them.
       differentiable: whether the system has derivatives at all.
       differentiable_action_value: whether the critic's action value has.
+      restore: `params [P] -> what the policy takes of them`, once for all steps, as inside a loop
+        their gradient would be put together anew in each.
       moving: fields of a state whose growth tells how stable the closed loop is; None for all of
         it, () if no fields tell.
     """
@@ -81,7 +83,7 @@ class Problem(NamedTuple):
     params: jax.Array
     action_size: int
     start: Callable[[jax.Array], PyTree]
-    policy: Callable[[jax.Array, PyTree], Gaussian]
+    policy: Callable[[PyTree, PyTree], Gaussian]
     squash: Callable[[jax.Array], jax.Array]
     advance: Callable[[PyTree, jax.Array, jax.Array], PyTree]
     reward: Callable[[PyTree, jax.Array, PyTree], jax.Array]
@@ -97,6 +99,7 @@ class Problem(NamedTuple):
     differentiable: bool = True
     differentiable_action_value: bool = True
     moving: tuple[str, ...] | None = None
+    restore: Callable[[jax.Array], PyTree] = lambda params: params
 
 
 class Noise(NamedTuple):
@@ -159,7 +162,7 @@ def step(
 
 def act(problem: Problem, params: jax.Array, state: PyTree, noise: jax.Array) -> jax.Array:
     """Return the raw action `[A]` that the policy makes of standard noise `[A]`."""
-    law = problem.policy(params, state)
+    law = problem.policy(problem.restore(params), state)
     return law.mean + law.std * noise
 
 
@@ -190,11 +193,12 @@ def roll_out(
       before: `(time, state) -> state`, the same numbers, which may pass back another gradient; the
         trajectory holds the states before it.
     """
+    restored = problem.restore(params)
 
     def advance(state: PyTree, inputs: tuple[jax.Array, ...]):
         time, action_noise, outcome_noise = inputs
         begun = before(time, state)
-        law = problem.policy(params, begun)
+        law = problem.policy(restored, begun)
         raw = law.mean + law.std * action_noise
         following, reward = step(problem, begun, raw, outcome_noise)
         log_prob = log_prob_of(problem, begun, law, action_noise)

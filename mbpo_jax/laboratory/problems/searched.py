@@ -20,7 +20,8 @@ def make_searched_problem(
     spec: EnvSpec,
     system: System,
     params: jax.Array,
-    moments: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    moments: Callable[[PyTree, jax.Array], tuple[jax.Array, jax.Array]],
+    restore: Callable[[jax.Array], PyTree] = lambda params: params,
     *,
     gamma: jax.Array | float,
     entropy_weight: jax.Array | float,
@@ -32,14 +33,16 @@ def make_searched_problem(
       spec: sizes.
       system: what the policy acts in.
       params: `[P]`, of the policy.
-      moments: `(params, observation [O]) -> mean and log standard deviation [A]` before the tanh.
+      moments: `(restored params, observation [O]) -> mean and log standard deviation [A]` before
+        the tanh.
+      restore: see `Problem`.
       gamma: discount factor per action.
       entropy_weight: reward of a nat of the policy's entropy.
       value: `(observation [O], elapsed part of the horizon) -> []`, what is expected of the rest.
     """
 
-    def policy(params: jax.Array, state: PyTree) -> Gaussian:
-        mean, log_std = moments(params, state.observation)
+    def policy(restored: PyTree, state: PyTree) -> Gaussian:
+        mean, log_std = moments(restored, state.observation)
         return Gaussian(mean, jnp.exp(log_std))
 
     def log_prob(state: PyTree, law: Gaussian, noise: jax.Array) -> jax.Array:
@@ -72,6 +75,7 @@ def make_searched_problem(
         action_size=spec.action_size,
         start=start,
         policy=policy,
+        restore=restore,
         squash=jnp.tanh,
         terminal=lambda state: jnp.zeros((), state.observation.dtype),
         gamma=gamma,

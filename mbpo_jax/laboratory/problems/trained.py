@@ -126,15 +126,15 @@ def policy_problem(
         row = jax.random.randint(row_key, (), 0, starts.observation.shape[0])
         return system.begin(own_key, *jax.tree.map(lambda x: x[row], tuple(starts)))
 
-    def policy(params: jax.Array, state: PyTree) -> Gaussian:
-        mean, log_std = split_mean_log_std(policy_net.apply(restore(params), state.observation))
+    def policy(restored: PyTree, state: PyTree) -> Gaussian:
+        mean, log_std = split_mean_log_std(policy_net.apply(restored, state.observation))
         return Gaussian(mean, jnp.exp(log_std))
 
     def q(state: PyTree, raw: jax.Array) -> jax.Array:
         return jnp.min(q_values(agent.critics, state.observation, jnp.tanh(raw)))
 
     def value(params: jax.Array, state: PyTree) -> jax.Array:
-        law = policy(params, state)
+        law = policy(restore(params), state)
         raw = law.mean[None] + law.std[None] * draws
         return jnp.where(state.alive, jnp.mean(jax.vmap(lambda u: q(state, u))(raw)), 0.0)
 
@@ -151,6 +151,7 @@ def policy_problem(
         action_size=env.spec.action_size,
         start=start,
         policy=policy,
+        restore=restore,
         squash=jnp.tanh,
         terminal=lambda state: value(params, state),
         gamma=config.sac.gamma,
