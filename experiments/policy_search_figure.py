@@ -22,8 +22,8 @@ def by_updates(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
 def draw(path: Path, rows: Sequence[Row], estimators: Sequence[str]) -> None:
     """Draw returns and relative variances against updates, with ranges over seeds."""
     with figure_style():
-        figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure = Figure(figsize=(11.0, 3.6), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
         handles = []
         for i, estimator in enumerate(estimators):
             own = [row for row in rows if row["part"] == estimator]
@@ -32,25 +32,27 @@ def draw(path: Path, rows: Sequence[Row], estimators: Sequence[str]) -> None:
             x, y = by_updates([row for row in own if row["kind"] == "return"], "return")
             handles += left.plot(x, y.mean(axis=1), label=estimator, **style)
             left.fill_between(x, y.min(axis=1), y.max(axis=1), color=color, alpha=0.12, linewidth=0)
-            variances(right, [row for row in own if row["kind"] == "variance"], i)
+            measured = [row for row in own if row["kind"] == "variance"]
+            moments(middle, measured, "variance", i)
+            moments(right, measured, "relative_variance", i)
         left.set(xlabel="Updates", ylabel="Return of an episode", title="Learning")
-        right.set(
-            xlabel="Updates",
-            ylabel="Variance / squared norm of the gradient",
-            title="Relative variance at the own policy",
-            yscale="log",
-        )
+        middle.set(xlabel="Updates", title="Variance at the own policy", yscale="log")
+        middle.set_ylabel("Variance of an estimate")
+        right.set(xlabel="Updates", title="The same, relative", yscale="log")
+        right.set_ylabel("Variance / |gradient|², where told")
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     save_png(path, figure)
 
 
-def variances(panel: Axes, rows: Sequence[Row], place: int) -> None:
-    """Draw medians and ranges over seeds of an estimator's relative variance."""
-    x, y = by_updates(rows, "relative_variance")
+def moments(panel: Axes, rows: Sequence[Row], name: str, place: int) -> None:
+    """Draw medians and ranges over seeds of a number that was measured at a few moments."""
+    x, y = by_updates(rows, name)
+    known = ~np.all(np.isnan(y), axis=1)
+    x, y = x[known], y[known]
     color, line = CURVE_STYLES[place]
     low, middle, high = np.nanquantile(y, (0.0, 0.5, 1.0), axis=1)
     panel.errorbar(
-        x + 6.0 * (place - 2.5),  # side by side, so that bars do not hide each other
+        x + 15.0 * (place - 2.5),  # side by side, so that bars do not hide each other
         middle,
         np.stack([middle - low, high - middle]),
         color=color,

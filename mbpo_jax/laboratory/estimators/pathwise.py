@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from mbpo_jax.laboratory.problems.problem import (
     Critic,
+    Gaussian,
     Noise,
     Problem,
     Trajectory,
@@ -37,24 +38,55 @@ def gradient(valued: Callable[..., Valued]) -> Callable[..., jax.Array]:
     return lambda *arguments: jax.grad(valued, has_aux=True)(*arguments)[0]
 
 
+def along(
+    value: Callable[[Trajectory], jax.Array],
+    params: jax.Array,
+    problem: Problem,
+    noise: Noise,
+    before: Callable[[jax.Array, PyTree], PyTree] = lambda time, state: state,
+) -> Valued:
+    """Return a number with the gradient of what a trajectory is worth, through all its steps.
+
+    It is passed back along the trajectory to each action's mean and standard deviation, and from
+    all of these to the parameters at once. Step by step, the gradient of all parameters would be
+    added up in each.
+
+    Args:
+      value: of a trajectory.
+      params: `[P]`.
+      problem: what the policy acts in.
+      noise: of one trajectory.
+      before: see `roll_out`.
+    """
+
+    def valued(moved: Gaussian) -> Valued:
+        made = roll_out(jax.lax.stop_gradient(params), problem, noise, before, moved)
+        return value(made), made
+
+    nothing = jnp.zeros_like(noise.action)
+    slopes, made = jax.grad(valued, has_aux=True)(Gaussian(nothing, nothing))
+    restored = problem.restore(params)
+    laws = jax.vmap(lambda state: problem.policy(restored, state))(before_end(made.state))
+    return jnp.sum(slopes.mean * laws.mean + slopes.std * laws.std), made
+
+
 def whole(
     params: jax.Array,
     problem: Problem,
     noise: Noise,
     before: Callable[[jax.Array, PyTree], PyTree] = lambda time, state: state,
 ) -> Valued:
-    """Return the return, through all steps; for `before` see `roll_out`."""
-    made = roll_out(params, problem, noise, before)
-    return total(problem, made), made
+    """Take the return; for `before` see `roll_out`."""
+    return along(lambda made: total(problem, made), params, problem, noise, before)
 
 
 def truncated(params: jax.Array, problem: Problem, noise: Noise, window: int) -> Valued:
-    """Return the same, but every `window`-th state passes nothing back; so it is biased."""
+    """Take the same, but every `window`-th state passes nothing back; so it is biased."""
     return whole(params, problem, noise, cut_every(window))
 
 
 def clipped(params: jax.Array, problem: Problem, noise: Noise, max_norm: float) -> Valued:
-    """Return the same, but no state passes back more than `max_norm`; so it is biased."""
+    """Take the same, but no state passes back more than `max_norm`; so it is biased."""
 
     def limit(time: jax.Array, state: PyTree) -> PyTree:
         rows = limit_cotangent(jax.tree.map(lambda x: x[None], state), max_norm)
@@ -66,7 +98,7 @@ def clipped(params: jax.Array, problem: Problem, noise: Noise, max_norm: float) 
 def expanded(
     params: jax.Array, problem: Problem, critic: Critic, noise: Noise, window: int
 ) -> Valued:
-    """Return the first `window` rewards and the critic's value after them.
+    """Take the first `window` rewards and the critic's value after them.
 
     SVG(H) of Heess et al. 2015 (arXiv:1510.09142). It holds the influence of the first `window`
     actions alone.
@@ -75,19 +107,25 @@ def expanded(
     if window >= horizon:
         return whole(params, problem, noise)
     short = noise._replace(action=noise.action[:window], outcome=noise.outcome[:window])
-    made = roll_out(params, problem, short)
     weight = discounts(problem, window + 1)
-    end = critic.value(jnp.asarray(window), last(made.state))
-    return weight[:-1] @ made.reward + weight[-1] * end, made
+
+    def value(made: Trajectory) -> jax.Array:
+        end = critic.value(jnp.asarray(window), last(made.state))
+        return weight[:-1] @ made.reward + weight[-1] * end
+
+    return along(value, params, problem, short)
 
 
 def tiled(params: jax.Array, problem: Problem, critic: Critic, noise: Noise, window: int) -> Valued:
-    """Return the sum over all windows along a trajectory.
+    """Take the sum over all windows along a trajectory.
 
     With a critic that knows the value, it has the mean of the whole gradient for every window.
     """
-    made = roll_out(params, problem, noise, cut_every(window))
-    return total(problem, made) + window_ends(problem, critic, made, window), made
+
+    def value(made: Trajectory) -> jax.Array:
+        return total(problem, made) + window_ends(problem, critic, made, window)
+
+    return along(value, params, problem, noise, cut_every(window))
 
 
 def window_ends(problem: Problem, critic: Critic, made: Trajectory, window: int) -> jax.Array:

@@ -183,6 +183,7 @@ def roll_out(
     problem: Problem,
     noise: Noise,
     before: Callable[[jax.Array, PyTree], PyTree] = lambda time, state: state,
+    moved: Gaussian | None = None,
 ) -> Trajectory:
     """Follow the policy over a trajectory's noise.
 
@@ -192,13 +193,14 @@ def roll_out(
       noise: of one trajectory.
       before: `(time, state) -> state`, the same numbers, which may pass back another gradient; the
         trajectory holds the states before it.
+      moved: what is added to mean and standard deviation of the actions, `[H, A]`.
     """
     restored = problem.restore(params)
 
-    def advance(state: PyTree, inputs: tuple[jax.Array, ...]):
-        time, action_noise, outcome_noise = inputs
+    def advance(state: PyTree, inputs: tuple):
+        time, action_noise, outcome_noise, added = inputs
         begun = before(time, state)
-        law = problem.policy(restored, begun)
+        law = jax.tree.map(jnp.add, problem.policy(restored, begun), added)
         raw = law.mean + law.std * action_noise
         following, reward = step(problem, begun, raw, outcome_noise)
         log_prob = log_prob_of(problem, begun, law, action_noise)
@@ -206,8 +208,9 @@ def roll_out(
         return following, (state, raw, reward, log_prob)
 
     time = jnp.arange(noise.action.shape[0])
+    nothing = Gaussian(jnp.zeros_like(noise.action), jnp.zeros_like(noise.action))
     end, (states, raw, reward, log_prob) = jax.lax.scan(
-        advance, noise.start, (time, noise.action, noise.outcome)
+        advance, noise.start, (time, noise.action, noise.outcome, moved or nothing)
     )
     states = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), states, end)
     return Trajectory(states, noise.action, raw, reward, log_prob)
