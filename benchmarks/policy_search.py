@@ -72,8 +72,7 @@ def main() -> int:
             f"{model:>8} {kind:>6}: {1e3 * one:7.2f} ms, {1e3 * other:7.2f} ms, {one / other:.2f}"
         )
     for side in sides:
-        side.process.stdin.close()  # which ends it
-        side.process.wait()
+        side.process.communicate()  # which ends its requests, and so the process
     if arguments.out:
         replace_rows(arguments.out, rows)
     return 0

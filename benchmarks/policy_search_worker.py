@@ -23,8 +23,9 @@ NEW = {"ratio": "lr_gae", "path": "rp"}
 def config_of(model: str, kind: str) -> Config:
     base = environment_preset("pendulum")
     if "policy_search" not in ALGORITHMS:
-        search = dataclasses.replace(base.search, horizon=HORIZON)
-        return dataclasses.replace(base, algorithm=OLD[kind], model=model, search=search)
+        search = dataclasses.replace(getattr(base, "search"), horizon=HORIZON)  # noqa: B009
+        changes: dict = {"algorithm": OLD[kind], "model": model, "search": search}
+        return dataclasses.replace(base, **changes)
     search = dataclasses.replace(base.policy_search, horizon=HORIZON, gradient=NEW[kind])
     return dataclasses.replace(base, algorithm="policy_search", model=model, policy_search=search)
 
@@ -36,6 +37,7 @@ def compiled(model: str, kind: str):
     env = make_env(config.env)
     algorithm = make_algorithm(env, config)
     agent, dynamics = algorithm.agent, algorithm.model
+    assert dynamics is not None
     # Both sides roll out as many rows: equal shares of the elites.
     shares = config.ensemble.num_elites if model == "learned" else 1
     rows = -(-32 // shares) * shares
@@ -44,7 +46,8 @@ def compiled(model: str, kind: str):
     simulator = start.simulator if dynamics.needs_simulator else ()
     x, action = start.observation, jnp.zeros((rows, env.spec.action_size))
     batch = Transition(x, action, nothing, nothing, x, simulator=simulator)
-    view = jax.jit(lambda key: dynamics.ready(dynamics.init(key)))(jax.random.key(1))
+    ready, init = dynamics.ready, dynamics.init
+    view = jax.jit(lambda key: ready(init(key)))(jax.random.key(1))
     state = jax.jit(agent.init)(jax.random.key(2))
 
     def updates(key, state, view, batch):
