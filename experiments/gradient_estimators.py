@@ -94,7 +94,7 @@ def one_step() -> Iterator[Row]:
             noise = one_step_noise(problem, eps)
             expected = weights @ np.asarray(jax.vmap(make(float(k)))(1.0 + jnp.asarray(eps)))
             ones = {
-                "rp": lambda n, p=problem: pathwise.whole(p.params, p, n),
+                "rp": lambda n, p=problem: pathwise.gradient(pathwise.whole)(p.params, p, n),
                 "lr_total": scored(problem, lambda made, p=problem: to_go(p, made)),
                 "lr_loo": scored(problem, lambda m, p=problem, b=expected: to_go(p, m) - b),
             }
@@ -126,7 +126,7 @@ def measure_valued_in_mean(problem: Problem, weibull: jax.Array) -> jax.Array:
     noise = jax.tree.map(lambda x: x[0], one_step_noise(problem, np.zeros(1)))
     nothing = jnp.zeros((1, 1))
     coupling = {"weibull": weibull[None, None], "maxwell": nothing, "normal": nothing}
-    return perturbation.measure_valued(problem.params, problem, noise, coupling)
+    return pathwise.gradient(perturbation.measure_valued)(problem.params, problem, noise, coupling)
 
 
 def hermite_noise(problem: Problem, horizon: int, nodes: int = 5) -> tuple[Noise, np.ndarray]:
@@ -155,10 +155,12 @@ def linear_quadratic() -> Iterator[Row]:
         noise, weights = hermite_noise(problem, horizon)
         expected = critic.value(jnp.asarray(0), problem.start(jax.random.key(0)))
         ones = {
-            "q": lambda n, c=critic: pathwise.action_value_gradient(params, problem, c, n),
-            "rp": lambda n: pathwise.whole(params, problem, n),
+            "q": lambda n, c=critic: pathwise.gradient(pathwise.action_values)(
+                params, problem, c, n
+            ),
+            "rp": lambda n: pathwise.gradient(pathwise.whole)(params, problem, n),
             "lr_advantage": scored(
-                problem, lambda made, c=critic: likelihood_ratio.exact_advantage(made, c)
+                problem, lambda made, c=critic: likelihood_ratio.exact_advantage(problem, made, c)
             ),
             "lr_value": scored(
                 problem,
@@ -193,7 +195,7 @@ def expansion_rows(horizon: int) -> Iterator[Row]:
         for window in range(1, horizon + 1):
 
             def one(n: Noise, p=problem, c=critic, w=window) -> jax.Array:
-                return pathwise.tiled(p.params, p, c, n, w)
+                return pathwise.gradient(pathwise.tiled)(p.params, p, c, n, w)
 
             mean, variance = moments(np.asarray(jax.jit(jax.vmap(one))(noise)), weights)
             yield {
@@ -268,7 +270,7 @@ def steps() -> Iterator[Row]:
         exact = float(problem.exact(problem.params, 1)[0])
         noise = one_step_noise(problem, eps)
         ones = {
-            "rp": lambda n, p=problem: pathwise.whole(p.params, p, n),
+            "rp": lambda n, p=problem: pathwise.gradient(pathwise.whole)(p.params, p, n),
             "lr_total": scored(problem, lambda made, p=problem: to_go(p, made)),
         }
         for name, one in ones.items():

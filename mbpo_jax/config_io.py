@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import Config, name_problem, readers, reads
+from mbpo_jax.config import ALGORITHMS, ESTIMATORS, Config, readers, reads, unread_settings
 from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.import_paths import name_problem
 
 
 class _Loader(yaml.SafeLoader):
@@ -146,6 +147,12 @@ def check_read(before: Config, after: Config) -> None:
     algorithm, model = after.algorithm, after.model
     reasons = ((path, unread(algorithm, model, path)) for path in changed)
     problems = [f"{path}: {reason}" for path, reason in reasons if reason]
+    if algorithm == "policy_search":
+        gradient = after.policy_search.gradient
+        record = ESTIMATORS.get(gradient)
+        # Whatever needs a critic has a baseline that regresses to lambda-returns.
+        baseline = ("lr_gae",) if record and "critic" in record.needs else ()
+        problems += unread_settings(after.estimator, dict.fromkeys((gradient, *baseline)))
     if problems:
         raise ConfigError(*problems)
 
@@ -161,7 +168,11 @@ def unread(algorithm: str, model: str, path: str) -> str | None:
 
     What is no algorithm's name or no setting's path is left to other checks.
     """
-    if name_problem(algorithm) or path not in defaults() or reads(algorithm, model, path):
+    if (
+        name_problem(algorithm, ALGORITHMS)
+        or path not in defaults()
+        or reads(algorithm, model, path)
+    ):
         return None
     if reads(algorithm, "learned", path):
         return f"{algorithm} does not read it with model={model}; leave it out"

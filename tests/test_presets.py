@@ -38,7 +38,7 @@ KEPT_BY_DEBUG = {
     "sac.initial_alpha",
     "ensemble.normalize_targets",
 }
-KEPT_SECTIONS = {"tabular", "search", "planner", "ilqr"}
+KEPT_SECTIONS = {"tabular", "policy_search", "planner", "ilqr"}
 
 
 def test_every_environment_has_a_preset_of_its_own():

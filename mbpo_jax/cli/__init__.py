@@ -19,7 +19,7 @@ from mbpo_jax.cli.sweep import Report, Sweep
 from mbpo_jax.cli.train import Train, layered_config, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
-from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, EnvConfig, EstimatorConfig
+from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, EnvConfig
 from mbpo_jax.errors import UserError
 
 
@@ -88,7 +88,7 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
 
     A dataclass raises on its first wrong number, and then the next dataclass is never reached.
     """
-    if info.type not in (*CONFIG_CLASSES, EstimatorConfig):
+    if info.type not in CONFIG_CLASSES:
         return None
     # A subclass is not among the classes above, so tyro's own rule describes its fields.
     same = type(info.type.__name__, (info.type,), {"__doc__": info.type.__doc__})

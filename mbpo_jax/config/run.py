@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from mbpo_jax.config.algorithms import actor_critics, algorithm_record, name_problem
+from mbpo_jax.config.algorithms import ALGORITHMS, actor_critics, algorithm_record
 from mbpo_jax.config.components import (
     EnsembleConfig,
     EnvConfig,
@@ -13,6 +13,7 @@ from mbpo_jax.config.components import (
     RolloutConfig,
     SACConfig,
 )
+from mbpo_jax.config.estimators import ESTIMATORS, EstimatorConfig
 from mbpo_jax.config.laboratory import TrackingConfig
 from mbpo_jax.config.methods import (
     DynaConfig,
@@ -31,6 +32,7 @@ from mbpo_jax.fields import (
     field_types,
     is_data,
 )
+from mbpo_jax.import_paths import name_problem
 
 ENDS = ("total_env_steps", "stop_at_return")
 """Settings of when a run ends, which change nothing of it until then."""
@@ -83,14 +85,15 @@ class Config(Checked):
     dyna: DynaConfig = DynaConfig()
     expansion: ExpansionConfig = ExpansionConfig()
     retrace: RetraceConfig = RetraceConfig()
-    search: PolicySearchConfig = PolicySearchConfig()
+    policy_search: PolicySearchConfig = PolicySearchConfig()
     planner: PlannerConfig = PlannerConfig()
     ilqr: ILQRConfig = ILQRConfig()
     tabular: TabularConfig = TabularConfig()
     tracking: TrackingConfig = TrackingConfig()
+    estimator: EstimatorConfig = EstimatorConfig()
 
     def _rule_errors(self) -> list[str]:
-        if problem := name_problem(self.algorithm):
+        if problem := name_problem(self.algorithm, ALGORITHMS):
             return [f"algorithm: {problem}"]
         record, errors = algorithm_record(self.algorithm), []
         if self.total_env_steps <= self.random_steps:
@@ -148,6 +151,14 @@ class Config(Checked):
         """Whether an ensemble is fitted."""
         return algorithm_record(self.algorithm).has_model and self.model == "learned"
 
+    @property
+    def differentiates_model(self) -> bool:
+        """Whether derivatives of the model are taken, as far as is known without loading more."""
+        record = algorithm_record(self.algorithm)
+        estimator = ESTIMATORS.get(self.policy_search.gradient)
+        by_estimator = estimator and estimator.differentiates and "policy_search" in record.uses
+        return record.differentiates_model or bool(by_estimator)
+
     def _model_errors(self) -> list[str]:
         errors = []
         layers, decays = len(self.ensemble.hidden_sizes) + 1, len(self.fit.weight_decays)
@@ -197,6 +208,7 @@ CONFIG_CLASSES = (
     ILQRConfig,
     TabularConfig,
     TrackingConfig,
+    EstimatorConfig,
     Config,
 )
 

@@ -15,21 +15,20 @@ from rich.console import Console
 
 from mbpo_jax.agents.sac import SACState
 from mbpo_jax.config import (
-    ESTIMATOR_SUMMARIES,
     Config,
     EstimatorConfig,
     StudyConfig,
     actor_critics,
+    file_name,
+    named,
 )
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, replace_rows, replacing, to_plain, write_json_atomic
-from mbpo_jax.laboratory.estimators.catalogue import ESTIMATORS
+from mbpo_jax.laboratory.estimators.catalogue import lacking, load_estimator
 from mbpo_jax.laboratory.measures import inspection
 from mbpo_jax.laboratory.measures.study import (
     keys_of,
-    lacking,
     make_reference,
-    named,
     study,
     suitable,
 )
@@ -219,7 +218,7 @@ def write(
     rows = findings.estimates
     figures = study_figures(*findings)
     names = dict.fromkeys(row["estimator"] for row in rows)
-    notes = {name: (ESTIMATORS[name], *ESTIMATOR_SUMMARIES[name]) for name in names}
+    notes = {name: load_estimator(name).record for name in names}
     for name, part in findings._asdict().items():
         if part:
             replace_rows(out / f"{name}.jsonl", part)
@@ -317,7 +316,7 @@ def measure_problem(
     """
     problem = make_problem(name, **given)
     varied = "".join(f"-{key}-{value:g}" for key, value in given.items())
-    out = out or Path("gradients", name + varied)
+    out = out or Path("gradients", file_name(name) + varied)
     title = ", ".join(
         [f"Gradient estimators on {name}", *(f"{k} = {v:g}" for k, v in given.items())]
     )

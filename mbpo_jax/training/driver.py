@@ -282,8 +282,8 @@ class Training:
             self._write_status("diverged")
             self._progress.print(
                 f"every run became non-finite; see {self._run_dir / logs.METRICS}. "
-                "Try a lower learning rate (sac.learning_rate; search.learning_rate for pg and "
-                "bptt) or sac.critic_layer_norm"
+                "Try a lower learning rate (sac.learning_rate, policy_search.learning_rate) or "
+                "sac.critic_layer_norm"
             )
             return "diverged"
         self._write_status("finished")

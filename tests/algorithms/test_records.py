@@ -27,7 +27,12 @@ MODELS = [
     for name, record in ALGORITHMS.items()
     for model in (("learned", "oracle") if record.has_model else ("learned",))
 ]
-OF_EVERY_KIND = [("sac", "learned"), ("mbpo", "learned"), ("pg", "oracle"), ("mpc", "learned")]
+OF_EVERY_KIND = [
+    ("sac", "learned"),
+    ("mbpo", "learned"),
+    ("policy_search", "oracle"),
+    ("mpc", "learned"),
+]
 
 # What a setting makes needless, so that it is not looked at with the settings that are tried.
 CONDITIONAL = {
@@ -36,6 +41,7 @@ CONDITIONAL = {
     "planner.noise_exponent",
     "planner.keep_fraction",
     "tracking",
+    "estimator",
 }
 
 

@@ -404,7 +404,7 @@ def test_only_gymnasiums_tasks_have_options():
         make_env(EnvConfig(name="pendulum", backend="analytic", options=("mass=2",)))
 
 
-@pytest.mark.parametrize("algorithm", ["svg", "bptt", "ilqr"])
+@pytest.mark.parametrize("algorithm", ["svg", "policy_search", "ilqr"])
 def test_gradients_through_mujoco_are_refused(algorithm):
     config = Config(algorithm=algorithm, model="oracle")
     with pytest.raises(ConfigError, match=r"model: .* JAX has none of gym/Hopper-v5"):

@@ -57,9 +57,15 @@ def test_a_study_writes_rows_figures_and_one_page():
     [
         ("", "give one of --problem NAME and --run RUN_DIR"),
         ("--problem lq --run here", "give one of --problem NAME and --run RUN_DIR"),
-        ("--problem lqq", "no problem is called 'lqq'; did you mean lq"),
+        (
+            "--problem lqq",
+            "problem: 'lqq' is not known (one of your own would be module:function); did you mean",
+        ),
         ("--problem lq --beta 2", "lq has no setting 'beta'"),
-        ("--problem lq --estimators rpp", "estimators[0]: 'rpp'; did you mean rp"),
+        (
+            "--problem lq --estimators rpp",
+            "estimators[0]: 'rpp' is not known (one of your own would be module:function); did",
+        ),
         ("--problem lq --horizons 0", "horizons[0]: 0 is too small"),
         ("--problem lq --horizons one", "horizons: 'one' is no list of whole numbers"),
         ("--problem chaotic_rnn --estimators svg", "svg needs a critic"),
@@ -111,7 +117,7 @@ def test_a_run_without_a_model_or_without_a_critic_is_told_apart(monkeypatch):
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     for algorithm, message in (
         ("sac", "has no learned model; use --system true"),
-        ("pg", "pg has no actor and critic"),
+        ("policy_search", "policy_search has no actor and critic"),
     ):
         config = environment_preset("pendulum", "debug")
         config = type(config)(**{**config.__dict__, "algorithm": algorithm})

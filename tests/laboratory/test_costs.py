@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbpo_jax.config import ESTIMATORS, EstimatorConfig
 from mbpo_jax.laboratory.estimators.catalogue import (
-    ESTIMATORS,
-    EstimatorConfig,
     draw_batches,
     estimate_batches,
+    load_estimator,
 )
 from mbpo_jax.laboratory.measures.costs import Cost, cost, counted, marked
 from mbpo_jax.laboratory.problems.catalogue import make_problem
@@ -62,6 +62,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_calls_of_the_model_in_the_linear_quadratic_problem(name):
     assert counts(name, make_problem("lq_noisy")) == EXPECTED[name]
+    assert ESTIMATORS[name].differentiates == (EXPECTED[name][1] > 0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def drawn(problem: str, draws_like: str) -> Noise:
 def counted_and_plain(name: str, problem_name: str) -> tuple[jax.Array, jax.Array]:
     problem = make_problem(problem_name)
     # Most draw nothing of their own, and can do with one another's noise.
-    noise = drawn(problem_name, name if ESTIMATORS[name].draw else "rp")
+    noise = drawn(problem_name, name if load_estimator(name).draw else "rp")
     both = [jax.jit(lambda n, p=p: estimate(name, p, n)) for p in (counted(problem), problem)]
     return both[0](noise), both[1](noise)
 

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.gradients.quadrature import grid
 
+from mbpo_jax.config import EstimatorConfig
 from mbpo_jax.laboratory.estimators import pathwise
-from mbpo_jax.laboratory.estimators.catalogue import ESTIMATORS, EstimatorConfig
+from mbpo_jax.laboratory.estimators.catalogue import load_estimator
 from mbpo_jax.laboratory.measures.decomposition import Timed, by_action_time, variance_by_source
 from mbpo_jax.laboratory.problems.closed_form import make_cosine_problem, make_lq_problem, nothing
 from mbpo_jax.laboratory.problems.problem import Gaussian, Noise, Problem
+from tests.laboratory.quadrature import grid
 
 HORIZON = 4
 
@@ -55,9 +56,10 @@ def gradients(name: str) -> tuple[np.ndarray, np.ndarray]:
 
     @jax.jit
     def run(noise: Noise) -> tuple[jax.Array, jax.Array]:
-        estimate = ESTIMATORS[name].estimate
-        found = estimate(config, split.params, split, timed(noise))
-        return found.reshape(HORIZON, -1), estimate(config, problem.params, problem, noise)
+        estimate = load_estimator(name).estimate
+        found = estimate(config, split.params, split, timed(noise)).gradient
+        whole = estimate(config, problem.params, problem, noise).gradient
+        return found.reshape(HORIZON, -1), whole
 
     found, whole = run(noise)
     return np.asarray(found), np.asarray(whole)
@@ -102,8 +104,10 @@ def scalar_draws(seed: int, problem: Problem, horizon: int, rows: int) -> Noise:
     return noise._replace(start=noise.start[..., :1])
 
 
-def rows_of(problem: Problem, one: Callable = pathwise.whole) -> Callable[[Noise], jax.Array]:
-    return jax.jit(jax.vmap(lambda noise: one(problem.params, problem, noise)))
+def rows_of(problem: Problem, valued: Callable = pathwise.whole) -> Callable[[Noise], jax.Array]:
+    return jax.jit(
+        jax.vmap(lambda noise: pathwise.gradient(valued)(problem.params, problem, noise))
+    )
 
 
 def shares_of(*arguments) -> dict[str, float]:

@@ -7,14 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbpo_jax.config import ESTIMATORS, EstimatorConfig
 from mbpo_jax.laboratory.estimators import combination, pathwise, propagation
 from mbpo_jax.laboratory.estimators.batches import path_rows, ratio_rows
-from mbpo_jax.laboratory.estimators.catalogue import (
-    ESTIMATORS,
-    EstimatorConfig,
-    draw_batches,
-    estimate_batches,
-)
+from mbpo_jax.laboratory.estimators.catalogue import draw_batches, estimate_batches
 from mbpo_jax.laboratory.problems.closed_form import (
     make_chaotic_rnn_problem,
     make_cosine_problem,
@@ -141,8 +137,8 @@ def test_propagation_with_fixed_weights_is_either_gradient():
     @jax.jit
     def gradients(params: jax.Array):
         return [
-            (propagation.total_propagation(params, problem, noise, weight), rows.mean(axis=0))
-            for weight, rows in enumerate(
+            (propagation.propagated(params, problem, noise, weight).gradient, rows.mean(axis=0))
+            for weight, (rows, _) in enumerate(
                 (path_rows(params, problem, noise), ratio_rows(params, problem, noise))
             )
         ]
@@ -239,6 +235,6 @@ def test_clipping_is_the_whole_gradient_where_nothing_is_long():
         lambda x: x[0, 0], draw_batches(jax.random.key(3), "rp", problem, HORIZON, 1, 1)
     )
     np.testing.assert_allclose(
-        pathwise.clipped(problem.params, problem, noise, 1e6),
-        pathwise.whole(problem.params, problem, noise),
+        pathwise.gradient(pathwise.clipped)(problem.params, problem, noise, 1e6),
+        pathwise.gradient(pathwise.whole)(problem.params, problem, noise),
     )

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.gradients.quadrature import action_noise, mean_and_variance
 
 from mbpo_jax.laboratory.estimators import likelihood_ratio, pathwise, perturbation
 from mbpo_jax.laboratory.problems.closed_form import make_quadratic_problem, make_scalar_lq_problem
 from mbpo_jax.laboratory.problems.problem import Noise, Problem, roll_out, to_go
+from tests.laboratory.quadrature import action_noise, mean_and_variance
 
 PRINTED = {"rtol": 2e-6, "atol": 6e-6}
 """The tables have six digits."""
@@ -44,15 +44,15 @@ def one_trajectory(problem: Problem, horizon: int):
     def together(noise: Noise) -> jax.Array:
         made = jax.lax.stop_gradient(roll_out(params, problem, noise))
         advantages = {
-            "lr_advantage": likelihood_ratio.exact_advantage(made, critic),
+            "lr_advantage": likelihood_ratio.exact_advantage(problem, made, critic),
             "lr_value": to_go(problem, made) - likelihood_ratio.values(critic, made),
             "lr_to_go": to_go(problem, made),
             "lr_loo": likelihood_ratio.total_return(problem, made) - expected,
             "lr_total": likelihood_ratio.total_return(problem, made),
         }
         found = {
-            "q": pathwise.action_value_gradient(params, problem, critic, noise),
-            "rp": pathwise.whole(params, problem, noise),
+            "q": pathwise.gradient(pathwise.action_values)(params, problem, critic, noise),
+            "rp": pathwise.gradient(pathwise.whole)(params, problem, noise),
         }
         for name, advantage in advantages.items():
             found[name] = likelihood_ratio.at_actions(params, problem, made, advantage)
@@ -104,7 +104,9 @@ def test_value_expansion_trades_bias_for_variance(critic_error, window, mean, va
     critic = problem.critic(problem.params, 8)
     noise, weights = action_noise(problem, 8, 5)
     found, spread = mean_and_variance(
-        lambda noise: pathwise.tiled(problem.params, problem, critic, noise, window),
+        lambda noise: pathwise.gradient(pathwise.tiled)(
+            problem.params, problem, critic, noise, window
+        ),
         noise,
         weights,
     )
@@ -131,7 +133,7 @@ def test_one_step_quadratic():
         return variance
 
     np.testing.assert_allclose(
-        moments(lambda noise: pathwise.whole(params, problem, noise)),
+        moments(lambda noise: pathwise.gradient(pathwise.whole)(params, problem, noise)),
         [4 * s**2, 4 * d**2 + 8 * s**2],
         rtol=1e-12,
     )

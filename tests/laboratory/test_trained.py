@@ -80,11 +80,11 @@ def test_the_learned_problem_predicts_as_one_member_of_the_model_does():
 @pytest.mark.parametrize("name", ["learned", "true"])
 def test_nothing_is_paid_after_a_termination(name):
     problem = problems()[name]
-    state = problem.start(jax.random.key(0))._replace(alive=jnp.zeros(()))
+    state = problem.start(jax.random.key(0))._replace(alive=jnp.bool_(False))
     after = problem.advance(state, jnp.zeros(1), jnp.zeros(problem.outcome_size))
     assert problem.reward(state, jnp.zeros(1), after) == 0.0
     assert problem.terminal(after) == 0.0
-    assert after.alive == 0.0
+    assert not after.alive
 
 
 def test_both_problems_start_in_the_same_states_under_the_same_key():

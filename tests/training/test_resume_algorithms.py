@@ -14,7 +14,7 @@ from tests.choice import mostly_exhaustive
 
 # MBPO, which `test_driver` and `test_resume` interrupt, and whose state most of the others have,
 # is not among them.
-OF_EVERY_KIND = ("retrace", "bptt", "mpc", "prioritized_sweeping")
+OF_EVERY_KIND = ("retrace", "policy_search", "mpc", "prioritized_sweeping")
 
 
 class InterruptedOnce(driver.Interruption):
@@ -36,10 +36,10 @@ def settings(algorithm: str) -> Config:
     environment = "maze" if ALGORITHMS[algorithm].is_tabular else "pendulum"
     config = environment_preset(environment, "debug")
     planner = dataclasses.replace(config.planner, population=16, num_elites=4, horizon=5)
-    search = dataclasses.replace(config.search, horizon=10, num_rollouts=4)
+    search = dataclasses.replace(config.policy_search, horizon=10, num_rollouts=4)
     ilqr = dataclasses.replace(config.ilqr, horizon=5, iterations=2, replan_every=3)
     return dataclasses.replace(
-        config, algorithm=algorithm, planner=planner, search=search, ilqr=ilqr
+        config, algorithm=algorithm, planner=planner, policy_search=search, ilqr=ilqr
     )
 
 

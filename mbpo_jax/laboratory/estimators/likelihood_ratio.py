@@ -17,6 +17,7 @@ from mbpo_jax.laboratory.problems.problem import (
     Problem,
     Trajectory,
     before_end,
+    bonus_of,
     discounts,
     last,
     roll_out,
@@ -30,10 +31,22 @@ def log_density(law: Gaussian, x: jax.Array) -> jax.Array:
     return -jnp.sum(0.5 * jnp.square((x - law.mean) / law.std) + jnp.log(law.std))
 
 
-def at_actions(
-    params: jax.Array, problem: Problem, made: Trajectory, advantage: jax.Array
-) -> jax.Array:
-    """Return `sum_t gamma^t A_t grad log pi(u_t | s_t)`, `[P]`.
+def score_function(law: Gaussian, noise: jax.Array) -> jax.Array:
+    """Return a number `[]` whose gradient is that of the log-density at the fixed `mean + std eps`.
+
+    It is `eps / std` in the mean and `(eps^2 - 1) / std` in the standard deviation. So no action
+    has to be told from its mean again, which float32 could not do where deviations are small.
+
+    Args:
+      law: of the raw action `[A]`.
+      noise: `eps`, `[A]` standard normal.
+    """
+    std = jax.lax.stop_gradient(law.std)
+    return jnp.sum((noise * law.mean + (jnp.square(noise) - 1.0) * law.std) / std)
+
+
+def score(params: jax.Array, problem: Problem, made: Trajectory, advantage: jax.Array) -> jax.Array:
+    """Return a number `[]` whose gradient is `sum_t gamma^t A_t grad log pi(u_t | s_t)`.
 
     Args:
       params: `[P]`.
@@ -42,13 +55,17 @@ def at_actions(
       advantage: `[H]`, each discounted to its own step.
     """
     weight = jax.lax.stop_gradient(discounts(problem, len(advantage)) * advantage)
-    states, raw = jax.lax.stop_gradient((before_end(made.state), made.raw))
+    states, noise = jax.lax.stop_gradient((before_end(made.state), made.noise))
+    restored = problem.restore(params)
+    scores = jax.vmap(lambda s, eps: score_function(problem.policy(restored, s), eps))
+    return weight @ scores(states, noise)
 
-    def score(params: jax.Array) -> jax.Array:
-        logs = jax.vmap(lambda s, u: log_density(problem.policy(params, s), u))(states, raw)
-        return weight @ logs
 
-    return jax.grad(score)(params)
+def at_actions(
+    params: jax.Array, problem: Problem, made: Trajectory, advantage: jax.Array
+) -> jax.Array:
+    """Return the likelihood-ratio gradient `[P]` of one trajectory; see `score`."""
+    return jax.grad(score)(params, problem, made, advantage)
 
 
 def values(critic: Critic, made: Trajectory) -> jax.Array:
@@ -82,10 +99,11 @@ def generalised_advantage(
     return jax.lax.scan(add, jnp.zeros_like(error[0]), error, reverse=True)[1]
 
 
-def exact_advantage(made: Trajectory, critic: Critic) -> jax.Array:
-    """Return `Q(s, u) - V(s)` at every step `[H]`, by the critic alone."""
+def exact_advantage(problem: Problem, made: Trajectory, critic: Critic) -> jax.Array:
+    """Return `Q(s, u) + b - V(s)` at every step `[H]`, by the critic alone but for the bonus."""
     time, states = jnp.arange(made.reward.shape[0]), before_end(made.state)
-    return jax.vmap(critic.action_value)(time, states, made.raw) - values(critic, made)
+    action_value = jax.vmap(critic.action_value)(time, states, made.raw)
+    return action_value - problem.entropy_weight * made.log_prob - values(critic, made)
 
 
 def leave_one_out(signal: jax.Array) -> jax.Array:
@@ -115,8 +133,9 @@ def at_states(
     """Return the likelihood-ratio gradient `[P]` at the outcomes of the system.
 
     An outcome's law depends on the parameters through the action, whose own noise is held fixed:
-    `sum_t gamma^t [A_t grad log p(y_t | s_t, a_t) + grad r(s_t, a_t, s_{t+1})]`, where states and
-    outcomes are held fixed, too. One derivative of the law is asked for, and no product of them.
+    `sum_t gamma^t [A_t grad log p(y_t | s_t, a_t) + grad r(s_t, a_t, s_{t+1}) + grad b_t]`, where
+    states and outcomes are held fixed, too. One derivative of the law is asked for, and no product
+    of them.
 
     Args:
       params: `[P]`.
@@ -132,12 +151,15 @@ def at_states(
     following = jax.tree.map(lambda x: x[1:], made.state)
 
     def surrogate(params: jax.Array) -> jax.Array:
+        restored = problem.restore(params)
+
         def one(state, action_noise, outcome_noise, after):
-            law = problem.policy(params, state)
+            law = problem.policy(restored, state)
             action = problem.squash(law.mean + law.std * action_noise)
             outcome = outcome_of(state, action)
             drawn = jax.lax.stop_gradient(outcome.mean + outcome.std * outcome_noise)
-            return log_density(outcome, drawn), problem.reward(state, action, after)
+            reward = problem.reward(state, action, after)
+            return log_density(outcome, drawn), reward + bonus_of(problem, state, law, action_noise)
 
         logs, reward = jax.vmap(one)(before_end(made.state), noise.action, noise.outcome, following)
         return signal @ logs + weight @ reward

@@ -6,7 +6,14 @@ Both trajectories of a pair share their noise.
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.laboratory.problems.problem import Noise, Problem, before_end, roll_out, total
+from mbpo_jax.laboratory.problems.problem import (
+    Noise,
+    Problem,
+    Trajectory,
+    before_end,
+    roll_out,
+    total,
+)
 
 
 def evolution_strategy(
@@ -54,18 +61,21 @@ def draw_couplings(key: jax.Array, problem: Problem, horizon: int) -> dict[str, 
 
 def measure_valued(
     params: jax.Array, problem: Problem, noise: Noise, coupling: dict[str, jax.Array]
-) -> jax.Array:
-    """Return the coupled measure-valued gradient `[P]` (Mohamed et al. 2020, arXiv:1906.10652).
+) -> tuple[jax.Array, Trajectory]:
+    """Return a number whose gradient is the coupled measure-valued one, and the trajectory.
+
+    See Mohamed et al. 2020, arXiv:1906.10652.
 
     The derivative of a normal expectation in its mean is `E[f(m + s W) - f(m - s W)] / (s sqrt(2
     pi))`, in its standard deviation `E[f(m + s M) - f(m + s N)] / s`. So every component of every
     action asks for four trajectories, which differ from then on.
     """
     horizon, size = noise.action.shape
+    fixed = jax.lax.stop_gradient(params)
 
     def value(time: jax.Array, component: jax.Array, replaced: jax.Array) -> jax.Array:
         action = noise.action.at[time, component].set(replaced)
-        return total(problem, roll_out(params, problem, noise._replace(action=action)))
+        return total(problem, roll_out(fixed, problem, noise._replace(action=action)))
 
     def difference(time: jax.Array, component: jax.Array) -> tuple[jax.Array, jax.Array]:
         w, m, n = (coupling[name][time, component] for name in ("weibull", "maxwell", "normal"))
@@ -75,11 +85,8 @@ def measure_valued(
     times, components = jnp.repeat(jnp.arange(horizon), size), jnp.tile(jnp.arange(size), horizon)
     slopes = jax.lax.map(lambda at: difference(*at), (times, components))
     in_mean, in_std = (x.reshape(horizon, size) for x in slopes)
-    states = jax.lax.stop_gradient(before_end(roll_out(params, problem, noise).state))
-
-    def surrogate(params: jax.Array) -> jax.Array:
-        law = jax.vmap(lambda state: problem.policy(params, state))(states)
-        std = jax.lax.stop_gradient(law.std)
-        return jnp.sum((in_mean * law.mean + in_std * law.std) / std)
-
-    return jax.grad(surrogate)(params)
+    made = roll_out(fixed, problem, noise)
+    restored = problem.restore(params)
+    law = jax.vmap(lambda state: problem.policy(restored, state))(before_end(made.state))
+    std = jax.lax.stop_gradient(law.std)
+    return jnp.sum((in_mean * law.mean + in_std * law.std) / std), made

@@ -5,6 +5,8 @@ mean and standard deviation is `A_t (eps / std, (eps^2 - 1) / std)`, what the pa
 `G_t (1, eps)`, with the gradient G_t of the return in the raw action.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +18,7 @@ from mbpo_jax.laboratory.problems.problem import (
     Problem,
     Trajectory,
     before_end,
+    bonus_of,
     discounts,
     last,
     roll_out,
@@ -37,6 +40,17 @@ def passed_by_path(slope: jax.Array, eps: jax.Array) -> Gaussian:
     return Gaussian(slope, slope * eps)
 
 
+def bonus_slopes(
+    problem: Problem, state: PyTree, law: Gaussian, eps: jax.Array
+) -> tuple[Gaussian, jax.Array]:
+    """Return the gradients of an action's bonus in the law of the action, and in its noise `[A]`.
+
+    The former belongs to the path. A likelihood ratio holds the action fixed, where the bonus
+    answers to the law by `-w grad log pi`, whose mean is 0.
+    """
+    return jax.grad(bonus_of, argnums=(2, 3))(problem, state, law, eps)
+
+
 def ratio_weight(ratio: jax.Array, path: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """Return `V_path / (V_ratio + V_path)` over rows `[B, ...]`, summed over the other `axes`.
 
@@ -54,17 +68,25 @@ def made_by_batch(
     return made, discounts(problem, advantage.shape[1])[None] * advantage
 
 
-def total_propagation(
-    params: jax.Array, problem: Problem, noise: Noise, weight: float | None = None
-) -> jax.Array:
-    """Return the gradient `[P]` of total propagation; see `propagated`."""
-    return propagated(params, problem, noise, weight)[0]
+class Propagated(NamedTuple):
+    """What either way of weighting finds.
+
+    Attributes:
+      gradient: `[P]`.
+      weights: of the likelihood ratio at each step: `[H]`, or a Gaussian of `[H, A]`, for mean and
+        for standard deviation.
+      made: the trajectories `[B]`.
+    """
+
+    gradient: jax.Array
+    weights: PyTree
+    made: Trajectory
 
 
 def propagated(
     params: jax.Array, problem: Problem, noise: Noise, weight: float | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Return the gradient `[P]` of total propagation (Parmas et al. 2018, arXiv:1902.01240).
+) -> Propagated:
+    """Return the gradient of total propagation (Parmas et al. 2018, arXiv:1902.01240).
 
     Going back in time, both gradients are passed on from each action, weighted by the variance over
     the batch of what they add to the parameters' gradient there. Weights from the same batch make
@@ -75,9 +97,6 @@ def propagated(
       problem: what the policy acts in.
       noise: `[B]`.
       weight: of the likelihood ratio; by variance if None.
-
-    Returns:
-      The gradient, and the weights `[H]` of the likelihood ratio at each step.
     """
     made, advantage = made_by_batch(params, problem, noise)
     horizon = advantage.shape[1]
@@ -96,14 +115,14 @@ def propagated(
             after, reward = step(problem, restore(x), raw, outcome)
             return coordinates(after)[0], reward
 
-        law, pull_law = jax.vjp(lambda p, x: problem.policy(p, restore(x)), params, x)
+        law, pull_law = jax.vjp(
+            lambda p, x: problem.policy(problem.restore(p), restore(x)), params, x
+        )
         _, pull_step = jax.vjp(advance, x, raw)
         direct, slope = pull_step((following, weights[time]))
-        return (
-            direct,
-            pull_law(passed_by_ratio(advantage, eps, law.std)),
-            pull_law(passed_by_path(slope, eps)),
-        )
+        bonus, _ = bonus_slopes(problem, state, law, eps)
+        path = jax.tree.map(lambda x, b: x + weights[time] * b, passed_by_path(slope, eps), bonus)
+        return direct, pull_law(passed_by_ratio(advantage, eps, law.std)), pull_law(path)
 
     def back(following: jax.Array, inputs):
         time, rows = inputs
@@ -116,7 +135,7 @@ def propagated(
     by_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)
     ends = jax.vmap(lambda state: end(last(state)))(made.state)
     _, (added, k) = jax.lax.scan(back, ends, (jnp.arange(horizon), by_time), reverse=True)
-    return jnp.sum(added, axis=0), k
+    return Propagated(jnp.sum(added, axis=0), k, made)
 
 
 def before_end_of_batch(states: PyTree) -> PyTree:
@@ -127,8 +146,7 @@ def before_end_of_batch(states: PyTree) -> PyTree:
 def action_gradients(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
     """Return the gradient `[H, A]` of one trajectory's return in its standard noise.
 
-    Later actions answer to earlier ones. A mean that is moved moves the raw action as much, so over
-    the standard deviation it is the gradient in the raw action.
+    Later actions answer to earlier ones.
     """
 
     def value(eps: jax.Array) -> jax.Array:
@@ -137,22 +155,11 @@ def action_gradients(params: jax.Array, problem: Problem, noise: Noise) -> jax.A
     return jax.grad(value)(noise.action)
 
 
-def weighted_actions(params: jax.Array, problem: Problem, noise: Noise) -> jax.Array:
-    """Return the gradient `[P]` of IVW-H; see `weighted_by_action`."""
-    return weighted_by_action(params, problem, noise)[0]
-
-
-def weighted_by_action(
-    params: jax.Array, problem: Problem, noise: Noise
-) -> tuple[jax.Array, Gaussian]:
-    """Return the gradient `[P]` whose weights belong to steps and components of the action.
+def weighted_by_action(params: jax.Array, problem: Problem, noise: Noise) -> Propagated:
+    """Return the gradient whose weights belong to steps and components of the action.
 
     IVW-H (arXiv:2604.18161): variances over the batch of what both gradients pass to the policy's
     mean and standard deviation; the weighted sum is passed on to the parameters.
-
-    Returns:
-      The gradient, and the weights `[H, A]` of the likelihood ratio, for mean and for standard
-      deviation.
     """
     made, advantage = made_by_batch(params, problem, noise)
 
@@ -160,11 +167,19 @@ def weighted_by_action(
     states = before_end_of_batch(made.state)
 
     def law_of(params: jax.Array) -> Gaussian:
-        return jax.vmap(jax.vmap(lambda state: problem.policy(params, state)))(states)
+        restored = problem.restore(params)
+        return jax.vmap(jax.vmap(lambda state: problem.policy(restored, state)))(states)
 
     law, pull_law = jax.vjp(law_of, params)
     ratio = passed_by_ratio(advantage, noise.action, law.std)
-    path = passed_by_path(slopes / law.std, noise.action)
+    # A mean that is moved moves the raw action as much as the noise does over the deviation, but
+    # the bonus of the action itself answers to each in its own way.
+    in_law, in_noise = jax.vmap(jax.vmap(lambda *x: bonus_slopes(problem, *x)))(
+        states, law, noise.action
+    )
+    weight = discounts(problem, advantage.shape[1])[None, :, None]
+    path = passed_by_path((slopes - weight * in_noise) / law.std, noise.action)
+    path = jax.tree.map(lambda x, own: x + weight * own, path, in_law)
     weights = jax.tree.map(lambda a, b: ratio_weight(a, b, ()), ratio, path)
     mixed = jax.tree.map(lambda k, a, b: k[None] * a + (1.0 - k[None]) * b, weights, ratio, path)
-    return pull_law(mixed)[0] / advantage.shape[0], weights
+    return Propagated(pull_law(mixed)[0] / advantage.shape[0], weights, made)

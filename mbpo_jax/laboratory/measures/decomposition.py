@@ -45,7 +45,7 @@ def by_action_time(problem: Problem, horizon: int) -> Problem:
         return Timed(jnp.zeros((), jnp.int32), problem.start(key))
 
     def policy(params: jax.Array, timed: Timed) -> Gaussian:
-        return problem.policy(copies(params)[timed.time], timed.state)
+        return problem.policy(problem.restore(copies(params)[timed.time]), timed.state)
 
     def advance(timed: Timed, action: jax.Array, outcome: jax.Array) -> Timed:
         return Timed(timed.time + 1, problem.advance(timed.state, action, outcome))
@@ -67,6 +67,7 @@ def by_action_time(problem: Problem, horizon: int) -> Problem:
         params=jnp.tile(problem.params, horizon),
         start=start,
         policy=policy,
+        restore=lambda params: params,
         advance=advance,
         reward=lambda timed, action, following: problem.reward(
             timed.state, action, following.state

@@ -9,16 +9,16 @@ from scipy.special import logsumexp
 
 from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.estimators import propagation
 from mbpo_jax.laboratory.estimators.catalogue import (
-    OVER_BATCHES,
     draw_batches,
     estimate_batches,
+    lacking,
+    load_estimator,
 )
 from mbpo_jax.laboratory.measures.decomposition import by_action_time, variance_by_source
 from mbpo_jax.laboratory.measures.metrics import between
 from mbpo_jax.laboratory.measures.stability import moving_coordinates, stability
-from mbpo_jax.laboratory.measures.study import compile_estimator, keys_of, lacking
+from mbpo_jax.laboratory.measures.study import compile_estimator, keys_of
 from mbpo_jax.laboratory.problems.problem import Problem, draw, roll_out, total
 
 MOST_NUMBERS = 200_000
@@ -50,7 +50,8 @@ def step_rows(
     rows = []
     for name in names:
         # What moves parameters moves those of all steps, so it costs H times as much.
-        if name in ("es", "fd") or lacking(name, problem, horizon, batch_size):
+        moves = load_estimator(name).record.moves_parameters
+        if moves or lacking(name, problem, horizon, batch_size):
             continue
         estimate = compile_estimator(name, settings, timed, horizon, config.batches, batch_size)
         gradients = np.asarray(estimate(keys_of(config.seed).estimates), np.float64)
@@ -82,8 +83,8 @@ def source_rows(
     """Return how much of each estimator's variance every source of noise makes by itself."""
     rows = []
     for name in names:
-        # A running average has no independent estimates.
-        if name in OVER_BATCHES or lacking(name, problem, horizon, batch_size):
+        dependent = load_estimator(name).record.over_batches
+        if dependent or lacking(name, problem, horizon, batch_size):
             continue
         keys = keys_of(config.seed)
         pair = [
@@ -118,21 +119,21 @@ def weight_rows(
 ) -> list[Row]:
     """Return the weight of the likelihood ratio at every step, for those that weigh steps.
 
-    The mean over batches, and its 5 % and 95 % quantiles; `ivw_h` also over components of the
-    action, of the weights for the policy's mean.
+    The mean over batches, and its 5 % and 95 % quantiles.
     """
-    ways = {
-        "tp": lambda noise: propagation.propagated(problem.params, problem, noise)[1],
-        "ivw_h": lambda noise: jnp.mean(
-            propagation.weighted_by_action(problem.params, problem, noise)[1].mean, axis=-1
-        ),
-    }
     rows = []
-    for name in [name for name in ways if name in names and batch_size >= 2]:
+    for name in names:
+        step_weights = load_estimator(name).step_weights
+        if step_weights is None or lacking(name, problem, horizon, batch_size):
+            continue
         noise = draw_batches(
             keys_of(config.seed).estimates, name, problem, horizon, config.batches, batch_size
         )
-        weights = np.asarray(jax.jit(lambda n, way=ways[name]: jax.lax.map(way, n))(noise))
+
+        def weigh(noise, step_weights=step_weights) -> jax.Array:
+            return step_weights(problem.params, problem, noise)
+
+        weights = np.asarray(jax.jit(lambda noise, weigh=weigh: jax.lax.map(weigh, noise))(noise))
         for step in range(horizon):
             low, high = np.quantile(weights[:, step], (0.05, 0.95))
             rows.append(

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mbpo_jax.config import EstimatorConfig, StudyConfig
+from mbpo_jax.config import EstimatorConfig, StudyConfig, named
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
 from mbpo_jax.laboratory.estimators.catalogue import (
-    ESTIMATORS,
     draw_batches,
     estimate_batches,
+    lacking,
+    load_estimator,
 )
 from mbpo_jax.laboratory.measures import metrics, model_error
 from mbpo_jax.laboratory.measures.costs import Cost, cost, counted
@@ -25,10 +26,6 @@ from mbpo_jax.laboratory.measures.summary import as_json, log_variance_ratio, su
 from mbpo_jax.laboratory.measures.tails import tails
 from mbpo_jax.laboratory.problems.problem import Problem
 
-MOST_PARAMETERS = 1000
-"""For estimators that ask for a pair of trajectories for every parameter."""
-MOST_ACTIONS = 64
-"""Steps times components of the action, for estimators that ask for trajectories for each."""
 MOST_SECONDS = 1.0
 """Calls that take less are repeated for a better clock."""
 REPEATS = 3
@@ -75,36 +72,6 @@ class Keys(NamedTuple):
 def keys_of(seed: int) -> Keys:
     """Return the keys of a study."""
     return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
-
-
-def named(estimators: Sequence[str]) -> list[str]:
-    """Return the estimators that names stand for, each once."""
-    return list(ESTIMATORS) if "all" in estimators else list(dict.fromkeys(estimators))
-
-
-def lacking(name: str, problem: Problem, horizon: int, batch_size: int) -> str | None:
-    """Return what an estimator needs and does not get, or None."""
-    size, actions = problem.params.size, horizon * problem.action_size
-    met = {
-        "critic": problem.critic is not None,
-        "noisy system": problem.outcome is not None,
-        "batch of 2": batch_size >= 2,
-        "batch of 4": batch_size >= 4,
-        "few parameters": size <= MOST_PARAMETERS,
-        "few actions": actions <= MOST_ACTIONS,
-        "derivatives": problem.differentiable,
-    }
-    reasons = {
-        "critic": f"a critic, which the problem {problem.name!r} has not",
-        "noisy system": f"a system with noise, which the problem {problem.name!r} has not",
-        "batch of 2": f"a batch size of 2 or more, not {batch_size}",
-        "batch of 4": f"a batch size of 4 or more, not {batch_size}",
-        "few parameters": f"at most {MOST_PARAMETERS:,} parameters, not {size:,}",
-        "derivatives": f"a system that can be differentiated, which {problem.name!r} is not",
-        "few actions": f"at most {MOST_ACTIONS} steps times action components, not {actions}",
-    }
-    needs = ESTIMATORS[name].needs + (("derivatives",) if ESTIMATORS[name].differentiates else ())
-    return "; ".join(reasons[need] for need in needs if not met[need]) or None
 
 
 def suitable(config: StudyConfig, problem: Problem) -> list[str]:
@@ -287,12 +254,12 @@ def described(
     name: str, problem: Problem, horizon: int, batch_size: int, config: StudyConfig
 ) -> Row:
     """Return what was measured."""
-    estimator = ESTIMATORS[name]
+    record = load_estimator(name).record
     return {
         "problem": problem.name,
         "estimator": name,
-        "estimand": estimator.estimand,
-        "biased_by_design": bool(estimator.biased),
+        "estimand": record.estimand,
+        "biased_by_design": bool(record.biased),
         "horizon": horizon,
         "batch_size": batch_size,
         "batches": config.batches,

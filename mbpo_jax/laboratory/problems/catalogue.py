@@ -4,48 +4,41 @@ import inspect
 import math
 from collections.abc import Callable
 
+from mbpo_jax.config import PROBLEMS
 from mbpo_jax.errors import ConfigError, suggestion
-from mbpo_jax.laboratory.problems import closed_form, systems
+from mbpo_jax.import_paths import load_function, name_problem
 from mbpo_jax.laboratory.problems.problem import Problem
 
-MAKERS: dict[str, Callable[..., Problem]] = {
-    "quadratic": closed_form.make_quadratic_problem,
-    "cosine": closed_form.make_cosine_problem,
-    "heaviside": closed_form.make_heaviside_problem,
-    "lq": closed_form.make_scalar_lq_problem,
-    "lq_noisy": closed_form.make_noisy_scalar_lq_problem,
-    "lq_3d": closed_form.make_lq_3d_problem,
-    "chaotic_rnn": closed_form.make_chaotic_rnn_problem,
-    "pendulum": systems.make_pendulum_problem,
-    "cartpole": systems.make_cartpole_problem,
-    "double_pendulum": systems.make_double_pendulum_problem,
-    "double_pendulum_fall": systems.make_double_pendulum_fall_problem,
-    "pushing": systems.make_pushing_problem,
-}
-"""Each takes its settings, all of them numbers with defaults, by name."""
+POSITIVE = ("width", "stiffness")
+"""Settings that have to be above 0."""
+
+
+def maker_of(name: str) -> Callable[..., Problem]:
+    """Return the function that makes a problem.
+
+    Raises:
+      ConfigError: there is no such problem.
+    """
+    if problem := name_problem(name, PROBLEMS):
+        raise ConfigError(f"problem: {problem}")
+    return load_function(PROBLEMS[name].maker if name in PROBLEMS else name, "problem")
 
 
 def settings_of(name: str) -> dict[str, float]:
     """Return the settings of a problem and their defaults."""
-    return {p.name: p.default for p in inspect.signature(MAKERS[name]).parameters.values()}
-
-
-POSITIVE = ("width", "stiffness")
-"""Settings that have to be above 0."""
+    return {p.name: p.default for p in inspect.signature(maker_of(name)).parameters.values()}
 
 
 def make_problem(name: str, **settings: float) -> Problem:
     """Build a problem.
 
     Args:
-      name: one of `MAKERS`.
+      name: one that has a record, or an import path.
       **settings: those that are not to have their defaults.
 
     Raises:
       ConfigError: if there is no such problem or setting, or a setting cannot have this value.
     """
-    if name not in MAKERS:
-        raise ConfigError(f"no problem is called {name!r}; {suggestion(name, MAKERS)}")
     known = settings_of(name)
     unknown = [setting for setting in settings if setting not in known]
     if unknown and not known:
@@ -60,4 +53,10 @@ def make_problem(name: str, **settings: float) -> Problem:
     if wrong:
         needed = "a finite number above 0" if set(wrong) & set(POSITIVE) else "a finite number"
         raise ConfigError(*(f"{k}: {v} cannot be; use {needed}" for k, v in wrong.items()))
-    return MAKERS[name](**settings)
+    problem = maker_of(name)(**settings)
+    if not isinstance(problem, Problem):
+        raise ConfigError(
+            f"problem: {name} returned {type(problem).__name__} where a "
+            "mbpo_jax.laboratory.problems.problem.Problem is needed"
+        )
+    return problem

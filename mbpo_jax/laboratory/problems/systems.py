@@ -12,6 +12,7 @@ from mbpo_jax.envs import mechanics
 from mbpo_jax.envs.system import System
 from mbpo_jax.laboratory.problems.problem import Gaussian, Problem
 from mbpo_jax.nets.networks import make_mlp
+from mbpo_jax.types import PyTree
 
 HIDDEN_UNITS = 16
 LOG_STD = -1.0
@@ -37,8 +38,8 @@ def make_system_problem(name: str, system: System) -> Problem:
     params, restore = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, float), initial))
     ignored = jax.random.key(0)
 
-    def policy(params: jax.Array, state: jax.Array) -> Gaussian:
-        weights, log_std = restore(params)
+    def policy(restored: PyTree, state: jax.Array) -> Gaussian:
+        weights, log_std = restored
         return Gaussian(network.apply(weights, system.observe(state)), jnp.exp(log_std))
 
     return Problem(
@@ -47,6 +48,7 @@ def make_system_problem(name: str, system: System) -> Problem:
         action_size=system.action_size,
         start=system.initial,
         policy=policy,
+        restore=restore,
         squash=jnp.tanh,
         advance=lambda state, action, outcome: system.dynamics(ignored, state, action),
         reward=system.reward,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mbpo_jax.config import EstimatorRecord
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.estimators.catalogue import Estimator
 from mbpo_jax.laboratory.report.details import (
     slice_figure,
     source_figure,
@@ -23,8 +23,8 @@ from mbpo_jax.laboratory.report.figures import (
 )
 from mbpo_jax.reports import page
 
-Notes = Mapping[str, tuple[Estimator, str, str]]
-"""Every estimator with its summary and its source, by name."""
+Notes = Mapping[str, EstimatorRecord]
+"""What is known of every estimator, by name."""
 
 CAPTIONS = {
     "variance": "Variance of an estimate over the squared norm of the gradient, against the "
@@ -114,12 +114,13 @@ def write_page(
 
 
 def _notes(notes: Notes) -> str:
-    def line(name: str, estimator: Estimator, summary: str, source: str) -> str:
-        biased = f"biased: {estimator.biased}" if estimator.biased else "unbiased"
-        cells = (name, f"{summary} ({source})", f"gradient of the {estimator.estimand}; {biased}")
+    def line(name: str, record: EstimatorRecord) -> str:
+        biased = f"biased: {record.biased}" if record.biased else "unbiased"
+        what = f"{record.summary} ({record.source})"
+        cells = (name, what, f"gradient of the {record.estimand}; {biased}")
         return (
             "<tr>" + "".join(f"<td class=text>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
         )
 
-    rows = (line(name, *note) for name, note in notes.items())
+    rows = (line(name, record) for name, record in notes.items())
     return "<table>" + "".join(rows) + "</table>"
