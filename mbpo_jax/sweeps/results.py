@@ -4,12 +4,12 @@ Run directories are the truth; everything here is read from them anew.
 """
 
 import contextlib
-import importlib.util
 import io
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from mbpo_jax.sweeps.report import page
 from mbpo_jax.sweeps.report.summary import MODEL_COLUMNS
 from mbpo_jax.sweeps.store import SWEEP_FILE, TRAINED, Unit, units_of
 from mbpo_jax.training import logs, run_directory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # which takes its time to load
 
 LAST_SHARE = 0.1
 """Of a run's evaluations, over which its final return is averaged; one at least."""
@@ -202,14 +205,12 @@ def _query_checked() -> Iterator[None]:
         raise ConfigError(f"sql: {error}") from error
 
 
-def table(sweep_dir: Path, sql: str = "select * from runs"):
+def table(sweep_dir: Path, sql: str = "select * from runs") -> "DataFrame":
     """Return the answer to a query as a pandas data frame.
 
     Raises:
-      ConfigError: the query is wrong or has no answer, or pandas is not installed.
+      ConfigError: the query is wrong or has no answer.
     """
-    if importlib.util.find_spec("pandas") is None:
-        raise ConfigError("pandas is not installed; pip install 'mbpo-jax[pandas]'")
     with _query_checked():
         found = _connect_for(sweep_dir, sql).sql(sql)
         if found is None:
