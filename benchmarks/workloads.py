@@ -197,7 +197,7 @@ def model_rollout() -> Workload:
         agent.init(jax.random.key(1)),
         model.init(jax.random.key(0)),
         filled_buffer(),
-        experience.init(None),
+        experience.init(),
         # Traced, as in training: the length of the rollouts follows from it.
         jnp.int32(BRANCHED_CONFIG.random_steps),
     )

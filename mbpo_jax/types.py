@@ -190,15 +190,14 @@ class Experience(NamedTuple):
     """Which transitions feed an update.
 
     Attributes:
-      init: `longest_rollout -> state` of whatever the experience needs besides the replay buffer;
-        None stands for `rollout.max_length`, which may be less than another run's.
+      init: `() -> state` of whatever the experience needs besides the replay buffer.
       refresh: `(key, state, view, replay, policy, env_steps) -> (state, Metrics)`, after a fit:
         makes model data. `view` is the model's.
       sample: `(key, state, replay, shape) -> batch [*shape, ...]`: transitions, or what else the
         agent's update reads.
     """
 
-    init: Callable[[int | None], PyTree]
+    init: Callable[[], PyTree]
     refresh: Callable[..., tuple[PyTree, Metrics]]
     sample: Callable[..., PyTree]
 

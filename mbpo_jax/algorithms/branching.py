@@ -57,22 +57,9 @@ def random_action(key: jax.Array, policy: Policy, starts: Transition) -> jax.Arr
     return jax.random.uniform(key, starts.action.shape, minval=-1.0, maxval=1.0)
 
 
-def model_buffer_capacity(config: Config, longest_rollout: int | None = None) -> int:
-    """Return how many model transitions are retained when rollouts are longest; one at least.
-
-    Args:
-      config: of the run.
-      longest_rollout: of all runs that share a program; `rollout.max_length` if None.
-
-    Raises:
-      TypeError: it is neither given nor a number.
-    """
-    longest = config.rollout.max_length if longest_rollout is None else longest_rollout
-    if not isinstance(longest, int):
-        raise TypeError(
-            "the size of the buffer of model transitions follows from rollout.max_length, which is "
-            "traced; give make_program the longest_rollout of all runs"
-        )
+def model_buffer_capacity(config: Config) -> int:
+    """Return how many model transitions are retained when rollouts are longest; one at least."""
+    longest = config.rollout.longest
     limit = rollout.model_buffer_limit(longest, config.rollout, config.epoch_length)
     return max(int(limit), 1)
 
@@ -100,9 +87,8 @@ def branched_experience(
     """
     num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit
 
-    def init(longest_rollout: int | None = None) -> ReplayState:
-        capacity = model_buffer_capacity(config, longest_rollout)
-        return replay.init(capacity, spec.observation_size, spec.action_size)
+    def init() -> ReplayState:
+        return replay.init(model_buffer_capacity(config), spec.observation_size, spec.action_size)
 
     def refresh(key, buffer: ReplayState, view: PyTree, real: ReplayState, policy, env_steps):
         start_key, action_key, rollout_key = jax.random.split(key, 3)

@@ -51,7 +51,7 @@ def planning_agent(
 def without_refresh(sample) -> Experience:
     """Make an experience that draws from the replay buffer and carries nothing."""
     return Experience(
-        init=lambda longest_rollout=None: (),
+        init=lambda: (),
         refresh=lambda key, state, view, real, policy, env_steps: (state, {}),
         sample=lambda key, state, real, shape: sample(key, real, shape),
     )

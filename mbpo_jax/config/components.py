@@ -160,6 +160,15 @@ class RolloutConfig(Checked):
     recent_steps: Positive = 250
     """Newest transitions from which `mba` branches."""
 
+    @property
+    def longest(self) -> int:
+        """Return the longest rollout for which there is room: its own, if it shares no program."""
+        return self.max_length
+
+    def shared(self, longest: int) -> "SharedRolloutConfig":
+        """Return the same, of a run that shares a program with runs of longer rollouts."""
+        return SharedRolloutConfig(**{**vars(self), "longest": longest})
+
     def _rule_errors(self) -> list[str]:
         errors = []
         if not isinstance(self.max_length, int):  # while JAX traces, these are arrays
@@ -169,3 +178,15 @@ class RolloutConfig(Checked):
         if self.end_epoch < self.start_epoch:
             errors.append(f"end_epoch: {self.end_epoch} is below start_epoch ({self.start_epoch})")
         return errors
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedRolloutConfig(RolloutConfig):
+    """Rollouts of runs that share a program, whose lengths are no numbers any more as JAX traces.
+
+    What there is room for shapes the program, though it is no setting: it follows from the
+    settings of all of them.
+    """
+
+    longest: int = 1  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    """Greatest `max_length` of these runs."""

@@ -1,6 +1,7 @@
 """The settings of a training run as a whole."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -12,6 +13,7 @@ from mbpo_jax.config.components import (
     FitConfig,
     RolloutConfig,
     SACConfig,
+    SharedRolloutConfig,
 )
 from mbpo_jax.config.estimators import ESTIMATORS, EstimatorConfig
 from mbpo_jax.config.laboratory import TrackingConfig
@@ -221,4 +223,29 @@ def register_pytrees() -> None:
         types = field_types(cls)
         data = [name for name in types if is_data(types[name])]
         structure = [name for name in types if not is_data(types[name])]
-        jax.tree_util.register_dataclass(cls, data, structure)
+        if cls is RolloutConfig:
+            _register_rollout(data, structure)
+        else:
+            jax.tree_util.register_dataclass(cls, data, structure)
+
+
+def _register_rollout(data: Sequence[str], structure: Sequence[str]) -> None:
+    """Register the one class whose structure depends on data: on what there is room for.
+
+    As an array `max_length` would not tell it any more, so with arrays it is the shared kind.
+    """
+    import jax
+
+    def flatten(config: RolloutConfig):
+        leaves = [(jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in data]
+        return leaves, (config.longest, *(getattr(config, name) for name in structure))
+
+    def unflatten(aside, leaves):
+        longest, *fixed = aside
+        values = dict(zip((*structure, *data), (*fixed, *leaves), strict=True))
+        if isinstance(values["max_length"], int):
+            return RolloutConfig(**values)
+        return SharedRolloutConfig(**values, longest=longest)
+
+    for cls in (RolloutConfig, SharedRolloutConfig):
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)

@@ -108,7 +108,8 @@ def stack(configs: Sequence[Config]) -> Config:
       configs: R of them that differ in numbers alone; their seeds do not count.
 
     Returns:
-      A configuration whose data fields are arrays `[R]`: float32, or int32 for whole numbers.
+      A configuration whose data fields are arrays `[R]`: float32, or int32 for whole numbers. All
+      have room for the longest of their model rollouts.
 
     Raises:
       ConfigError: they differ in what shapes the program; each such setting is named.
@@ -116,7 +117,16 @@ def stack(configs: Sequence[Config]) -> Config:
     first = configs[0]
     if problems := [line for other in configs[1:] for line in structural_differences(first, other)]:
         raise ConfigError(*dict.fromkeys(problems))
-    data = [replace(config, seed=first.seed, num_seeds=first.num_seeds) for config in configs]
+    longest = max(config.rollout.longest for config in configs)
+    data = [
+        replace(
+            config,
+            seed=first.seed,
+            num_seeds=first.num_seeds,
+            rollout=config.rollout.shared(longest),
+        )
+        for config in configs
+    ]
     return jax.tree_util.tree_map_with_path(_stacked, *data)
 
 
@@ -140,8 +150,7 @@ def set_up(group: Group, env: Env | None = None) -> Setup:
       ConfigError: the environment is unknown, or does not go with the algorithm.
     """
     env = env or make_env(group.config.env)
-    longest = max(run.rollout.max_length for run in group.runs)
-    program, runs = make_program(env, longest), make_runs(group)
+    program, runs = make_program(env), make_runs(group)
     return Setup(env, group, program, runs, _state_shapes(program, runs))
 
 

@@ -179,16 +179,10 @@ def refresh(
     return state, view, metrics | data_metrics
 
 
-def make_program(env: Env, longest_rollout: int | None = None) -> Program:
+def make_program(env: Env) -> Program:
     """Build the training program of an environment.
 
     The parts are assembled while JAX traces, because the numbers of the configuration are traced.
-
-    Args:
-      env: the environment.
-      longest_rollout: steps of the longest branched rollout of all runs that share the program,
-        for which their buffers have room; `rollout.max_length` if None, which must not be traced
-        then.
     """
 
     def init(config: Config, key: jax.Array) -> TrainState:
@@ -207,7 +201,7 @@ def make_program(env: Env, longest_rollout: int | None = None) -> Program:
                 simulator=env_state.simulator if model and model.needs_simulator else (),
             ),
             model=model.init(model_key) if model else (),
-            experience=algorithm.experience.init(longest_rollout),
+            experience=algorithm.experience.init(),
             agent=algorithm.agent.init(agent_key),
             memory=algorithm.agent.begin(),
             episode_return=jnp.float32(0),

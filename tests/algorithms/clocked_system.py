@@ -26,8 +26,6 @@ from tests.probe_environments import (
 )
 
 CAPACITY = 24
-LONGEST = 8
-"""Steps of model rollouts for which buffers have room, where the length is traced."""
 
 
 def _initial(key):

@@ -12,7 +12,7 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.algorithms.parts import mixed_batch
 from mbpo_jax.config import ALGORITHMS, DynaConfig
 from tests.algorithms.against_sac import assert_trains_as_sac
-from tests.algorithms.clocked_system import CAPACITY, ENV, LONGEST, make_config, played, rows_of
+from tests.algorithms.clocked_system import CAPACITY, ENV, make_config, played, rows_of
 
 NUM_REAL, BATCH_SIZE = 2, 8
 
@@ -38,7 +38,7 @@ def refresh(config, policy_action, key, buffer, real, env_steps):
     def policy(key, observation):
         return jnp.full((*observation.shape[:-1], 1), policy_action)
 
-    buffer = experience.init(LONGEST) if buffer is None else buffer
+    buffer = experience.init() if buffer is None else buffer
     return experience.refresh(key, buffer, (), real, policy, env_steps)[0]
 
 

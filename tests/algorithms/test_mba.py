@@ -10,7 +10,6 @@ import pytest
 from mbpo_jax.algorithms import make_algorithm
 from tests.algorithms.clocked_system import (
     ENV,
-    LONGEST,
     assert_true_transitions,
     make_config,
     played,
@@ -24,7 +23,7 @@ def model_transitions(num_steps, config, key, real):
     experience = algorithm.experience
     return experience.refresh(
         key,
-        experience.init(LONGEST),
+        experience.init(),
         algorithm.model.ready(()),
         real,
         lambda key, observation: jax.random.uniform(key, (*observation.shape[:-1], 1)),

@@ -12,7 +12,6 @@ from mbpo_jax.algorithms import make_algorithm
 from tests.algorithms.against_sac import assert_trains_as_sac
 from tests.algorithms.clocked_system import (
     ENV,
-    LONGEST,
     assert_true_transitions,
     make_config,
     played,
@@ -38,7 +37,7 @@ def refresh_and_draw(config, shape, key, real, env_steps):
     policy = agent.policy(agent.init(agent_key))
     view = algorithm.model.ready(())
     buffer, metrics = experience.refresh(
-        refresh_key, experience.init(LONGEST), view, real, policy, env_steps
+        refresh_key, experience.init(), view, real, policy, env_steps
     )
     return buffer, experience.sample(draw_key, buffer, real, shape), metrics
 
