@@ -208,7 +208,23 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    return config_io.load_yaml_config(path)
+    return config_io.apply(Config(), _as_now(config_io.read_yaml(path), path), str(path))
+
+
+def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return settings that an earlier version wrote without what it had and nobody reads.
+
+    Raises:
+      ConfigError: they are of an algorithm that is there no more.
+    """
+    gone = {"pg": "lr_gae", "bptt": "rp"}.get(content.get("algorithm", ""))
+    if gone:
+        raise ConfigError(
+            f"{path}: {content['algorithm']} is policy_search with policy_search.gradient={gone} "
+            "now, and its runs cannot go on; train anew, or use the version that environment.json "
+            "names"
+        )
+    return {name: value for name, value in content.items() if name != "search"}
 
 
 def write_environment(run_dir: Path, info: dict[str, Any]) -> None:

@@ -254,6 +254,18 @@ def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     assert len(mbpo_jax.load("run").play(1, seed=0).returns) == 1
 
 
+def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
+    """It has a group of settings that is there no more."""
+    shutil.copytree(straight(), "run")
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text() + "search:\n  horizon: 3\n")
+    assert train(small_config(total_env_steps=70)) == "finished"
+    assert "search:" not in config.read_text().splitlines()
+    config.write_text(config.read_text().replace("algorithm: mbpo", "algorithm: bptt"))
+    with pytest.raises(ConfigError, match="bptt is policy_search with"):
+        mbpo_jax.load("run")
+
+
 def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(devices, "available_bytes", lambda num_devices: 1000)
     with pytest.raises(ConfigError, match=r"GiB, but has .* lower num_seeds"):
