@@ -1,5 +1,6 @@
 """Policies as files: they act as the policy does, say what they are, or are not there."""
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -14,12 +15,13 @@ import pytest
 
 from mbpo_jax.agents.sac import make_sac
 from mbpo_jax.agents.tabular import make_tabular_agent
-from mbpo_jax.algorithms.policy_search import make_search, make_search_agent
-from mbpo_jax.config import PolicySearchConfig, SACConfig, TabularConfig
+from mbpo_jax.algorithms.policy_search import make_policy_search
+from mbpo_jax.config import Config, PolicySearchConfig, SACConfig, TabularConfig
+from mbpo_jax.envs.termination import never
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.export import ExportError, export_policy, policy
 from mbpo_jax.nets import networks
-from mbpo_jax.types import Agent, EnvSpec, EnvState
+from mbpo_jax.types import Agent, Env, EnvSpec
 
 N_OBS, N_ACT = 5, 2
 FORMATS = ("onnx", "stablehlo")
@@ -27,13 +29,9 @@ SPEC = EnvSpec("tiny", N_OBS, N_ACT, episode_length=10, action_repeat=1, dt=0.1)
 
 
 def acting(agent: Agent, state):
-    """Return how an agent acts without exploring, as a function of one observation."""
-
-    def act(observation: jax.Array) -> jax.Array:
-        env = EnvState((), observation, jnp.int32(0), jnp.bool_(False))
-        return agent.act(jax.random.key(0), state, (), (), env, False)[0]
-
-    return act
+    """Return how an agent acts without exploring, as a function of observations."""
+    assert agent.deterministic is not None
+    return functools.partial(agent.deterministic, state)
 
 
 def sac_policy(key: jax.Array):
@@ -42,8 +40,10 @@ def sac_policy(key: jax.Array):
 
 
 def search_policy(key: jax.Array):
-    search = make_search(SPEC, PolicySearchConfig(hidden_sizes=(8,)))
-    agent = make_search_agent(search, lambda *_: None)
+    env = Env(SPEC, lambda key: None, lambda *_: None, terminated=never)
+    settings = PolicySearchConfig(hidden_sizes=(8,))
+    config = Config(algorithm="policy_search", policy_search=settings)
+    agent = make_policy_search(env, config).agent
     return acting(agent, agent.init(key)), None
 
 
