@@ -6,7 +6,7 @@ policy = result.policy(seed=0)
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ def train(
     environment: str | Config | Env,
     run_dir: str | Path | None = None,
     *,
-    presets: Sequence[str] = (),
+    presets: str | Sequence[str] = (),
     seeds: int | None = None,
-    env: Env | None = None,
+    env: Env | Mapping[str, Any] | None = None,
     init_from: str | Path | Run | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
     command: Sequence[str] = (),
@@ -43,11 +43,12 @@ def train(
       environment: name of an environment, whose preset the settings are put over; or a whole
         configuration; or an environment of one's own.
       run_dir: for everything that is written; below runs/, named after the run, if None.
-      presets: further ones to put over the environment's own.
+      presets: further ones, or one, to put over the environment's own.
       seeds: how many, in a row from `seed`, trained side by side.
-      env: an environment of one's own for a configuration, in the place of the one it names.
+      env: an environment of one's own for a configuration, in the place of the one it names; or
+        settings of the group of that name.
       init_from: run, or its directory, with whose networks and model a new run begins: one for all
-        seeds, or as many as there are.
+        seeds, or as many as there are. A run that is resumed goes on with its own.
       on_evaluation: called after each evaluation with a row for each seed: `env_steps`, `run`,
         `seed`, `return_mean`, ... and the newest metrics. What it raises ends the training.
       command: to be noted in environment.json.
@@ -62,14 +63,17 @@ def train(
         changed then.
       CheckpointError: checkpoints cannot be written or read.
     """
+    presets = (presets,) if isinstance(presets, str) else presets
+    if isinstance(env, Mapping):
+        settings, env = {"env": dict(env), **settings}, None
     config, env = _asked_for(environment, env, presets, seeds, settings)
     path = run_directory.default(config, presets) if run_dir is None else Path(run_dir)
     group = group_of(config)
     devices.use_host_devices(len(group.runs))
     begin = None
-    if init_from is not None:
+    if init_from is not None and run_directory.begins(path, str(_path_of(init_from))):
         source = init_from if isinstance(init_from, Run) else load(init_from)
-        begin = source.learned()
+        begin = driver.Beginning(str(source.path), source.env_steps(), source.learned())
     driver.train_group(group, path, command, env, init_from=begin, on_evaluation=on_evaluation)
     return load(path, env)
 
@@ -87,6 +91,10 @@ def load(run_dir: str | Path, env: Env | None = None) -> Run:
     return open_run(Path(run_dir), env)
 
 
+def _path_of(source: str | Path | Run) -> Path:
+    return source.path if isinstance(source, Run) else Path(source)
+
+
 def _asked_for(
     environment: str | Config | Env,
     env: Env | None,
@@ -96,6 +104,8 @@ def _asked_for(
 ) -> tuple[Config, Env | None]:
     """Return the configuration that is asked for, and the environment if it is given."""
     if isinstance(environment, Env):
+        if env is not None:
+            raise ConfigError("env: an environment is given already; leave one of them out")
         environment, env = preset(*presets), environment
     elif isinstance(environment, str):
         environment = environment_preset(environment, *presets)
@@ -104,6 +114,8 @@ def _asked_for(
     base = environment
     if env is not None:
         base = dataclasses.replace(base, env=described(base.env, env))
+    if seeds is not None and "num_seeds" in settings:
+        raise ConfigError("seeds: it is num_seeds by another name; leave one of them out")
     if seeds is not None:
         settings = {"num_seeds": seeds, **settings}
     if not settings:
@@ -115,4 +127,5 @@ def _asked_for(
     }
     if any(reasons.values()):
         raise ConfigError(*(f"{path}: {reason}" for path, reason in reasons.items() if reason))
+    config_io.check_read(base, config)
     return config, env

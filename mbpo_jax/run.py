@@ -16,6 +16,7 @@ from mbpo_jax.envs.termination import rule_of
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.export import NUM_OBSERVATIONS, Format, export_policy
 from mbpo_jax.files import read_rows
+from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.models.fitted import Model
 from mbpo_jax.training import checkpoint, devices, logs, playback, run_directory
 from mbpo_jax.training.checkpoint import Restored
@@ -50,15 +51,14 @@ class Policy:
 
     def __call__(self, observation: ArrayLike) -> Any:
         """Return the actions `[..., A]` float32 of observations `[..., O]`."""
-        if isinstance(observation, jax.Array):
-            return self.act(observation)
-        rows = np.asarray(observation, np.float32)
+        as_jax = isinstance(observation, jax.Array)
+        rows: Any = observation if as_jax else np.asarray(observation, np.float32)
         if rows.shape[-1:] != (self.observation_size,):
             raise ValueError(
                 f"observations have the shape {rows.shape}; the last axis has to be "
                 f"{self.observation_size}"
             )
-        return np.asarray(self._jitted(rows))
+        return self.act(rows) if as_jax else np.asarray(self._jitted(rows))
 
 
 class Run:
@@ -98,7 +98,10 @@ class Run:
     @property
     def state(self) -> str:
         """Return "finished", "interrupted", "diverged", "running", or "new" without a status."""
-        return run_directory.read_state(self.path) or "new"
+        state = run_directory.read_state(self.path) or "new"
+        # Who was killed could not say so.
+        gone = state == "running" and run_directory.holder(self.path) is None
+        return "interrupted" if gone else state
 
     def select(self, *, seed: int | None = None, run: int | None = None) -> "Run":
         """Look at one run of several.
@@ -110,6 +113,8 @@ class Run:
         Raises:
           ConfigError: there is no such run, or more than one.
         """
+        if (seed is None) == (run is None):
+            raise ConfigError("seed: say which run by its seed or by its place (run=), not by both")
         if run is None:
             found = [i for i, own in enumerate(self.group.seeds) if own == seed]
             if self._only is not None:
@@ -118,10 +123,12 @@ class Run:
                 known = ", ".join(map(str, dict.fromkeys(self.seeds)))
                 raise ConfigError(
                     f"seed: {len(found)} runs of {self.path} have the seed {seed}; "
-                    + (f"it has {known}" if not found else "choose one by run=, from 0")
+                    + (f"it has {known}" if not found else "choose one by select(run=), from 0")
                 )
             run = found[0]
         playback.check_run(self.group, run)
+        if self._only not in (None, run):
+            raise ConfigError(f"run: {run} is not looked at; select it of all runs")
         return Run(self._opened, run)
 
     @property
@@ -170,12 +177,12 @@ class Run:
         Raises:
           ConfigError: there is none, or no checkpoint.
         """
-        if not self.config.learns_model:
-            raise ConfigError(
-                f"{self.path} has no learned model: its algorithm is {self.config.algorithm}, with "
-                f"model={self.config.model}"
-            )
         state = playback.of_run(self.learned().model, 0)
+        if not isinstance(state, EnsembleState):
+            oracle = ", which predicts with the true system" * (self.config.model == "oracle")
+            raise ConfigError(
+                f"{self.path} has no learned model: it is a run of {self.config.algorithm}{oracle}"
+            )
         env = self._opened.setup.env
         known = rule_of(env, self.config.env.termination)
         return Model(env.spec, self.config.ensemble, state, learned_termination=known is None)
@@ -250,7 +257,6 @@ class Run:
         one = self._one(seed)
         policy, spec, run = one.policy(best=best), self._opened.setup.env.spec, one._only or 0
         real = playback.of_run(self._opened.restored().state.replay, run)
-        rows = np.arange(NUM_OBSERVATIONS) % max(int(real.size), 1)
         facts = {
             "algorithm": one.config.algorithm,
             "environment": one.config.env.name,
@@ -267,7 +273,7 @@ class Run:
             self.path / f"policy.{format}" if path is None else Path(path),
             format=format,
             facts=facts,
-            observations=np.asarray(real.data.observation)[rows],
+            observations=_observations(np.asarray(real.data.observation)[: int(real.size)]),
         )
 
     def learned(self, best: bool = False) -> Learned:
@@ -311,6 +317,15 @@ class Run:
         varied = [dict(list(row.items())[1:]) for row in differences(self.group)]
         frame = pd.DataFrame([{**row, **varied[row["run"]]} for row in rows])
         return frame if len(frame) else pd.DataFrame(columns=list(_INDEX))
+
+
+def _observations(met: np.ndarray) -> np.ndarray:
+    """Return 1,000 observations that were met `[N, O]`, or else, for the rest, ones like them."""
+    missing, rng = max(NUM_OBSERVATIONS - len(met), 0), np.random.default_rng(0)
+    drawn = rng.standard_normal((missing, met.shape[1]))
+    if len(met):
+        drawn = met.mean(axis=0) + met.std(axis=0) * drawn
+    return np.concatenate([met[-NUM_OBSERVATIONS:], drawn]).astype(np.float32)
 
 
 def open_run(path: Path, env: Env | None = None) -> Run:

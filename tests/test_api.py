@@ -71,6 +71,7 @@ def test_settings_go_over_the_preset_of_a_name(monkeypatch):
         ({"seeds": 0}, "num_seeds: 0"),
         ({"presets": ("debug",)}, "presets: a whole configuration has them"),
         ({"init_from": "nowhere"}, "nowhere is no run directory"),
+        ({"seeds": 1, "num_seeds": 2}, "seeds: it is num_seeds by another name"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_written(settings, message):
@@ -180,6 +181,8 @@ def test_trajectories_are_those_of_the_returns():
     assert bare.trajectories == []
     with pytest.raises(ConfigError, match="several runs; choose a seed of: 5, 6"):
         opened().play(2)
+    with pytest.raises(ConfigError, match="by its seed or by its place"):
+        opened().select()
     with pytest.raises(ConfigError, match=r"0 runs of .* have the seed 4; it has 5, 6"):
         opened().play(2, seed=4)
 
@@ -222,7 +225,39 @@ def test_a_run_begins_with_what_another_one_learned():
     assert (weights != jax.tree.leaves(run.learned().agent.policy)[-1]).any()
     # Of a run with a model, the model too; its fit goes on from there.
     begun = train("model", dataclasses.replace(tiny_config(), seed=9), init_from=source)
-    assert begun.state == "finished"
+    noted = json.loads(Path("model/environment.json").read_text())["init_from"]
+    assert (begun.state, noted) == ("finished", {"run": "source", "env_steps": 42})
+    # What has begun needs its source no more, and is not taken for what began otherwise.
+    shutil.rmtree("source")
+    assert train("model", begun.config, init_from="source").state == "finished"
+    with pytest.raises(ConfigError, match="fresh was not begun with source"):
+        train("fresh", config, init_from="source")
+
+
+def test_a_run_whose_listener_fails_is_saved_and_goes_on():
+    def fail(rows):
+        raise RuntimeError("no connection")
+
+    with pytest.raises(RuntimeError, match="no connection"):
+        train("told", on_evaluation=fail)
+    run = mbpo_jax.load("told", ENV)
+    assert (run.state, run.env_steps()) == ("interrupted", 18)
+    assert train("told").state == "finished"
+
+
+def test_a_run_that_was_killed_is_not_said_to_be_running():
+    shutil.copytree(trained(), "killed")
+    status = json.loads(Path("killed/status.json").read_text())
+    Path("killed/status.json").write_text(json.dumps(status | {"state": "running"}))
+    assert mbpo_jax.load("killed", ENV).state == "interrupted"
+
+
+def test_settings_of_the_environment_are_a_group_as_the_others(monkeypatch):
+    monkeypatch.setattr(compiled, "make_env", lambda config: ENV)
+    with pytest.raises(ConfigError, match=r"env\.episode_lenth: no such field"):
+        mbpo_jax.train("pendulum", presets="debug", env={"episode_lenth": 50})
+    with pytest.raises(ConfigError, match="an environment is given already"):
+        mbpo_jax.train(ENV, env=ENV)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +272,7 @@ def test_what_does_not_fit_a_run_cannot_begin_it(changes, message):
     options = {"num_seeds": 2} | changes
     with pytest.raises(ConfigError, match=message):
         train("begun", init_from=opened(), **options)
+    assert not Path("begun").exists()
 
 
 def test_numbers_side_by_side_are_mapped_over():

@@ -1,11 +1,12 @@
 """Writing a policy into a file, which is compared with the policy before it is there."""
 
+import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import jax
 import jax.export
@@ -79,7 +80,7 @@ def export_policy(
         expected = np.asarray(jax.jit(jax.vmap(policy))(observations))
         _check_actions(expected)
         content, versions = kind.write(policy, observation_size)
-    with replacing(path) as file:
+    with _written(path) as file:
         file.write(content)
         file.flush()
         difference = _difference(kind.load(Path(file.name)), observations, expected)
@@ -101,6 +102,22 @@ def export_policy(
     }
     write_json_atomic(path.with_name(f"{path.name}.json"), description)
     return path
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """Open a file as `files.replacing` does.
+
+    Raises:
+      ConfigError: it cannot be written there.
+    """
+    try:
+        with replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; choose another path"
+        ) from error
 
 
 class _Kind(NamedTuple):

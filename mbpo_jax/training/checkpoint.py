@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,10 @@ KEEP = 2
 _MANIFEST = "manifest.json"
 _HOST = "host.json"
 _STATE = "state"
+
+
+_SAVING = threading.Lock()
+"""Orbax's own temporary files of two threads get into each other's way."""
 
 
 class CheckpointError(UserError):
@@ -88,7 +93,8 @@ def save(
         for name, tree in {_STATE: state, **aside}.items():
             if not jax.tree.leaves(tree):  # of an algorithm that learns nothing
                 continue
-            ocp.save(str(partial.absolute() / name), _without_empty(_first(num_runs, tree)))
+            with _SAVING:
+                ocp.save(str(partial.absolute() / name), _without_empty(_first(num_runs, tree)))
         _write_synced(partial / _HOST, json.dumps(dict(host), indent=2))
         _write_synced(partial / _MANIFEST, json.dumps({"sha256": _digests(partial)}, indent=2))
         os.rename(partial, final)

@@ -112,8 +112,11 @@ def stack(configs: Sequence[Config]) -> Config:
       have room for the longest of their model rollouts.
 
     Raises:
-      ConfigError: they differ in what shapes the program; each such setting is named.
+      ConfigError: there are none, or they differ in what shapes the program; each such setting is
+        named.
     """
+    if not configs:
+        raise ConfigError("there are no configurations to lay side by side; give one or more")
     first = configs[0]
     if problems := [line for other in configs[1:] for line in structural_differences(first, other)]:
         raise ConfigError(*dict.fromkeys(problems))

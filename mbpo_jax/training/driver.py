@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -31,10 +32,24 @@ from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.loop import Learned, TrainState, learned, replay_capacity
 from mbpo_jax.training.progress import Progress
-from mbpo_jax.types import Env, Metrics
+from mbpo_jax.types import Env, Metrics, PyTree
 
 SOLVED_EVALUATIONS = 2
 """Evaluations in a row in which every run has to reach `stop_at_return`."""
+
+
+class Beginning(NamedTuple):
+    """What new runs begin with.
+
+    Attributes:
+      run: directory it comes from.
+      env_steps: when it was learned.
+      learned: `[R, ...]`, by as many runs, or `[1, ...]`.
+    """
+
+    run: str
+    env_steps: int
+    learned: Learned
 
 
 @dataclasses.dataclass
@@ -131,7 +146,7 @@ class Training:
         run_dir: Path,
         log: RunLog,
         progress: Progress,
-        init_from: Learned | None = None,
+        begin: Mapping[str, PyTree],
         on_evaluation: Callable[[list[Row]], None] | None = None,
     ) -> None:
         self._run_dir, self._log, self._progress = run_dir, log, progress
@@ -153,10 +168,10 @@ class Training:
         self._best = restored.aside.get(BEST) if restored else None
         if self._best is None:  # or it comes from a checkpoint of an earlier version
             self.host.best = []
-        begin = {} if restored or init_from is None else spread(init_from, setup)
         self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
-        self._state = self._state._replace(**begin)
+        if not restored:
+            self._state = self._state._replace(**begin)
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
         if not restored:
@@ -191,7 +206,12 @@ class Training:
         )
         if due and self._on_evaluation:
             pairs = zip(rows, host.evaluation, strict=True)
-            self._on_evaluation([metrics | evaluation for metrics, evaluation in pairs])
+            try:
+                self._on_evaluation([metrics | evaluation for metrics, evaluation in pairs])
+            except BaseException:
+                self._save()
+                self._write_status("interrupted")
+                raise
         if self._compiled.measure and is_due(
             config, host, config.eval_every * config.track_gradients
         ):
@@ -340,7 +360,7 @@ def train_group(
     command: Sequence[str] = (),
     env: Env | None = None,
     *,
-    init_from: Learned | None = None,
+    init_from: Beginning | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
 ) -> Outcome:
     """Train the runs of a group, or resume them, and say how that ended.
@@ -350,7 +370,7 @@ def train_group(
       run_dir: where everything goes; made if need be.
       command: the command line, for `environment.json`; empty if there is none.
       env: their environment; the one that their configuration names if None.
-      init_from: what other runs have learned, `[R, ...]` or `[1, ...]`, with which new ones begin.
+      init_from: what other runs have learned, with which new ones begin.
       on_evaluation: told the rows of each evaluation, one a run, with its newest metrics.
 
     Returns:
@@ -364,14 +384,17 @@ def train_group(
     devices.use_host_devices(len(group.runs))
     with Interruption() as interruption:
         setup = set_up(group, env)
+        begin = spread(init_from.learned, setup) if init_from else {}
         memory = plan.describe_memory(plan.check_fits(setup))
         with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
             if run_directory.read_state(run_dir) == "finished":
                 print(f"{run_dir} is finished; choose another run directory to train again")
                 return "finished"
             info = logs.environment_info(command, devices.describe_devices())
+            if init_from:
+                info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:
-                training = Training(setup, run_dir, log, progress, init_from, on_evaluation)
+                training = Training(setup, run_dir, log, progress, begin, on_evaluation)
                 return training.run(interruption)

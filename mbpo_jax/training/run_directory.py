@@ -39,6 +39,29 @@ def default(config: Config, presets: Sequence[str] = ()) -> Path:
     return Path("runs", "-".join([*map(file_name, names), seeds]))
 
 
+def begins(run_dir: Path, init_from: str) -> bool:
+    """Say whether a run would begin in a directory, or go on there.
+
+    Args:
+      run_dir: the directory.
+      init_from: the run with which it is to begin, or was begun.
+
+    Raises:
+      ConfigError: it was begun otherwise.
+    """
+    there = read_state(run_dir) in ("finished", "diverged")
+    if not there and not any((run_dir / CHECKPOINTS).glob("*")):
+        return True
+    before = read_environment(run_dir)
+    known = [each.get("init_from") or {} for each in (before, *before.get("earlier", []))]
+    if init_from not in [each.get("run") for each in known]:
+        raise ConfigError(
+            f"init_from: {run_dir} was not begun with {init_from}; choose another run directory, "
+            "or leave it out to go on with what is there"
+        )
+    return False
+
+
 @contextlib.contextmanager
 def opened(run_dir: Path, group: Group) -> Iterator[None]:
     """Hold a run directory for this process, making it if need be.

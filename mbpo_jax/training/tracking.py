@@ -111,7 +111,7 @@ def gradients(
 
 
 def rows_of(config: Config, env_steps: int, seeds: Sequence[int], found: Found) -> list[Row]:
-    """Return a row for each run and estimator, with the numbers of `gradients.summary`.
+    """Return a row for each run and estimator, with the numbers of `laboratory.measures.summary`.
 
     The true gradient is that of the unbiased estimator of least doubt, as in a study.
     """

@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+import typing
 
 import jax
 
 from mbpo_jax.config import ESTIMATORS, EstimatorConfig
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.config.estimators import Need
+from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.import_paths import load_function
-from mbpo_jax.laboratory.estimators.estimator import Estimator
+from mbpo_jax.laboratory.estimators.estimator import Estimate, Estimator
 from mbpo_jax.laboratory.problems.problem import Noise, Problem, draw
 
 MOST_PARAMETERS = 1000
@@ -34,7 +36,41 @@ def load_estimator(name: str) -> Estimator:
             f"estimator: {path} returned {type(estimator).__name__} where an "
             "mbpo_jax.laboratory.estimators.estimator.Estimator is needed"
         )
-    return estimator._replace(record=known or dataclasses.replace(estimator.record, maker=path))
+    return _own(estimator, path) if known is None else estimator._replace(record=known)
+
+
+def _own(estimator: Estimator, path: str) -> Estimator:
+    """Return an estimator of one's own, whose record and results are looked at.
+
+    Raises:
+      ConfigError: its record names what there is not.
+    """
+    record = dataclasses.replace(estimator.record, maker=path)
+    names = {
+        "needs": (record.needs, typing.get_args(Need)),
+        "uses": (record.uses, [field.name for field in dataclasses.fields(EstimatorConfig)]),
+    }
+    problems = [
+        f"estimator: the record of {path} has {kind}={name!r}; {suggestion(name, allowed)}"
+        for kind, (said, allowed) in names.items()
+        for name in said
+        if name not in allowed
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+    def estimate(config: EstimatorConfig, params: jax.Array, problem: Problem, noise: Noise):
+        found = estimator.estimate(config, params, problem, noise)
+        lead = noise.action.shape[:1] if record.over_batches else ()
+        shape = getattr(getattr(found, "gradient", None), "shape", None)
+        if not isinstance(found, Estimate) or shape != (*lead, *params.shape):
+            raise ConfigError(
+                f"estimator: {path} estimates {shape or type(found).__name__} where an Estimate "
+                f"with a gradient {(*lead, *params.shape)} is needed"
+            )
+        return found
+
+    return estimator._replace(record=record, estimate=estimate)
 
 
 def lacking(name: str, problem: Problem, horizon: int, batch_size: int) -> str | None:

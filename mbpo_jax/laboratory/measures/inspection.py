@@ -222,7 +222,9 @@ def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[
     mean, moment = np.moveaxis(np.array(moments), 0, -1) / np.array([steps, 2.0 * steps])[:, None]
 
     def quantiles(x: np.ndarray, h: int, ends: tuple[float, float]) -> list[float]:
-        return [float(q) for q in np.quantile(x[:, h], ends)]
+        # A loop that forgets where it was has an exponent of -inf, which cannot be interpolated.
+        method = "linear" if np.isfinite(x[:, h]).all() else "inverted_cdf"
+        return [float(q) for q in np.quantile(x[:, h], ends, method=method)]
 
     return [
         {
