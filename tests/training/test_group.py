@@ -111,8 +111,7 @@ from tests.training.test_group import changed
 playback.render = lambda *_, **__: playback.Shown(Path(), [])
 runs = [changed(seed=i, sac={"learning_rate": 1e-3 + 1e-4 * i}) for i in range(5)]
 assert runs_axis.run_mesh(5).size == int(sys.argv[2])
-code = driver.train_group(make_group(runs), Path(sys.argv[3]))
-sys.exit(code)
+sys.exit(driver.train_group(make_group(runs), Path(sys.argv[3])) != "finished")
 """
 
 
