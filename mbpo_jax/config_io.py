@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import ALGORITHMS, ESTIMATORS, Config, readers, reads, unread_settings
+from mbpo_jax.config import ALGORITHMS, ESTIMATORS, Config, readers, reads, unread_setting
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.import_paths import name_problem
 
@@ -145,16 +145,37 @@ def check_read(before: Config, after: Config) -> None:
     old, new = flatten(before), flatten(after)
     changed = [path for path, value in new.items() if value != old[path]]
     algorithm, model = after.algorithm, after.model
-    reasons = ((path, unread(algorithm, model, path)) for path in changed)
+    reasons = (
+        (path, unread(algorithm, model, path) or unread_as_set(after, path)) for path in changed
+    )
     problems = [f"{path}: {reason}" for path, reason in reasons if reason]
-    if algorithm == "policy_search":
-        gradient = after.policy_search.gradient
-        record = ESTIMATORS.get(gradient)
-        # Whatever needs a critic has a baseline that regresses to lambda-returns.
-        baseline = ("lr_gae",) if record and "critic" in record.needs else ()
-        problems += unread_settings(after.estimator, dict.fromkeys((gradient, *baseline)))
     if problems:
         raise ConfigError(*problems)
+
+
+def unread_as_set(config: Config, path: str) -> str | None:
+    """Return why nothing reads a setting that the algorithm may read, as others are set, or None.
+
+    Args:
+      config: all settings.
+      path: of the one that is asked about.
+    """
+    group, _, name = path.partition(".")
+    tracked = config.track_gradients > 0
+    if group == "tracking" and not tracked:
+        return "nothing is tracked; set track_gradients, or leave it out"
+    if group != "estimator":
+        return None
+    estimators = list(config.tracking.estimators) if tracked else []
+    if config.algorithm == "policy_search":
+        gradient = config.policy_search.gradient
+        record = ESTIMATORS.get(gradient)
+        # Whatever needs a critic has a baseline that regresses to lambda-returns.
+        baseline = ["lr_gae"] if record and "critic" in record.needs else []
+        estimators += [gradient, *baseline]
+    if not estimators:
+        return "nothing is tracked; set track_gradients, or leave it out"
+    return unread_setting(name, estimators)
 
 
 def is_complete(content: dict[str, Any]) -> bool:

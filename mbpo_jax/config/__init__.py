@@ -31,6 +31,7 @@ from mbpo_jax.config.estimators import (
     estimator_readers,
     estimator_uses,
     named,
+    unread_setting,
     unread_settings,
 )
 from mbpo_jax.config.laboratory import StudyConfig, TrackingConfig
@@ -85,5 +86,6 @@ __all__ = [
     "readers",
     "reads",
     "register_pytrees",
+    "unread_setting",
     "unread_settings",
 ]

@@ -312,14 +312,19 @@ def estimator_errors(field: str, names: Sequence[str]) -> list[str]:
     return [f"{field}[{i}]: {problem}" for i, problem in problems if problem]
 
 
+def unread_setting(setting: str, estimators: Iterable[str]) -> str | None:
+    """Return why no chosen estimator reads a setting of `EstimatorConfig`, or None if one does."""
+    names = named(estimators)
+    if any(setting in estimator_uses(name) for name in names):
+        return None
+    who = f"none of {', '.join(names)} reads" if len(names) > 1 else f"{names[0]} does not read"
+    readers = ", ".join(estimator_readers(setting))
+    return f"{who} it; leave it out, or use one that does: {readers}"
+
+
 def unread_settings(settings: EstimatorConfig, estimators: Iterable[str]) -> list[str]:
     """Return a problem for each setting that was changed though no chosen estimator reads it."""
-    names = named(estimators)
-    known = {setting for name in names for setting in estimator_uses(name)}
-    who = f"none of {', '.join(names)} reads" if len(names) > 1 else f"{names[0]} does not read"
-    return [
-        f"estimator.{field.name}: {who} it; leave it out, or use one that does: "
-        f"{', '.join(estimator_readers(field.name))}"
-        for field in dataclasses.fields(EstimatorConfig)
-        if getattr(settings, field.name) != field.default and field.name not in known
-    ]
+    fields = dataclasses.fields(EstimatorConfig)
+    changed = [f.name for f in fields if getattr(settings, f.name) != f.default]
+    reasons = {name: unread_setting(name, list(estimators)) for name in changed}
+    return [f"estimator.{name}: {reason}" for name, reason in reasons.items() if reason]
