@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbpo_jax.config import Config
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import Row, read_rows, replace_rows
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,17 +38,16 @@ def results_file(experiment: str) -> Path:
 
 
 def train(experiment: str, entries: Iterable[Entry]) -> int:
-    """Train every combination that is not finished; return the first exit code that is not 0."""
-    from mbpo_jax.training import devices, driver
+    """Train every combination that is not finished; return 0 when all are over, else 75."""
+    import mbpo_jax
+    from mbpo_jax.training import devices
 
     devices.use_compilation_cache(devices.default_cache_directory())
     for entry in entries:
         print(f"--- {entry.environment}: {entry.label}", flush=True)
-        code = driver.train(entry.config, run_directory(experiment, entry), sys.argv)
-        if code == driver.EXIT_DIVERGED:
-            continue  # its rows say so, and are a result
-        if code:
-            return code
+        run = mbpo_jax.train(entry.config, run_directory(experiment, entry), command=sys.argv)
+        if run.state == "interrupted":  # one that diverged says so in its rows, and is a result
+            return OF_OUTCOME["interrupted"]
     return 0
 
 

@@ -21,17 +21,20 @@ import numpy as np
 from experiments import common, gradient_runs
 from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.files import Row, read_rows
-from mbpo_jax.gradients import likelihood_ratio, pathwise, perturbation
-from mbpo_jax.gradients.batches import path_rows, ratio_rows
-from mbpo_jax.gradients.problem import Noise, Problem, draw, roll_out, to_go
-from mbpo_jax.gradients.problems import (
-    make_chaotic_rnn,
-    make_heaviside,
-    make_one_step,
-    make_scalar_lq,
+from mbpo_jax.laboratory.estimators import likelihood_ratio, pathwise, perturbation
+from mbpo_jax.laboratory.estimators.batches import path_rows, ratio_rows
+from mbpo_jax.laboratory.measures.study import compile_estimator, study
+from mbpo_jax.laboratory.problems.closed_form import (
+    make_chaotic_rnn_problem,
+    make_heaviside_problem,
+    make_one_step_problem,
+    make_scalar_lq_problem,
 )
-from mbpo_jax.gradients.study import compile_estimator, study
-from mbpo_jax.gradients.systems import make_double_pendulum_fall, make_pushing
+from mbpo_jax.laboratory.problems.problem import Noise, Problem, draw, roll_out, to_go
+from mbpo_jax.laboratory.problems.systems import (
+    make_double_pendulum_fall_problem,
+    make_pushing_problem,
+)
 
 ONE_STEP = {
     "quadratic": (lambda k: lambda x: jnp.square(x - k), np.linspace(-3.0, 3.0, 25)),
@@ -87,11 +90,11 @@ def one_step() -> Iterator[Row]:
     weibull_weights /= weibull_weights.sum()
     for function, (make, values) in ONE_STEP.items():
         for k in values:
-            problem = make_one_step(function, make(float(k)), 1.0, 1.0)
+            problem = make_one_step_problem(function, make(float(k)), 1.0, 1.0)
             noise = one_step_noise(problem, eps)
             expected = weights @ np.asarray(jax.vmap(make(float(k)))(1.0 + jnp.asarray(eps)))
             ones = {
-                "rp": lambda n, p=problem: pathwise.whole(p.params, p, n),
+                "rp": lambda n, p=problem: pathwise.gradient(pathwise.whole)(p.params, p, n),
                 "lr_total": scored(problem, lambda made, p=problem: to_go(p, made)),
                 "lr_loo": scored(problem, lambda m, p=problem, b=expected: to_go(p, m) - b),
             }
@@ -123,7 +126,7 @@ def measure_valued_in_mean(problem: Problem, weibull: jax.Array) -> jax.Array:
     noise = jax.tree.map(lambda x: x[0], one_step_noise(problem, np.zeros(1)))
     nothing = jnp.zeros((1, 1))
     coupling = {"weibull": weibull[None, None], "maxwell": nothing, "normal": nothing}
-    return perturbation.measure_valued(problem.params, problem, noise, coupling)
+    return pathwise.gradient(perturbation.measure_valued)(problem.params, problem, noise, coupling)
 
 
 def hermite_noise(problem: Problem, horizon: int, nodes: int = 5) -> tuple[Noise, np.ndarray]:
@@ -142,7 +145,7 @@ def hermite_noise(problem: Problem, horizon: int, nodes: int = 5) -> tuple[Noise
 
 def linear_quadratic() -> Iterator[Row]:
     """Part 2: exact variances on a scalar linear system, and value expansion's trade-off."""
-    problem = make_scalar_lq()
+    problem = make_scalar_lq_problem()
     params = problem.params
     assert problem.critic is not None
     assert problem.exact is not None
@@ -152,10 +155,12 @@ def linear_quadratic() -> Iterator[Row]:
         noise, weights = hermite_noise(problem, horizon)
         expected = critic.value(jnp.asarray(0), problem.start(jax.random.key(0)))
         ones = {
-            "q": lambda n, c=critic: pathwise.action_value_gradient(params, problem, c, n),
-            "rp": lambda n: pathwise.whole(params, problem, n),
+            "q": lambda n, c=critic: pathwise.gradient(pathwise.action_values)(
+                params, problem, c, n
+            ),
+            "rp": lambda n: pathwise.gradient(pathwise.whole)(params, problem, n),
             "lr_advantage": scored(
-                problem, lambda made, c=critic: likelihood_ratio.exact_advantage(made, c)
+                problem, lambda made, c=critic: likelihood_ratio.exact_advantage(problem, made, c)
             ),
             "lr_value": scored(
                 problem,
@@ -181,7 +186,7 @@ def linear_quadratic() -> Iterator[Row]:
 def expansion_rows(horizon: int) -> Iterator[Row]:
     """Yield bias and variance of tiled windows, with a right and with a wrong critic."""
     for critic_error in (0.0, 0.3):
-        problem = make_scalar_lq(critic_error)
+        problem = make_scalar_lq_problem(critic_error)
         assert problem.critic is not None
         assert problem.exact is not None
         critic = problem.critic(problem.params, horizon)
@@ -190,7 +195,7 @@ def expansion_rows(horizon: int) -> Iterator[Row]:
         for window in range(1, horizon + 1):
 
             def one(n: Noise, p=problem, c=critic, w=window) -> jax.Array:
-                return pathwise.tiled(p.params, p, c, n, w)
+                return pathwise.gradient(pathwise.tiled)(p.params, p, c, n, w)
 
             mean, variance = moments(np.asarray(jax.jit(jax.vmap(one))(noise)), weights)
             yield {
@@ -226,9 +231,9 @@ def chaos() -> Iterator[Row]:
     """Part 3: the chaotic recurrent network of Proppo's demonstration."""
     for beta in BETAS:
         for horizon in CHAOS_HORIZONS:
-            for row in single_variances(make_chaotic_rnn(beta), horizon, 50_000):
+            for row in single_variances(make_chaotic_rnn_problem(beta), horizon, 50_000):
                 yield {"beta": beta, **row}
-    problem, batches, batch_size = make_chaotic_rnn(2.4), 50, 1000
+    problem, batches, batch_size = make_chaotic_rnn_problem(2.4), 50, 1000
     for horizon in CHAOS_HORIZONS:
         for name in ("rp", "lr", "tp"):
             run = compile_estimator(name, EstimatorConfig(), problem, horizon, batches, batch_size)
@@ -246,13 +251,13 @@ def chaos() -> Iterator[Row]:
 def fall() -> Iterator[Row]:
     """Part 4: a falling double pendulum, in the parameters of its random initial state."""
     for horizon in FALL_HORIZONS:
-        yield from single_variances(make_double_pendulum_fall(), horizon, 4000)
+        yield from single_variances(make_double_pendulum_fall_problem(), horizon, 4000)
 
 
 def stiffness() -> Iterator[Row]:
     """Part 5: pushing through a spring, from soft to stiff."""
     for k in STIFFNESSES:
-        for row in single_variances(make_pushing(k), 100, 4000):
+        for row in single_variances(make_pushing_problem(k), 100, 4000):
             yield {"stiffness": k, **row}
 
 
@@ -260,12 +265,12 @@ def steps() -> Iterator[Row]:
     """Part 6: a step that gets steeper, by quadrature; and same-batch weights on it."""
     eps, weights = normal_grid(400_001)
     for width in WIDTHS:
-        problem = make_heaviside(width)
+        problem = make_heaviside_problem(width)
         assert problem.exact is not None
         exact = float(problem.exact(problem.params, 1)[0])
         noise = one_step_noise(problem, eps)
         ones = {
-            "rp": lambda n, p=problem: pathwise.whole(p.params, p, n),
+            "rp": lambda n, p=problem: pathwise.gradient(pathwise.whole)(p.params, p, n),
             "lr_total": scored(problem, lambda made, p=problem: to_go(p, made)),
         }
         for name, one in ones.items():
@@ -295,7 +300,7 @@ def steps() -> Iterator[Row]:
 
 def contact() -> Iterator[Row]:
     """Part 12: weighted estimators under stiff contact; AoBG at several tolerances."""
-    problem = make_pushing(STIFF)
+    problem = make_pushing_problem(STIFF)
     names = ("lr", "rp", "ivw", "ivw_split", "ivw_h", "ddcg", "tp")
     config = StudyConfig(
         estimators=names,

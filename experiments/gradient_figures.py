@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments import common
 from mbpo_jax.files import Row
+from mbpo_jax.laboratory.report.figures import MARKERS, log_integers, relative, with_legend
 from mbpo_jax.reports.figures import BLUE, CURVE_STYLES, GREY, figure_style, save_png
-from mbpo_jax.reports.gradients import MARKERS, log_integers, relative, with_legend
 
 Key = Callable[[Row], object]
 

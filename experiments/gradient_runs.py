@@ -8,10 +8,10 @@ import jax
 from experiments import common
 from mbpo_jax.config import StudyConfig
 from mbpo_jax.files import Row
-from mbpo_jax.gradients.inspection import stability_rows
-from mbpo_jax.gradients.study import study
+from mbpo_jax.laboratory import commands
+from mbpo_jax.laboratory.measures.inspection import stability_rows
+from mbpo_jax.laboratory.measures.study import study
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import laboratory
 
 NAME = "gradient_estimators"
 RUN_HORIZONS = (1, 2, 3, 5, 10, 20)
@@ -27,11 +27,11 @@ RUN_COLUMNS = (
 )
 
 
-def trained(entry: common.Entry) -> laboratory.RunProblems:
+def trained(entry: common.Entry) -> commands.RunProblems:
     """Train a run, or take the one that is there, and return its problems."""
     if common.train(NAME, [entry]):
         raise SystemExit("training did not end")
-    return laboratory.load_problems(common.run_directory(NAME, entry), 0, 0, from_replay=False)
+    return commands.load_problems(common.run_directory(NAME, entry), 0, 0, from_replay=False)
 
 
 def trained_run(environment: str) -> Iterator[Row]:

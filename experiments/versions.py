@@ -56,10 +56,12 @@ def learners(base: Config) -> Iterator[tuple[str, Config]]:
     yield "MVE", dataclasses.replace(base, algorithm="mve")
     yield "STEVE", dataclasses.replace(base, algorithm="steve")
     yield "SVG", dataclasses.replace(base, algorithm="svg")
-    yield "2.0 episodes", dataclasses.replace(base, algorithm="bptt")
-    short = dataclasses.replace(base.search, horizon=20)
-    yield "2.0 20 steps", dataclasses.replace(base, algorithm="bptt", search=short)
-    yield "2.5 episodes", dataclasses.replace(base, algorithm="pg")
+    searched = dataclasses.replace(base, algorithm="policy_search")
+    yield "2.0 episodes", searched
+    short = dataclasses.replace(base.policy_search, horizon=20)
+    yield "2.0 20 steps", dataclasses.replace(searched, policy_search=short)
+    scored = dataclasses.replace(base.policy_search, gradient="lr_gae")
+    yield "2.5 episodes", dataclasses.replace(searched, policy_search=scored)
     # Plans take long: fewer are made for evaluation, by a search of a sixth of the usual size.
     planner = dataclasses.replace(
         base.planner, population=100, iterations=3, num_elites=10, num_particles=4

@@ -7,18 +7,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mbpo_jax.api import load, train
     from mbpo_jax.config import Config
     from mbpo_jax.envs import make_env
     from mbpo_jax.presets import preset
-    from mbpo_jax.training.driver import train
+    from mbpo_jax.run import Run
+    from mbpo_jax.training.compiled import stack
+    from mbpo_jax.training.loop import make_program
 
-__all__ = ["Config", "make_env", "preset", "train"]
+__all__ = ["Config", "Run", "load", "make_env", "make_program", "preset", "stack", "train"]
 
 _MODULES = {
     "Config": "mbpo_jax.config",
+    "Run": "mbpo_jax.run",
+    "load": "mbpo_jax.api",
     "make_env": "mbpo_jax.envs",
+    "make_program": "mbpo_jax.training.loop",
     "preset": "mbpo_jax.presets",
-    "train": "mbpo_jax.training.driver",
+    "stack": "mbpo_jax.training.compiled",
+    "train": "mbpo_jax.api",
 }
 
 

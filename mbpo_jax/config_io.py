@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import Config, name_problem, readers, reads
+from mbpo_jax.config import ALGORITHMS, ESTIMATORS, Config, readers, reads, unread_setting
 from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.import_paths import name_problem
 
 
 class _Loader(yaml.SafeLoader):
@@ -144,10 +145,37 @@ def check_read(before: Config, after: Config) -> None:
     old, new = flatten(before), flatten(after)
     changed = [path for path, value in new.items() if value != old[path]]
     algorithm, model = after.algorithm, after.model
-    reasons = ((path, unread(algorithm, model, path)) for path in changed)
+    reasons = (
+        (path, unread(algorithm, model, path) or unread_as_set(after, path)) for path in changed
+    )
     problems = [f"{path}: {reason}" for path, reason in reasons if reason]
     if problems:
         raise ConfigError(*problems)
+
+
+def unread_as_set(config: Config, path: str) -> str | None:
+    """Return why nothing reads a setting that the algorithm may read, as others are set, or None.
+
+    Args:
+      config: all settings.
+      path: of the one that is asked about.
+    """
+    group, _, name = path.partition(".")
+    tracked = config.track_gradients > 0
+    if group == "tracking" and not tracked:
+        return "nothing is tracked; set track_gradients, or leave it out"
+    if group != "estimator":
+        return None
+    estimators = list(config.tracking.estimators) if tracked else []
+    if config.algorithm == "policy_search":
+        gradient = config.policy_search.gradient
+        record = ESTIMATORS.get(gradient)
+        # Whatever needs a critic has a baseline that regresses to lambda-returns.
+        baseline = ["lr_gae"] if record and "critic" in record.needs else []
+        estimators += [gradient, *baseline]
+    if not estimators:
+        return "nothing is tracked; set track_gradients, or leave it out"
+    return unread_setting(name, estimators)
 
 
 def is_complete(content: dict[str, Any]) -> bool:
@@ -161,7 +189,11 @@ def unread(algorithm: str, model: str, path: str) -> str | None:
 
     What is no algorithm's name or no setting's path is left to other checks.
     """
-    if name_problem(algorithm) or path not in defaults() or reads(algorithm, model, path):
+    if (
+        name_problem(algorithm, ALGORITHMS)
+        or path not in defaults()
+        or reads(algorithm, model, path)
+    ):
         return None
     if reads(algorithm, "learned", path):
         return f"{algorithm} does not read it with model={model}; leave it out"

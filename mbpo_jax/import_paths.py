@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,16 @@ from mbpo_jax.errors import ConfigError, suggestion
 def is_import_path(name: str) -> bool:
     """Say whether a name is an import path and not one that is known here; these have no colon."""
     return ":" in name
+
+
+def name_problem(name: str, known: Iterable[str]) -> str | None:
+    """Return what is wrong with a name that is neither known nor an import path, or None."""
+    known = list(known)
+    if is_import_path(name) or name in known:
+        return None
+    return f"{name!r} is not known (one of your own would be module:function); " + suggestion(
+        name, known
+    )
 
 
 def load_function(path: str, field: str, *arguments: str) -> Callable[..., Any]:

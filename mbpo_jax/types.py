@@ -51,6 +51,7 @@ class EnvSpec(NamedTuple):
       episode_length: time limit in simulator steps (an action counts `action_repeat` of them).
       action_repeat: simulator steps per action.
       dt: seconds of simulated time per action.
+      action_scale: `[A]`, what actions of 1 mean to the simulator; None where it is 1.
       tabular: observations are one-hot, a component for each state, and the largest component of
         an action names one of `A` moves.
     """
@@ -62,6 +63,7 @@ class EnvSpec(NamedTuple):
     action_repeat: int
     dt: float
     tabular: bool = False
+    action_scale: tuple[float, ...] | None = None
 
 
 class EnvState(NamedTuple):
@@ -213,6 +215,8 @@ class Agent(NamedTuple):
       updates_per_step: updates per environment step (G); 0 for an agent that only plans.
       batch_size: rows of a batch (B).
       policy: `state -> Policy`, the stochastic policy, for rollouts; None for a planner.
+      deterministic: `(state, observation [..., O]) -> action [..., A]`, what it does without
+        exploring where the observation is all that it needs; None for a planner.
       log_prob: `(state, observation [..., O], action [..., A]) -> [...]`; None if unknown.
     """
 
@@ -223,6 +227,7 @@ class Agent(NamedTuple):
     updates_per_step: int
     batch_size: int
     policy: Callable[[PyTree], Policy] | None = None
+    deterministic: Callable[[PyTree, jax.Array], jax.Array] | None = None
     log_prob: Callable[..., jax.Array] | None = None
 
 

@@ -160,7 +160,7 @@ def tiny_config() -> Config:
         dyna=DynaConfig(model_updates=2),
         expansion=ExpansionConfig(horizon=2),
         retrace=RetraceConfig(length=3),
-        search=PolicySearchConfig(horizon=3, num_rollouts=4, hidden_sizes=(8,)),
+        policy_search=PolicySearchConfig(horizon=3, num_rollouts=4, hidden_sizes=(8,)),
         planner=PlannerConfig(horizon=3, population=8, num_elites=3, iterations=2, num_particles=2),
         ilqr=ILQRConfig(horizon=3, iterations=2, replan_every=2),
         tabular=TabularConfig(planning_steps=2),

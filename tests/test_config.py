@@ -41,7 +41,7 @@ from mbpo_jax.fields import field_error, field_types
         (RetraceConfig, "decay", 1.5, "<= 1"),
         (RetraceConfig, "length", 0, ">= 1"),
         (PlannerConfig, "temperature", 0.0, "> 0"),
-        (PolicySearchConfig, "gae_decay", -0.5, ">= 0"),
+        (PolicySearchConfig, "entropy_weight", -0.5, ">= 0"),
         (TabularConfig, "epsilon", 2.0, "<= 1"),
     ],
 )
@@ -172,7 +172,7 @@ def test_data_fields_are_the_leaves_of_the_pytree_and_structure_is_static():
     leaves = jax.tree_util.tree_leaves_with_path(Config())
     paths = {jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves}
     assert {"sac.tau", "fit.learning_rate", "fit.weight_decays.0", "rollout.real_ratio"} <= paths
-    assert {"retrace.decay", "search.entropy_weight", "planner.temperature"} <= paths
+    assert {"retrace.decay", "policy_search.entropy_weight", "planner.temperature"} <= paths
     assert paths.isdisjoint({"seed", "sac.utd_ratio", "fit.holdout_ratio", "stop_at_return"})
     assert paths.isdisjoint(
         {"expansion.horizon", "expansion.propagation", "ensemble.spectral_norm"}
@@ -186,7 +186,7 @@ def test_an_optional_number_is_data_once_it_is_set():
 
     assert paths(ExpansionConfig()) == set()
     assert paths(ExpansionConfig(max_cotangent_norm=1.0)) == {"max_cotangent_norm"}
-    assert "truncation" not in paths(PolicySearchConfig(truncation=3))
+    assert "horizon" not in paths(PolicySearchConfig(horizon=3))
 
 
 def test_a_config_of_arrays_survives_tracing():

@@ -193,8 +193,12 @@ def test_rules_between_fields_come_with_their_full_path():
             'write ["low=[1, 2]", "up=true"]',
         ),
         ("algorithm: mbop", "algorithm: 'mbop' is not known (one of your own"),
-        ("search: {propagation: steps}", "search.propagation: 'steps' should be 'step', 'traj"),
-        ("search: {horizon: 0}", "search.horizon: "),
+        (
+            "policy_search: {propagation: steps}",
+            "policy_search.propagation: 'steps' should be 'step', 'traj",
+        ),
+        ("search: {horizon: 5}", "search: no such field; did you mean sac or policy_search?"),
+        ("policy_search: {horizon: 0}", "policy_search.horizon: "),
         ("expansion: {max_cotangent_norm: -1}", "expansion.max_cotangent_norm: "),
     ],
 )
@@ -205,9 +209,9 @@ def test_a_value_that_is_not_allowed_is_refused(text, problem):
 
 def test_optional_numbers_can_be_set_and_unset():
     config = load_yaml_config(
-        write("search: {horizon: 7, truncation: null}\nexpansion: {horizon: 0}")
+        write("policy_search: {horizon: 7, max_gradient_norm: null}\nexpansion: {horizon: 0}")
     )
-    assert (config.search.horizon, config.search.truncation) == (7, None)
+    assert (config.policy_search.horizon, config.policy_search.max_gradient_norm) == (7, None)
     assert config.expansion.horizon == 0
 
 

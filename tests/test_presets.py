@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,7 @@ KEPT_BY_DEBUG = {
     "sac.initial_alpha",
     "ensemble.normalize_targets",
 }
-KEPT_SECTIONS = {"tabular", "search", "planner", "ilqr"}
+KEPT_SECTIONS = {"tabular", "policy_search", "planner", "ilqr"}
 
 
 def test_every_environment_has_a_preset_of_its_own():
@@ -151,7 +152,7 @@ def test_no_preset_is_the_default():
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"no preset is called 'debgu'; did you mean debug\?"):
+    with pytest.raises(ConfigError, match=r"no preset is called 'debgu' .*; did you mean debug\?"):
         preset("hopper", "debgu")
     with pytest.raises(ConfigError, match=r"no environment is called 'walker' .*walker2d"):
         environment_preset("walker")
@@ -165,3 +166,24 @@ def test_a_preset_that_is_no_environment_cannot_be_trained_on():
 def test_summaries_tell_the_number_of_steps():
     for name in presets.ENVIRONMENT_PRESETS:
         assert f"{preset(name).total_env_steps:,} steps" in PRESETS[name].summary
+
+
+def test_a_preset_of_ones_own_goes_over_the_others_and_its_mistakes_are_named(monkeypatch):
+    Path("mine_preset.py").write_text(
+        'def careful():\n    return {"fit": {"patience": 50}, "sac": {"gamma": 0.9}}\n\n\n'
+        'def wrong():\n    return {"sac": {"gama": 0.9}}\n\n\ndef nothing():\n    pass\n'
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    config = environment_preset("pendulum", "debug", "mine_preset:careful")
+    assert diff_configs(environment_preset("pendulum", "debug"), config) == [
+        f"sac.gamma: {preset('pendulum').sac.gamma} -> 0.9",
+        f"fit.patience: {preset('debug').fit.patience} -> 50",
+    ]
+    for name, message in (
+        ("mine_preset:wrong", "mine_preset:wrong: sac.gama: no such field"),
+        ("mine_preset:nothing", "returned NoneType where a dictionary is needed"),
+        ("mine_preset:carful", "no function 'carful'; .*careful"),
+        ("carful", "no preset is called 'carful' .one of your own would be module:function"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            preset(name)

@@ -212,12 +212,15 @@ def make_sac(
     def policy(state: SACState) -> Policy:
         return lambda key, observation: nets.sample(key, state.policy, observation)[0]
 
+    def deterministic(state: SACState, observation: jax.Array) -> jax.Array:
+        mean_log_std = policy_net.apply(state.policy, observation)
+        return jnp.tanh(distributions.split_mean_log_std(mean_log_std)[0])
+
     def act(key: jax.Array, state: SACState, view, memory: tuple[()], env: EnvState, explore: bool):
         del view
         if explore:
             return policy(state)(key, env.observation), memory
-        mean_log_std = policy_net.apply(state.policy, env.observation)
-        return jnp.tanh(distributions.split_mean_log_std(mean_log_std)[0]), memory
+        return deterministic(state, env.observation), memory
 
     def update_critics(key: jax.Array, state: SACState, view: PyTree, batch: PyTree):
         goal = target_fn(key, nets, state, view, batch)
@@ -268,6 +271,7 @@ def make_sac(
         updates_per_step=config.utd_ratio if updates_per_step is None else updates_per_step,
         batch_size=config.batch_size,
         policy=policy,
+        deterministic=deterministic,
         log_prob=lambda state, observation, action: nets.log_prob(
             state.policy, observation, action
         ),

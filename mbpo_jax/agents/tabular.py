@@ -217,6 +217,11 @@ def make_tabular_agent(spec: EnvSpec, config: TabularConfig, method: str) -> Age
         move = jax.random.categorical(key, jnp.log(probability))
         return jax.nn.one_hot(move, spec.action_size), memory
 
+    def deterministic(state: TabularState, observation: jax.Array) -> jax.Array:
+        # Of moves that are as good, the first.
+        best = jnp.argmax(state.q[jnp.argmax(observation, axis=-1)], axis=-1)
+        return jax.nn.one_hot(best, spec.action_size)
+
     def update(
         key: jax.Array, state: TabularState, view, batch: Transition
     ) -> tuple[TabularState, Metrics]:
@@ -238,4 +243,5 @@ def make_tabular_agent(spec: EnvSpec, config: TabularConfig, method: str) -> Age
         update=update,
         updates_per_step=1,
         batch_size=1,
+        deterministic=deterministic,
     )

@@ -16,12 +16,12 @@ def make_algorithm(env: Env, config: Config) -> Algorithm:
       ConfigError: they do not go together, or one of one's own cannot be loaded or is none.
     """
     record = algorithm_record(config.algorithm)
-    if env.spec.tabular and record.differentiates_model:
+    if env.spec.tabular and config.differentiates_model:
         raise ConfigError(
             f"algorithm: {config.algorithm} follows a gradient through the model, but the numbered "
             f"moves of {env.spec.name} have none; use another algorithm or environment"
         )
-    if config.model == "oracle" and record.differentiates_model and not env.differentiable:
+    if config.model == "oracle" and config.differentiates_model and not env.differentiable:
         raise ConfigError(
             f"model: {config.algorithm} follows a gradient through the model, but JAX has none of "
             f"{env.spec.name}; use model=learned, or another algorithm"

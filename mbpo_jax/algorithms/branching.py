@@ -59,7 +59,8 @@ def random_action(key: jax.Array, policy: Policy, starts: Transition) -> jax.Arr
 
 def model_buffer_capacity(config: Config) -> int:
     """Return how many model transitions are retained when rollouts are longest; one at least."""
-    limit = rollout.model_buffer_limit(config.rollout.room, config.rollout, config.epoch_length)
+    longest = config.rollout.longest
+    limit = rollout.model_buffer_limit(longest, config.rollout, config.epoch_length)
     return max(int(limit), 1)
 
 
@@ -71,6 +72,7 @@ def branched_experience(
     starts: Starts = uniform_starts,
     first_action: FirstAction = policy_action,
     keep_model_data: bool = True,
+    accept: rollout.Accept | None = None,
 ) -> Experience:
     """Feed updates from replay mixed with branched rollouts of a model.
 
@@ -81,6 +83,7 @@ def branched_experience(
       starts: where they start.
       first_action: what they do first; the policy acts from then on.
       keep_model_data: keep the transitions of earlier models, for `rollout.retain_epochs`.
+      accept: which rows may make their next step, see `rollout.branch`.
     """
     num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit
 
@@ -105,6 +108,7 @@ def branched_experience(
             buffer,
             length=length,
             max_size=rollout.model_buffer_limit(length, config.rollout, config.epoch_length),
+            accept=accept,
         )
 
     def sample(key, buffer: ReplayState, real: ReplayState, shape) -> Transition:

@@ -35,6 +35,7 @@ def expand(
     model: DynamicsModel,
     view: PyTree,
     start: Point,
+    *,
     horizon: int,
     propagation: str,
     max_cotangent_norm: jax.Array | float | None = None,
@@ -58,8 +59,8 @@ def expand(
         view,
         start,
         act,
-        horizon,
-        propagation,
+        horizon=horizon,
+        propagation=propagation,
         max_cotangent_norm=max_cotangent_norm,
     )
     action, log_prob = act(end_key, end.observation)

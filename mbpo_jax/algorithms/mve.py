@@ -37,8 +37,8 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             model,
             view,
             start,
-            expansion.horizon,
-            expansion.propagation,
+            horizon=expansion.horizon,
+            propagation=expansion.propagation,
         )
         discount = jnp.concatenate([real.discount[None], made.discount])
         value = last_value(nets, state.target_critics, state, made)

@@ -64,8 +64,8 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             model,
             view,
             start,
-            expansion.horizon,
-            "members",
+            horizon=expansion.horizon,
+            propagation="members",
             copies=num_members,
         )
         q = nets.q_values(state.target_critics, made.observation, made.action)

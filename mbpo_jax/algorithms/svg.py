@@ -45,10 +45,10 @@ def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
             model,
             view,
             model.start(batch.observation, batch.simulator),
-            expansion.horizon,
-            expansion.propagation,
+            horizon=expansion.horizon,
+            propagation=expansion.propagation,
             # The mean over rows makes the gradient of each so much shorter.
-            None if limit is None else limit / batch.reward.shape[0],
+            max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
         )
         depth = jnp.arange(expansion.horizon + 1, dtype=jnp.float32)
         weight = gamma ** depth[:, None] * reach(made.discount)

@@ -13,17 +13,14 @@ import tyro
 from tyro.conf import subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
+from mbpo_jax import exit_codes
 from mbpo_jax.cli.common import PROGRAM
 from mbpo_jax.cli.sweep import Report, Sweep
 from mbpo_jax.cli.train import Train, layered_config, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
-from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Presets, Render
-from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, EnvConfig, EstimatorConfig
+from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
+from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, EnvConfig
 from mbpo_jax.errors import UserError
-
-EXIT_BAD_INPUT = 2
-EXIT_KILLED_BY_CTRL_C = 130
-EXIT_BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,16 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a reader that has gone is noticed here, and not when Python ends
         return code
     except SystemExit as end:  # tyro has printed help, or what is wrong with the options
-        return end.code if isinstance(end.code, int) else EXIT_BAD_INPUT
+        return end.code if isinstance(end.code, int) else exit_codes.BAD_INPUT
     except UserError as error:
         return _report(*error.args)
     except BrokenPipeError:  # whoever read our output has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+        return exit_codes.BROKEN_PIPE
     except OSError as error:
         return _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
-        return EXIT_KILLED_BY_CTRL_C
+        return exit_codes.KILLED_BY_CTRL_C
     except RuntimeError as error:  # XLA's way to say that a device's memory is full
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -70,6 +67,7 @@ def _parse(argv: Sequence[str], base: Config) -> Any:
         Annotated[Train, subcommand("train", default=train, description=train_help())]
         | Annotated[Eval, subcommand("eval")]
         | Annotated[Render, subcommand("render")]
+        | Annotated[Export, subcommand("export")]
         | Annotated[Sweep, subcommand("sweep")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Variance, subcommand("variance", description=variance_help())]
@@ -90,7 +88,7 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
 
     A dataclass raises on its first wrong number, and then the next dataclass is never reached.
     """
-    if info.type not in (*CONFIG_CLASSES, EstimatorConfig):
+    if info.type not in CONFIG_CLASSES:
         return None
     # A subclass is not among the classes above, so tyro's own rule describes its fields.
     same = type(info.type.__name__, (info.type,), {"__doc__": info.type.__doc__})
@@ -109,4 +107,4 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
 def _report(*problems: str) -> int:
     for problem in problems:
         print(f"{PROGRAM}: {problem}", file=sys.stderr)
-    return EXIT_BAD_INPUT
+    return exit_codes.BAD_INPUT

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from mbpo_jax.cli.common import set_up_compilation_cache
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Sweep:
             from mbpo_jax.sweeps.sweep import sweep
 
             self._check_options()
-            return sweep(
+            outcome = sweep(
                 self.source,
                 self.out,
                 dry_run=self.dry_run,
@@ -63,12 +64,13 @@ class Sweep:
                 fits_here=self.executor == "local" or self.runs_per_group is None,
                 train_all=self._train_all(),
             )
+            return OF_OUTCOME[outcome]
         if self != Sweep(self.source, group=self.group):
             raise ConfigError("--group takes a sweep's directory and no other option")
         set_up_compilation_cache()
         from mbpo_jax.sweeps.worker import train_unit
 
-        return train_unit(self.source, self.group)
+        return OF_OUTCOME[train_unit(self.source, self.group)]
 
     def _check_options(self) -> None:
         belongs = {

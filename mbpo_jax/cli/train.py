@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from mbpo_jax.cli.common import PROGRAM, set_up_compilation_cache
-from mbpo_jax.config import ALGORITHMS, Config, EnvConfig, file_name
+from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.presets import environment_preset
 
 
@@ -31,6 +32,9 @@ class Train:
     """YAML file of settings to put over the presets."""
     run_dir: Path | None = None
     """Directory for everything the run writes; below runs/, named after the run, if unset."""
+    init_from: Path | None = None
+    """Run directory with whose networks and model a new run begins: of the same shapes, and of one
+    seed or as many. A run that is resumed goes on with its own."""
     dry_run: bool = False
     """Print the settings, sizes and memory, and train nothing."""
     compilation_cache: bool = True
@@ -49,14 +53,17 @@ class Train:
             if config_io.is_complete(content := config_io.read_yaml(path)):
                 given = config_io.apply(given, content, str(path))
         config_io.check_read(given, config)
-        run_dir = self.run_dir or default_run_dir(config, self.preset)
         set_up_compilation_cache(self.compilation_cache)
-        from mbpo_jax.training import driver, plan
+        from mbpo_jax import api
+        from mbpo_jax.training import plan, run_directory
 
+        run_dir = self.run_dir or run_directory.default(config, self.preset)
         if self.dry_run:
             plan.dry_run(config, run_dir)
             return 0
-        return driver.train(config, run_dir, [PROGRAM, *argv])
+        command = [PROGRAM, *argv]
+        run = api.train(config, run_dir, init_from=self.init_from, command=command)
+        return OF_OUTCOME[run.state]
 
 
 def layered_config(argv: Sequence[str]) -> Config:
@@ -87,16 +94,6 @@ def layered_config(argv: Sequence[str]) -> Config:
             "name the same environment in both"
         )
     return config
-
-
-def default_run_dir(config: Config, presets: Sequence[str] = ()) -> Path:
-    """Return where a run goes if the user does not say: a name for what is often varied."""
-    usual = (EnvConfig().backend, "analytic", "mujoco", "own")
-    varied = [] if config.env.backend in usual else [config.env.backend]
-    varied += [file_name(config.algorithm), *([config.model] if config.model == "oracle" else [])]
-    last = config.seed + config.num_seeds - 1
-    seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
-    return Path("runs", "-".join([file_name(config.env.name), *varied, *presets, seeds]))
 
 
 def train_help() -> str:

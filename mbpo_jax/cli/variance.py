@@ -5,12 +5,18 @@ import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from mbpo_jax.cli.common import PROGRAM, set_up_compilation_cache
-from mbpo_jax.config import ESTIMATOR_SUMMARIES, PROBLEM_SUMMARIES, EstimatorConfig, StudyConfig
+from mbpo_jax.config import (
+    ESTIMATORS,
+    PROBLEMS,
+    EstimatorConfig,
+    StudyConfig,
+    unread_settings,
+)
 from mbpo_jax.errors import ConfigError
 
 
@@ -22,9 +28,11 @@ class Variance:
     """
 
     estimators: str = "rp,lr"
-    """Names from the list above with commas between them, or all that suit the problem."""
+    """Names from the list above with commas between them, or all that suit the problem;
+    `module:function` makes one of your own."""
     problem: str | None = None
-    """Problem to measure on, from the list above; or give --run."""
+    """Problem to measure on, from the list above; `module:function` makes one of your own. Or give
+    --run."""
     run: Path | None = None
     """Directory that `train` wrote: its policy and critics, in its ensemble."""
     index: int = 0
@@ -76,7 +84,7 @@ class Variance:
         values: Any = self.settings
         settings = EstimatorConfig(**values) if isinstance(values, dict) else self.settings
         config = StudyConfig(
-            estimators=cast(Any, tuple(name.strip() for name in self.estimators.split(","))),
+            estimators=tuple(name.strip() for name in self.estimators.split(",")),
             horizons=_whole_numbers("horizons", self.horizons),
             batch_sizes=_whole_numbers("batch_sizes", self.batch_sizes),
             batches=self.batches,
@@ -84,19 +92,21 @@ class Variance:
             reference_batch_size=self.reference_batch_size,
             seed=self.seed,
         )
+        if unread := unread_settings(settings, config.estimators):
+            raise ConfigError(*unread)
         import jax
 
         if self.run is None and self.precision == "float64":
             jax.config.update("jax_enable_x64", True)
         set_up_compilation_cache()
-        from mbpo_jax.training import laboratory
+        from mbpo_jax.laboratory import commands
 
         command = shlex.join([PROGRAM, *argv])
         if self.run is not None:
-            return laboratory.measure_run(
+            return commands.measure_run(
                 self.run, self.index, self.system, config, settings, self.out, command
             )
-        return laboratory.measure_problem(
+        return commands.measure_problem(
             str(self.problem), given, config, settings, self.out, command
         )
 
@@ -111,8 +121,7 @@ def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 def variance_help() -> str:
     """Return the description of `variance`, with a line for each estimator and problem."""
-    table = ESTIMATOR_SUMMARIES.items()
-    estimators = (f"- {name}: {summary} ({source})" for name, (summary, source) in table)
-    problems = (f"- {name}: {summary}" for name, summary in PROBLEM_SUMMARIES.items())
+    estimators = (f"- {name}: {r.summary} ({r.source})" for name, r in ESTIMATORS.items())
+    problems = (f"- {name}: {record.summary}" for name, record in PROBLEMS.items())
     heading = str(inspect.getdoc(Variance))
     return "\n".join([heading, "\nEstimators:\n", *estimators, "\nProblems:\n", *problems])

@@ -3,7 +3,7 @@
 import dataclasses
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -22,15 +22,26 @@ class Eval:
     """Episodes for each run."""
     seed: int = 0
     """Seed of the initial states."""
+    best: bool = False
+    """As the policies were in their best evaluations, not as they are now."""
 
     def run(self) -> int:
         """Evaluate, with the cache of compiled programs."""
         if self.episodes < 1:
             raise ConfigError(f"--episodes: {self.episodes} is too small; use a value >= 1")
         set_up_compilation_cache()
-        from mbpo_jax.training import playback
+        from mbpo_jax import api
 
-        return playback.evaluate_run(self.run_dir, self.episodes, self.seed)
+        runs = api.load(self.run_dir)
+        for index, own_seed in enumerate(runs.seeds):
+            run = runs.select(run=index)
+            played = run.play(self.episodes, best=self.best, start_seed=self.seed, record=False)
+            print(
+                f"run {index} (seed {own_seed}) at {run.env_steps(best=self.best):,} steps: return "
+                f"{played.returns.mean():,.1f} ± {played.returns.std():,.1f} over {self.episodes} "
+                f"episodes, length {played.lengths.mean():,.0f}"
+            )
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +52,48 @@ class Render:
     """Directory that `train` wrote."""
     index: Annotated[int, arg(name="run")] = 0
     """Run to draw, counted from 0; more than one there is only after --num-seeds."""
+    best: bool = False
+    """As the policy was in its best evaluation, not as it is now."""
 
     def run(self) -> int:
         """Render, with the cache of compiled programs."""
         set_up_compilation_cache()
-        from mbpo_jax.training import playback
+        from mbpo_jax import api
 
-        return playback.render_run(self.run_dir, self.index)
+        shown = api.load(self.run_dir).select(run=self.index).render(best=self.best)
+        for line in shown.notes:
+            print(line)
+        print(f"see {shown.path}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a trained policy into a file that runs without this package.
+
+    It is compared with the policy on 1,000 observations before it is there.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """Directory that `train` wrote."""
+    format: Literal["onnx", "stablehlo"] = "onnx"
+    """ONNX, for any runtime of it; or StableHLO, which JAX reads."""
+    index: Annotated[int, arg(name="run")] = 0
+    """Run to take, counted from 0; more than one there is only after --num-seeds."""
+    best: bool = False
+    """As the policy was in its best evaluation, not as it is now."""
+    out: Path | None = None
+    """File to write; policy.onnx or policy.stablehlo in the run's directory if unset."""
+
+    def run(self) -> int:
+        """Export, with the cache of compiled programs."""
+        set_up_compilation_cache()
+        from mbpo_jax import api
+
+        run = api.load(self.run_dir).select(run=self.index)
+        path = run.export(self.out, format=self.format, best=self.best)
+        print(f"see {path} and {path.name}.json")
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +142,6 @@ class Doctor:
 
     def run(self) -> int:
         """Print what was found."""
-        from mbpo_jax.training import doctor
+        from mbpo_jax.cli import doctor
 
         return doctor.examine()

@@ -13,17 +13,28 @@ from mbpo_jax.config.algorithms import (
     AlgorithmRecord,
     actor_critics,
     algorithm_record,
-    name_problem,
     readers,
     reads,
 )
-from mbpo_jax.config.gradients import (
-    ESTIMATOR_SUMMARIES,
-    PROBLEM_SUMMARIES,
-    EstimatorConfig,
-    StudyConfig,
-    TrackingConfig,
+from mbpo_jax.config.components import (
+    EnsembleConfig,
+    EnvConfig,
+    FitConfig,
+    RolloutConfig,
+    SACConfig,
 )
+from mbpo_jax.config.estimators import (
+    ESTIMATORS,
+    EstimatorConfig,
+    EstimatorRecord,
+    Need,
+    estimator_readers,
+    estimator_uses,
+    named,
+    unread_setting,
+    unread_settings,
+)
+from mbpo_jax.config.laboratory import StudyConfig, TrackingConfig
 from mbpo_jax.config.methods import (
     DynaConfig,
     ExpansionConfig,
@@ -34,7 +45,7 @@ from mbpo_jax.config.methods import (
     RetraceConfig,
     TabularConfig,
 )
-from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.config.problems import PROBLEMS, ProblemRecord
 from mbpo_jax.config.run import CONFIG_CLASSES, ENDS, MEMORY_FIELDS, Config, register_pytrees
 from mbpo_jax.fields import file_name
 
@@ -42,20 +53,23 @@ __all__ = [
     "ALGORITHMS",
     "CONFIG_CLASSES",
     "ENDS",
-    "ESTIMATOR_SUMMARIES",
+    "ESTIMATORS",
     "MEMORY_FIELDS",
-    "PROBLEM_SUMMARIES",
+    "PROBLEMS",
     "AlgorithmRecord",
     "Config",
     "DynaConfig",
     "EnsembleConfig",
     "EnvConfig",
     "EstimatorConfig",
+    "EstimatorRecord",
     "ExpansionConfig",
     "FitConfig",
     "ILQRConfig",
+    "Need",
     "PlannerConfig",
     "PolicySearchConfig",
+    "ProblemRecord",
     "Propagation",
     "RetraceConfig",
     "RolloutConfig",
@@ -65,9 +79,13 @@ __all__ = [
     "TrackingConfig",
     "actor_critics",
     "algorithm_record",
+    "estimator_readers",
+    "estimator_uses",
     "file_name",
-    "name_problem",
+    "named",
     "readers",
     "reads",
     "register_pytrees",
+    "unread_setting",
+    "unread_settings",
 ]

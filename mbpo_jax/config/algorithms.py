@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 
-from mbpo_jax.errors import suggestion
 from mbpo_jax.import_paths import is_import_path
 
 
@@ -52,7 +51,7 @@ class AlgorithmRecord:
 _LEARNED = ("ensemble", "fit", "env.termination", "rollout.diagnostic_length")
 """Read where the model is learned, whatever it serves."""
 
-_SAC = ("sac", "track_gradients", "tracking")
+_SAC = ("sac", "track_gradients", "tracking", "estimator")
 
 _BRANCHES = (
     "epoch_length",
@@ -63,14 +62,6 @@ _BRANCHES = (
             *("retain_epochs", "real_ratio"),
         )
     ),
-)
-
-_SEARCH = tuple(
-    f"search.{name}"
-    for name in (
-        *("horizon", "num_rollouts", "utd_ratio", "hidden_sizes", "learning_rate", "gamma"),
-        *("entropy_weight", "max_gradient_norm", "propagation"),
-    )
 )
 
 _TABULAR = tuple(f"tabular.{name}" for name in ("planning_steps", "step_size", "epsilon", "gamma"))
@@ -121,7 +112,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
     "svg": AlgorithmRecord(
         "SVG",
         "policy improved through H model steps",
-        "Heess et al. 2015; Amos et al. 2021",
+        "Heess et al. 2015, arXiv:1510.09142; Amos et al. 2021, arXiv:2008.12775",
         "mbpo_jax.algorithms.svg:make_svg",
         (
             *("model", *_SAC, "expansion.horizon", "expansion.propagation"),
@@ -136,25 +127,17 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
         "mbpo_jax.algorithms.retrace:make_retrace",
         (*_SAC, "retrace"),
     ),
-    "pg": AlgorithmRecord(
-        "PG",
-        "likelihood-ratio policy gradient on long model rollouts",
-        "Williams 1992; version 2.5",
-        "mbpo_jax.algorithms.pg:make_pg",
-        ("model", *_SEARCH, "search.gae_decay"),
-    ),
-    "bptt": AlgorithmRecord(
-        "BPTT",
-        "backpropagation through model and policy",
-        "Heess et al. 2015; version 2.0",
-        "mbpo_jax.algorithms.bptt:make_bptt",
-        ("model", *_SEARCH, "search.truncation", "search.max_cotangent_norm"),
-        differentiates_model=True,
+    "policy_search": AlgorithmRecord(
+        "Policy search",
+        "a policy climbs in the model, by an estimator of choice",
+        "Williams 1992; Heess et al. 2015, arXiv:1510.09142",
+        "mbpo_jax.algorithms.policy_search:make_policy_search",
+        ("model", "policy_search", "estimator"),
     ),
     "mpc": AlgorithmRecord(
         "MPC",
         "replanning by CEM, iCEM, MPPI or random shooting",
-        "Chua et al. 2018; version 1.5",
+        "Chua et al. 2018, arXiv:1805.12114",
         "mbpo_jax.algorithms.mpc:make_mpc",
         ("model", "planner"),
     ),
@@ -176,7 +159,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
     "dyna_q_plus": AlgorithmRecord(
         "Dyna-Q+",
         "Dyna-Q with a bonus for what was long not tried",
-        "ibid., section 8.3",
+        "Sutton and Barto 2018, section 8.3",
         "mbpo_jax.algorithms.tabular:make_tabular",
         (*_TABULAR, "tabular.bonus"),
     ),
@@ -208,15 +191,6 @@ def algorithm_record(name: str) -> AlgorithmRecord:
 def actor_critics() -> list[str]:
     """Return the algorithms that train SAC's policy and critics."""
     return [name for name, record in ALGORITHMS.items() if record.is_actor_critic]
-
-
-def name_problem(name: str) -> str | None:
-    """Return what is wrong with the name of an algorithm, or None."""
-    if is_import_path(name) or name in ALGORITHMS:
-        return None
-    return f"{name!r} is not known (one of your own would be module:function); " + suggestion(
-        name, ALGORITHMS
-    )
 
 
 def reads(algorithm: str, model: str, path: str) -> bool:

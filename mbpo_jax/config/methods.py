@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from mbpo_jax.config.estimators import ESTIMATORS
 from mbpo_jax.fields import (
     Checked,
     Fraction,
@@ -12,6 +13,7 @@ from mbpo_jax.fields import (
     Positive,
     Rate,
 )
+from mbpo_jax.import_paths import name_problem
 
 Propagation = Literal["step", "trajectory", "mean"]
 """How a model rollout meets the ensemble: a random elite at each step (TS1 of Chua et al. 2018),
@@ -64,12 +66,17 @@ class RetraceConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class PolicySearchConfig(Checked):
-    """Policy improvement on long model rollouts, for `pg` and `bptt`."""
+    """Policy improvement on long model rollouts from initial states, for `policy_search`."""
 
+    gradient: str = "rp"
+    """Estimator of the gradient, of the list that `variance --help` shows, or `module:function`;
+    those that need a critic get a learned baseline, which regresses to lambda-returns
+    (`estimator.gae_decay`)."""
     horizon: Positive | None = None
     """Steps of a model rollout; those of an episode if unset."""
     num_rollouts: Positive = 32
-    """Model rollouts per update, from initial states."""
+    """Model rollouts per update; rounded up to equal shares of the elites, each of which makes a
+    gradient of its own."""
     utd_ratio: Positive = 1
     """Updates per environment step."""
     hidden_sizes: tuple[Positive, ...] = (64, 64)
@@ -82,15 +89,18 @@ class PolicySearchConfig(Checked):
     """Reward for a nat of the policy's entropy."""
     max_gradient_norm: Rate | None = None
     """Longest gradient of an update; a longer one is scaled down."""
-    gae_decay: Fraction = 0.95
-    """`pg`: decay of the advantage estimates (lambda of Schulman et al. 2016); with 1 they are
-    rewards-to-go minus the baseline."""
     propagation: Propagation = "trajectory"
-    """How rollouts meet the ensemble."""
-    truncation: Positive | None = None
-    """`bptt`: steps after which the gradient is cut; never if unset."""
-    max_cotangent_norm: Rate | None = None
-    """`bptt`: longest gradient that one row passes from a model state to the one before it."""
+    """How rollouts meet the ensemble; but for `trajectory` all elites are asked for every row."""
+
+    def _rule_errors(self) -> list[str]:
+        able = [name for name, record in ESTIMATORS.items() if not record.over_batches]
+        if ESTIMATORS.get(self.gradient) and self.gradient not in able:
+            return [
+                f"gradient: {self.gradient} takes many batches at once, and an update has one; use "
+                f"one of: {', '.join(able)}"
+            ]
+        problem = name_problem(self.gradient, able)
+        return [f"gradient: {problem}"] if problem else []
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,17 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from mbpo_jax.config.algorithms import actor_critics, algorithm_record, name_problem
-from mbpo_jax.config.gradients import TrackingConfig
+from mbpo_jax.config.algorithms import ALGORITHMS, actor_critics, algorithm_record
+from mbpo_jax.config.components import (
+    EnsembleConfig,
+    EnvConfig,
+    FitConfig,
+    RolloutConfig,
+    SACConfig,
+    SharedRolloutConfig,
+)
+from mbpo_jax.config.estimators import ESTIMATORS, EstimatorConfig
+from mbpo_jax.config.laboratory import TrackingConfig
 from mbpo_jax.config.methods import (
     DynaConfig,
     ExpansionConfig,
@@ -17,7 +26,6 @@ from mbpo_jax.config.methods import (
     RetraceConfig,
     TabularConfig,
 )
-from mbpo_jax.config.parts import EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
 from mbpo_jax.fields import (
     STRUCTURAL,
     Checked,
@@ -26,6 +34,7 @@ from mbpo_jax.fields import (
     field_types,
     is_data,
 )
+from mbpo_jax.import_paths import name_problem
 
 ENDS = ("total_env_steps", "stop_at_return")
 """Settings of when a run ends, which change nothing of it until then."""
@@ -78,14 +87,15 @@ class Config(Checked):
     dyna: DynaConfig = DynaConfig()
     expansion: ExpansionConfig = ExpansionConfig()
     retrace: RetraceConfig = RetraceConfig()
-    search: PolicySearchConfig = PolicySearchConfig()
+    policy_search: PolicySearchConfig = PolicySearchConfig()
     planner: PlannerConfig = PlannerConfig()
     ilqr: ILQRConfig = ILQRConfig()
     tabular: TabularConfig = TabularConfig()
     tracking: TrackingConfig = TrackingConfig()
+    estimator: EstimatorConfig = EstimatorConfig()
 
     def _rule_errors(self) -> list[str]:
-        if problem := name_problem(self.algorithm):
+        if problem := name_problem(self.algorithm, ALGORITHMS):
             return [f"algorithm: {problem}"]
         record, errors = algorithm_record(self.algorithm), []
         if self.total_env_steps <= self.random_steps:
@@ -143,6 +153,14 @@ class Config(Checked):
         """Whether an ensemble is fitted."""
         return algorithm_record(self.algorithm).has_model and self.model == "learned"
 
+    @property
+    def differentiates_model(self) -> bool:
+        """Whether derivatives of the model are taken, as far as is known without loading more."""
+        record = algorithm_record(self.algorithm)
+        estimator = ESTIMATORS.get(self.policy_search.gradient)
+        by_estimator = estimator and estimator.differentiates and "policy_search" in record.uses
+        return record.differentiates_model or bool(by_estimator)
+
     def _model_errors(self) -> list[str]:
         errors = []
         layers, decays = len(self.ensemble.hidden_sizes) + 1, len(self.fit.weight_decays)
@@ -192,6 +210,7 @@ CONFIG_CLASSES = (
     ILQRConfig,
     TabularConfig,
     TrackingConfig,
+    EstimatorConfig,
     Config,
 )
 
@@ -213,17 +232,20 @@ def register_pytrees() -> None:
 def _register_rollout(data: Sequence[str], structure: Sequence[str]) -> None:
     """Register the one class whose structure depends on data: on what there is room for.
 
-    As an array `max_length` would not tell it any more.
+    As an array `max_length` would not tell it any more, so with arrays it is the shared kind.
     """
     import jax
 
     def flatten(config: RolloutConfig):
         leaves = [(jax.tree_util.GetAttrKey(name), getattr(config, name)) for name in data]
-        return leaves, (config.room, *(getattr(config, name) for name in structure))
+        return leaves, (config.longest, *(getattr(config, name) for name in structure))
 
     def unflatten(aside, leaves):
-        room, *fixed = aside
+        longest, *fixed = aside
         values = dict(zip((*structure, *data), (*fixed, *leaves), strict=True))
-        return RolloutConfig(**values).with_room(room)
+        if isinstance(values["max_length"], int):
+            return RolloutConfig(**values)
+        return SharedRolloutConfig(**values, longest=longest)
 
-    jax.tree_util.register_pytree_with_keys(RolloutConfig, flatten, unflatten)
+    for cls in (RolloutConfig, SharedRolloutConfig):
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)

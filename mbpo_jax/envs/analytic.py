@@ -1,7 +1,7 @@
 """The environments with known equations, by name; they have one backend, `analytic`."""
 
+from mbpo_jax.envs.exam import make_maths_test
 from mbpo_jax.envs.finite_horizon import make_chaotic_rnn, make_scalar_lq
-from mbpo_jax.envs.maths_test import make_maths_test
 from mbpo_jax.envs.maze import make_blocking_maze, make_dyna_maze, make_shortcut_maze
 from mbpo_jax.envs.mechanics import make_cartpole, make_double_pendulum, make_pendulum
 from mbpo_jax.envs.probes import PROBES

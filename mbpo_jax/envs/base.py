@@ -48,7 +48,8 @@ def play_episodes(
     act: Callable[[jax.Array, PyTree, EnvState], tuple[jax.Array, PyTree]],
     key: jax.Array,
     num_episodes: int,
-) -> tuple[jax.Array, jax.Array]:
+    keep: Callable[[Transition], PyTree] = lambda transition: (),
+) -> tuple[jax.Array, jax.Array, PyTree]:
     """Play episodes side by side and return their undiscounted returns and lengths in actions.
 
     A transition that is not finite ends its episode and is paid nothing.
@@ -59,9 +60,11 @@ def play_episodes(
       act: `(key, memory, EnvState) -> (action [A], memory)` in one episode.
       key: a key, used up.
       num_episodes: B.
+      keep: `Transition [B] -> what is kept of it`.
 
     Returns:
-      Returns and lengths of the episodes, each `[B]` float32.
+      Returns and lengths of the episodes, each `[B]` float32, and what was kept `[T, B, ...]` of T
+      actions, those after an episode's end included.
     """
     reset_key, steps_key = jax.random.split(key)
 
@@ -78,12 +81,13 @@ def play_episodes(
         )
         finite = all_finite(transition, axes=1)
         total = total + jnp.where(alive & finite, transition.reward, 0.0)
-        return (memory, state, total, length + alive, alive & finite & ~state.done), None
+        carry = memory, state, total, length + alive, alive & finite & ~state.done
+        return carry, keep(transition)
 
     start = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
     memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), begin())
     zeros = jnp.zeros(num_episodes)
     carry = (memory, start, zeros, zeros, jnp.ones(num_episodes, bool))
     keys = jax.random.split(steps_key, episode_limit(env.spec))
-    (_, _, total, length, _), _ = jax.lax.scan(step, carry, keys)
-    return total, length
+    (_, _, total, length, _), kept = jax.lax.scan(step, carry, keys)
+    return total, length, kept

@@ -106,6 +106,7 @@ def make_gymnasium_env(
             episode_length=episode_length,
             action_repeat=action_repeat,
             dt=round(simulator.env.dt * action_repeat, 6),
+            action_scale=tuple(simulator.action_scale.tolist()),
         )
         terminated = known_rule(task, simulator.env)
 

@@ -14,12 +14,12 @@ COVERAGES = (0.5, 0.9)
 
 
 def predict_all(
-    ensemble: Ensemble, elites: EnsembleState, observation: jax.Array, action: jax.Array
+    ensemble: Ensemble, state: EnsembleState, observation: jax.Array, action: jax.Array
 ) -> Outcome:
-    """Predict the same rows `[B, ...]` with every elite; fields are `[E, B, ...]`."""
-    num_elites = elites.elites.shape[0]
-    rows = [jnp.broadcast_to(x, (num_elites, *x.shape)) for x in (observation, action)]
-    return ensemble.predict(elites, *rows)
+    """Predict the same rows `[B, ...]` with every member of a state; fields are `[E, B, ...]`."""
+    num_members = jax.tree.leaves(state.params.members)[0].shape[0]
+    rows = [jnp.broadcast_to(x, (num_members, *x.shape)) for x in (observation, action)]
+    return ensemble.predict(state, *rows)
 
 
 def weighted_mean(x: jax.Array, valid: jax.Array) -> jax.Array:

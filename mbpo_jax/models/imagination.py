@@ -34,9 +34,9 @@ def imagine(
     view: PyTree,
     start: Point,
     act: Callable[[jax.Array, jax.Array], tuple[jax.Array, PyTree]],
+    *,
     horizon: int,
     propagation: str,
-    *,
     max_cotangent_norm: jax.Array | float | None = None,
     truncation: int | None = None,
 ) -> tuple[Imagined, Point]:
@@ -54,7 +54,7 @@ def imagine(
       start: where the rollouts start, `[B]`.
       act: `(key, observation [B, O]) -> (action [B, A], aside)`.
       horizon: T, steps.
-      propagation: how the rollouts meet the ensemble.
+      propagation: one of `models.rows.PROPAGATIONS`, how the rollouts meet the ensemble.
       max_cotangent_norm: longest gradient that a row passes back through a point, where it ends
         included.
       truncation: steps after which no gradient is passed back.

@@ -14,7 +14,7 @@ from mbpo_jax.models.ensemble import (
     make_ensemble,
     select_members,
 )
-from mbpo_jax.models.rows import in_shares, map_blocks
+from mbpo_jax.models.rows import check_propagation, in_shares, map_blocks
 from mbpo_jax.types import (
     DynamicsModel,
     EnvSpec,
@@ -61,6 +61,7 @@ def make_learned_model(
     def step(
         key: jax.Array, elites: EnsembleState, point: Point, action: jax.Array, propagation: str
     ) -> tuple[Point, Prediction]:
+        check_propagation(propagation)
         observation = point.observation
         if propagation == "mean":
             sample, terminated = mean_outcome(ensemble, elites, observation, action)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.models.rows import where_rows
+from mbpo_jax.models.rows import check_propagation, where_rows
 from mbpo_jax.types import DynamicsModel, Env, EnvState, Point, Prediction, Transition
 
 
@@ -18,6 +18,7 @@ def make_oracle(env: Env) -> DynamicsModel:
         key: jax.Array, view: tuple[()], point: Point, action: jax.Array, propagation: str
     ) -> tuple[Point, Prediction]:
         del view
+        check_propagation(propagation)
         before = EnvState(point.simulator, point.observation, *_clock(action.shape[0]))
         if propagation == "mean" and env.mean_step is not None:
             after, transition = jax.vmap(env.mean_step)(before, action)

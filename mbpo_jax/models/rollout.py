@@ -1,5 +1,6 @@
 """Model rollouts branched from replay states into a buffer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ class RolloutLoop(NamedTuple):
       lengths: float32, transitions made so far by all rollouts.
       terminated: float32, predicted terminations so far.
       nonfinite: float32, non-finite predictions so far.
+      refused: float32, rollouts that were not to go on, so far.
     """
 
     point: Point
@@ -31,6 +33,11 @@ class RolloutLoop(NamedTuple):
     lengths: jax.Array
     terminated: jax.Array
     nonfinite: jax.Array
+    refused: jax.Array
+
+
+Accept = Callable[[jax.Array, PyTree, Point, jax.Array], jax.Array]
+"""`(key, view, Point [B], action [B, A]) -> bool [B]`, whether a model is to be believed there."""
 
 
 def rollout_length(epoch: jax.Array | int, config: RolloutConfig) -> jax.Array:
@@ -63,6 +70,7 @@ def branch(
     *,
     length: jax.Array | int,
     max_size: jax.Array | int,
+    accept: Accept | None = None,
 ) -> tuple[ReplayState, Metrics]:
     """Roll a policy out in the model from real states and store what it meets.
 
@@ -79,6 +87,7 @@ def branch(
       buffer: model transitions, `B` rows at least.
       length: k, may be traced, and differ between runs that are computed side by side.
       max_size: newest model transitions that stay valid.
+      accept: which rows may make their next step; another one ends where it is. All if None.
 
     Returns:
       The buffer with the new transitions and `rollout/*` metrics.
@@ -86,7 +95,8 @@ def branch(
     num_rollouts = first_action.shape[0]
 
     def step(i, loop: RolloutLoop) -> RolloutLoop:
-        model_key, policy_key = jax.random.split(jax.random.fold_in(key, i))
+        keys = jax.random.split(jax.random.fold_in(key, i), 2 if accept is None else 3)
+        model_key, policy_key = keys[0], keys[1]
         point, prediction = model.step(model_key, view, loop.point, loop.action, "step")
         transition = Transition(
             observation=loop.point.observation,
@@ -96,15 +106,20 @@ def branch(
             next_observation=point.observation,
         )
         stored = loop.alive & prediction.finite
+        refused = jnp.zeros_like(stored)
+        if accept is not None:
+            refused = stored & ~accept(keys[2], view, loop.point, loop.action)
+            stored &= ~refused
         terminated = prediction.discount == 0.0
         return RolloutLoop(
             point=point,
             action=policy(policy_key, point.observation),
-            alive=loop.alive & ~terminated & (i + 1 < length),
+            alive=loop.alive & ~terminated & ~refused & (i + 1 < length),
             buffer=replay.add(loop.buffer, transition, stored, max_size),
             lengths=loop.lengths + jnp.sum(stored),
             terminated=loop.terminated + jnp.sum(stored & terminated),
             nonfinite=loop.nonfinite + jnp.sum(loop.alive & ~prediction.finite),
+            refused=loop.refused + jnp.sum(refused),
         )
 
     start = RolloutLoop(
@@ -115,6 +130,7 @@ def branch(
         lengths=jnp.float32(0),
         terminated=jnp.float32(0),
         nonfinite=jnp.float32(0),
+        refused=jnp.float32(0),
     )
     end = jax.lax.fori_loop(0, replay.greatest_of_runs(length), step, start)
     metrics = {
@@ -125,4 +141,6 @@ def branch(
         "rollout/nonfinite": end.nonfinite,
         "rollout/buffer_size": end.buffer.size.astype(jnp.float32),
     }
+    if accept is not None:
+        metrics["rollout/refused"] = end.refused / max(num_rollouts, 1)
     return end.buffer, metrics

@@ -1,15 +1,28 @@
 """How rows of model rollouts are laid out: in equal shares for members, in blocks for caches."""
 
+import typing
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.config import Propagation
 from mbpo_jax.types import PyTree
 
 BLOCK_ROWS = 10_000
 """Most rows that the networks see at once. It bounds the memory of their activations, which then
 also stay in a CPU's caches: on two cores, 100,000 rollouts take a quarter less time."""
+
+
+PROPAGATIONS = (*typing.get_args(Propagation), "members")
+"""How rows may meet the members of a model: as a setting says, or each share its own, in the
+mean."""
+
+
+def check_propagation(propagation: str) -> None:
+    """Raise a ValueError unless rows can meet the members of a model in this way."""
+    if propagation not in PROPAGATIONS:
+        raise ValueError(f"propagation: {propagation!r}; use one of: {', '.join(PROPAGATIONS)}")
 
 
 def where_rows(condition: jax.Array, chosen: PyTree, other: PyTree) -> PyTree:

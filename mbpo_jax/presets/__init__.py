@@ -6,7 +6,7 @@ from typing import Any
 
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError, suggestion
-from mbpo_jax.import_paths import is_import_path
+from mbpo_jax.import_paths import is_import_path, load_function
 from mbpo_jax.presets.analytic import ANALYTIC_PRESETS
 from mbpo_jax.presets.base import Preset
 from mbpo_jax.presets.brax import BRAX_PRESETS
@@ -69,14 +69,23 @@ PRESETS = {**ENVIRONMENT_PRESETS, "debug": _DEBUG}
 def preset(*names: str) -> Config:
     """Return the defaults changed by the named presets, a later one over an earlier one.
 
+    One of one's own, `module:function`, is a function that returns what it changes, nested as
+    `Config` is.
+
     Raises:
-      ConfigError: a preset is unknown.
+      ConfigError: a preset is unknown, or changes what is no setting.
     """
     config = Config()
     for name in names:
-        if name not in PRESETS:
-            raise ConfigError(f"no preset is called {name!r}; {suggestion(name, PRESETS)}")
-        config = _changed(config, PRESETS[name].changes)
+        if is_import_path(name):
+            config = _changed_by_own(config, name)
+        elif name in PRESETS:
+            config = _changed(config, PRESETS[name].changes)
+        else:
+            raise ConfigError(
+                f"no preset is called {name!r} (one of your own would be module:function); "
+                f"{suggestion(name, PRESETS)}"
+            )
     return config
 
 
@@ -103,6 +112,18 @@ def unknown_environment(name: str) -> str:
         f"no environment is called {name!r} (one of your own would be module:function); "
         f"{suggestion(name, ENVIRONMENT_PRESETS)}"
     )
+
+
+def _changed_by_own(config: Config, path: str) -> Config:
+    changes = load_function(path, "preset")()
+    if not isinstance(changes, dict):
+        raise ConfigError(
+            f"preset: {path} returned {type(changes).__name__} where a dictionary is needed, such "
+            'as {"sac": {"gamma": 0.98}}'
+        )
+    from mbpo_jax import config_io  # which takes its time to load
+
+    return config_io.apply(config, changes, path)
 
 
 def _changed(config: Any, changes: dict[str, Any]) -> Any:

@@ -89,7 +89,7 @@ ANALYTIC_PRESETS = {
             "sac": {**_SMALL_SAC, "gamma": 1.0, "learning_rate": 1e-3, "initial_alpha": 0.1},
             # [ours]: costs of random actions grow to hundreds, and the model's errors with them.
             "rollout": {"rollouts_per_step": 100, "real_ratio": 0.5},
-            "search": {"gamma": 1.0},
+            "policy_search": {"gamma": 1.0},
             "planner": {"horizon": 5, "population": 100, "num_elites": 10},  # [ours]
             "ilqr": {"horizon": 20, "replan_every": 20},  # one plan for the whole of an episode
         },
@@ -100,7 +100,7 @@ ANALYTIC_PRESETS = {
             **_SMALL,
             "env": _env("chaotic_rnn", 100),  # its horizon
             "sac": {**_SMALL_SAC, "gamma": 1.0},  # the loss is not discounted
-            "search": {"gamma": 1.0},
+            "policy_search": {"gamma": 1.0},
             "planner": {"horizon": 100},  # all is paid at the end
             "ilqr": {"horizon": 100, "replan_every": 100},
         },
@@ -115,7 +115,7 @@ ANALYTIC_PRESETS = {
             "random_steps": 200,  # [ours]
             "eval_episodes": 100,  # [ours]
             "sac": {**_SMALL_SAC, "gamma": 1.0, "learning_rate": 3e-3},  # [ours]
-            "search": {"gamma": 1.0, "horizon": 2},
+            "policy_search": {"gamma": 1.0, "horizon": 2},
             # [ours]. To guess is worth -500 with a standard deviation of 1500, which the mean over
             # these many questions does not take for a gain.
             "planner": {

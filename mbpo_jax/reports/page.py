@@ -14,17 +14,7 @@ from mbpo_jax.reports.figures import figure_style
 Table = Sequence[Sequence[str]]
 """Headings, then rows of cells."""
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
-  color: #222; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-code { background: #f3f3f3; padding: .1em .3em }
-div.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
-td { vertical-align: top } .text { text-align: left }
-figure { margin: 1rem 0 } figure svg { max-width: 100%; height: auto } figcaption { color: #555 }
-"""
+STYLE = Path(__file__).with_suffix(".css")
 
 
 def figure_of(figure: Figure, caption: str) -> str:
@@ -73,7 +63,7 @@ def write(path: Path, title: str, parts: Sequence[str]) -> None:
     head = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
+        f"<title>{html.escape(title)}</title><style>{STYLE.read_text('utf-8')}</style>",
         f"<h1>{html.escape(title)}</h1>",
     ]
     with replacing(path) as file:

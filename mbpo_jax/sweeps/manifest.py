@@ -143,7 +143,6 @@ def _points(
                 for path, value in values.items()
                 if not config_io.unread(algorithm, model, path)
             }
-            read_by_some.update(read)
             preset = environment_preset(environment, *presets)
             if preset.env.name != environment:
                 raise ConfigError(
@@ -151,7 +150,19 @@ def _points(
                     "that fit any, such as debug"
                 )
             own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
-            return config_io.apply(preset, {**UNLESS_SAID, **config_io.nested(read), **own}, source)
+
+            def made(values: dict[str, Any]) -> Config:
+                changes = {**UNLESS_SAID, **config_io.nested(values), **own}
+                return config_io.apply(preset, changes, source)
+
+            try:
+                config = made(read)
+            except ConfigError:
+                read_by_some.update(read)
+                raise
+            left = {path for path in read if config_io.unread_as_set(config, path)}
+            read_by_some.update(read.keys() - left)
+            return made({p: v for p, v in read.items() if p not in left}) if left else config
 
         yield make
 

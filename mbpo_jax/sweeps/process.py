@@ -17,19 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
-from mbpo_jax.training.driver import (
-    EXIT_DIVERGED,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    HANDLED,
-    Interruption,
-)
-
-EXIT_BUSY = 69
-"""EX_UNAVAILABLE: another process trains this group. The other codes are the driver's."""
-EXIT_TOO_LARGE = 71
-"""EX_OSERR: the memory that is free now does not hold the group."""
+from mbpo_jax.training.interruption import HANDLED, Interruption
 
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
 _LITTLE = 2**20
@@ -111,14 +101,14 @@ def told_end(unit: Unit, code: int) -> str:
       ConfigError: the disk is full.
     """
     # Python itself ends with 1 after an error, so what the group says of itself decides.
-    if code in (EXIT_DONE, EXIT_DIVERGED) and unit.state in OVER:
+    if code in (OF_OUTCOME["finished"], OF_OUTCOME["diverged"]) and unit.state in OVER:
         return f"{unit.name}: {unit.state}"
-    if code == EXIT_BUSY:
+    if code == OF_OUTCOME["busy"]:
         return f"{unit.name}: another process trains it"
     # Python that is just starting cannot save, and has nothing to.
-    if code == EXIT_INTERRUPTED or -code in HANDLED:
+    if code == OF_OUTCOME["interrupted"] or -code in HANDLED:
         return f"{unit.name}: interrupted"
-    if code == EXIT_TOO_LARGE:
+    if code == OF_OUTCOME["too large"]:
         raise NoRoom(
             f"{unit.name}: {last_line(unit.path / OUTPUT)}, or wait until what else runs there has "
             "ended; the same command goes on. New groups are made smaller by --runs-per-group"

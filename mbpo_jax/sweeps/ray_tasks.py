@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.sweeps import process, store
 from mbpo_jax.sweeps.process import Work
 from mbpo_jax.sweeps.store import OVER, Unit
 from mbpo_jax.training import run_directory
-from mbpo_jax.training.driver import EXIT_INTERRUPTED
 
 LOOK_EVERY = 1.0
 LOST_TASKS = 10
@@ -34,11 +34,11 @@ def train_in_task(sweep_dir: str, name: str) -> int:
                 time.sleep(LOOK_EVERY)
             # With the worker dies what it trains, so that the next one finds the group free.
             training = process.start(Path(sweep_dir), unit, dies_with_us=True)
-            if (code := training.wait()) != process.EXIT_BUSY:
+            if (code := training.wait()) != OF_OUTCOME["busy"]:
                 return code
     except KeyboardInterrupt:  # the driver cancels the task
         if training is None:
-            return EXIT_INTERRUPTED
+            return OF_OUTCOME["interrupted"]
         training.send_signal(signal.SIGTERM)
         return training.wait()
 

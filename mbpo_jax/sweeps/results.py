@@ -4,24 +4,27 @@ Run directories are the truth; everything here is read from them anew.
 """
 
 import contextlib
-import importlib.util
 import io
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, read_last_rows, read_rows, replace_rows
-from mbpo_jax.reports import sweep_page
 from mbpo_jax.reports.statistics import area_under_curve
-from mbpo_jax.reports.sweep_summary import MODEL_COLUMNS
 from mbpo_jax.sweeps.manifest import run_id, varied_fields
+from mbpo_jax.sweeps.report import page
+from mbpo_jax.sweeps.report.summary import MODEL_COLUMNS
 from mbpo_jax.sweeps.store import SWEEP_FILE, TRAINED, Unit, units_of
 from mbpo_jax.training import logs, run_directory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # which takes its time to load
 
 LAST_SHARE = 0.1
 """Of a run's evaluations, over which its final return is averaged; one at least."""
@@ -202,14 +205,12 @@ def _query_checked() -> Iterator[None]:
         raise ConfigError(f"sql: {error}") from error
 
 
-def table(sweep_dir: Path, sql: str = "select * from runs"):
+def table(sweep_dir: Path, sql: str = "select * from runs") -> "DataFrame":
     """Return the answer to a query as a pandas data frame.
 
     Raises:
-      ConfigError: the query is wrong or has no answer, or pandas is not installed.
+      ConfigError: the query is wrong or has no answer.
     """
-    if importlib.util.find_spec("pandas") is None:
-        raise ConfigError("pandas is not installed; pip install 'mbpo-jax[pandas]'")
     with _query_checked():
         found = _connect_for(sweep_dir, sql).sql(sql)
         if found is None:
@@ -266,7 +267,7 @@ def write_report(sweep_dir: Path) -> Path:
     rows, evaluations = _sweep_rows(sweep_dir, units)
     source = sweep_dir / SWEEP_FILE
     path = sweep_dir / REPORT
-    sweep_page.write_page(
+    page.write_page(
         path,
         f"Sweep {sweep_dir.resolve().name}",
         rows,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError, UserError
@@ -13,10 +13,10 @@ from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
 from mbpo_jax.sweeps.process import Work
 from mbpo_jax.training import run_directory
-from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, Interruption
+from mbpo_jax.training.interruption import Interruption
 
-EXIT_INCOMPLETE = 1
-"""Some runs diverged, or some groups failed."""
+SweepOutcome = Literal["finished", "incomplete", "interrupted"]
+"""Incomplete where some runs diverged, or some groups failed."""
 
 
 def sweep(
@@ -28,8 +28,8 @@ def sweep(
     runs_per_group: int | None = None,
     fits_here: bool = True,
     train_all: Callable[[Work], None] = local.train_all,
-) -> int:
-    """Train what a sweep file asks for and is not trained yet, and return the exit code.
+) -> SweepOutcome:
+    """Train what a sweep file asks for and is not trained yet, and say how that ended.
 
     Args:
       source: a sweep file, or the name of one that is shipped; its content; or a sweep directory,
@@ -43,7 +43,8 @@ def sweep(
       train_all: of `local`, or another module with such a function.
 
     Returns:
-      0 if all runs are trained, 1 if some diverged or failed, 75 after an interruption.
+      "finished" if all runs are trained, "incomplete" if some diverged or failed, "interrupted"
+      if some are left.
 
     Raises:
       ConfigError: the file is wrong, a run does not fit a device, nothing can be written, or the
@@ -60,7 +61,7 @@ def sweep(
             )
         _print_known(found)
         if dry_run:
-            return EXIT_DONE
+            return "finished"
     else:
         name, runs, text = _asked_for(source)
         sweep_dir = out or Path("sweeps", name)
@@ -71,7 +72,7 @@ def sweep(
                 break
         _print_plan(sweep_dir, planned)
         if dry_run:
-            return EXIT_DONE
+            return "finished"
     units = [*found.known, *found.new]
     if retry:
         for unit in units:
@@ -140,7 +141,7 @@ def expected_time(unit: store.Unit, others: Sequence[store.Unit]) -> str:
     return "not known; a group of this environment and algorithm tells it, once it was evaluated"
 
 
-def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> int:
+def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> SweepOutcome:
     standings = [standing(unit) for unit in units]
     trained = worker.runs_of([u for u in units if u.state in store.TRAINED])
     diverged = sum(s.diverged for s in standings)
@@ -154,5 +155,5 @@ def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> int:
         print("give the same command with --retry to try these again")
     if any(unit.state not in store.OVER for unit in units):
         print("the same command goes on with the rest")
-        return EXIT_INTERRUPTED
-    return EXIT_INCOMPLETE if failed or diverged else EXIT_DONE
+        return "interrupted"
+    return "incomplete" if failed or diverged else "finished"

@@ -6,21 +6,22 @@ import functools
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.sweeps import store
-from mbpo_jax.sweeps.process import EXIT_BUSY, EXIT_TOO_LARGE, command_of
+from mbpo_jax.sweeps.process import command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
 from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import Group
 
 
-def train_unit(sweep_dir: Path, name: str) -> int:
-    """Train a group of a sweep, or go on with it, and return the exit code of `driver.train_group`.
+def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too large"]:
+    """Train a group of a sweep, or go on with it, and say how that ended.
 
     Raises:
       ConfigError: there is no such group, or it cannot be trained here.
@@ -30,12 +31,12 @@ def train_unit(sweep_dir: Path, name: str) -> int:
         return driver.train_group(unit.group, unit.path, command_of(sweep_dir, name))
     except run_directory.Busy as busy:
         print(busy)
-        return EXIT_BUSY
+        return "busy"
     except plan.TooLarge as problem:
         if run_directory.holder(unit.path):  # by whom the memory is used, perhaps
-            return EXIT_BUSY
+            return "busy"
         print(problem)
-        return EXIT_TOO_LARGE
+        return "too large"
 
 
 class Planned(NamedTuple):

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +33,10 @@ _HOST = "host.json"
 _STATE = "state"
 
 
+_SAVING = threading.Lock()
+"""Orbax's own temporary files of two threads get into each other's way."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message says what to do."""
 
@@ -44,12 +50,14 @@ class Restored(NamedTuple):
       env_steps: when it was saved.
       capacity: second axis of those arrays that were shorter then and were filled up, with zeros
         or any keys; None if there were none.
+      aside: further trees that were asked for, by name; those that it held.
     """
 
     state: PyTree
     host: dict[str, Any]
     env_steps: int
     capacity: int | None = None
+    aside: Mapping[str, PyTree] = MappingProxyType({})
 
 
 def save(
@@ -58,6 +66,7 @@ def save(
     state: PyTree,
     host: Mapping[str, Any],
     num_runs: int | None = None,
+    aside: Mapping[str, PyTree] = MappingProxyType({}),
 ) -> Path:
     """Write a checkpoint and return its path once it is on disk; then drop the oldest.
 
@@ -68,6 +77,7 @@ def save(
         nothing is kept.
       host: JSON object with what is to be remembered beside the arrays.
       num_runs: length of their first axis that counts; all of it if None.
+      aside: further trees of arrays by name, which a reader may ask for or not.
 
     Raises:
       CheckpointError: it could not be written. Earlier checkpoints are as they were.
@@ -80,7 +90,11 @@ def save(
         directory.mkdir(parents=True, exist_ok=True)
         _discard_partial(directory)
         partial.mkdir()
-        ocp.save(str(partial.absolute() / _STATE), _without_empty(_first(num_runs, state)))
+        for name, tree in {_STATE: state, **aside}.items():
+            if not jax.tree.leaves(tree):  # of an algorithm that learns nothing
+                continue
+            with _SAVING:
+                ocp.save(str(partial.absolute() / name), _without_empty(_first(num_runs, tree)))
         _write_synced(partial / _HOST, json.dumps(dict(host), indent=2))
         _write_synced(partial / _MANIFEST, json.dumps({"sha256": _digests(partial)}, indent=2))
         os.rename(partial, final)
@@ -104,7 +118,12 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def restore_newest(
-    directory: Path, like: PyTree, num_runs: int | None = None, *, set_aside: bool = False
+    directory: Path,
+    like: PyTree,
+    num_runs: int | None = None,
+    *,
+    aside: Mapping[str, PyTree] = MappingProxyType({}),
+    set_aside: bool = False,
 ) -> tuple[Restored | None, list[str]]:
     """Restore the newest checkpoint that is whole.
 
@@ -113,6 +132,7 @@ def restore_newest(
       like: `jax.ShapeDtypeStruct`s with shardings, in the shape of the state. Arrays may have been
         shorter along their second axis; they are filled up.
       num_runs: as it was saved with; its last row is repeated to the length of `like`.
+      aside: further trees by name, in shapes as `like`; what a checkpoint has none of is left out.
       set_aside: rename corrupt checkpoints that are newer than a good one, so that training can
         save them again. Only for the process that trains: another one may be reading.
 
@@ -127,11 +147,11 @@ def restore_newest(
     for path in reversed(checkpoints(directory)):
         reason = find_damage(path)
         if reason is None:
-            restored = _load(path, like, num_runs)
+            restored = _load(path, like, num_runs, aside)
             for other in corrupt if set_aside else ():
-                aside = other.with_name(f"{other.name}.corrupt")
-                shutil.rmtree(aside, ignore_errors=True)
-                other.rename(aside)
+                new_name = other.with_name(f"{other.name}.corrupt")
+                shutil.rmtree(new_name, ignore_errors=True)
+                other.rename(new_name)
             return restored, problems
         corrupt.append(path)
         problems.append(f"checkpoint {path} is corrupt ({reason}) and is passed over")
@@ -158,10 +178,22 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
-def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
+def _load(path: Path, like: PyTree, num_runs: int | None, aside: Mapping[str, PyTree]) -> Restored:
     host = json.loads((path / _HOST).read_text())
+    state, capacity = _load_tree(path / _STATE, like, num_runs)
+    found = {
+        name: _load_tree(path / name, tree, num_runs)[0]
+        for name, tree in aside.items()
+        if (path / name).exists() or not jax.tree.leaves(tree)
+    }
+    return Restored(state, host, int(path.name), capacity, found)
 
-    described = ocp.metadata(str(path.absolute() / _STATE)).metadata
+
+def _load_tree(path: Path, like: PyTree, num_runs: int | None) -> tuple[PyTree, int | None]:
+    """Return a tree of arrays, and the second axis of those that were shorter and filled up."""
+    if not jax.tree.leaves(like):
+        return like, None
+    described = ocp.metadata(str(path.absolute())).metadata
     shapes = {
         _name(place): leaf.shape
         for place, leaf in jax.tree_util.tree_leaves_with_path(described)
@@ -188,7 +220,7 @@ def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
     with warnings.catch_warnings():
         # Orbax cannot hand a sharding to typed keys, and says so each time.
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
-        found = ocp.load(str(path.absolute() / _STATE), _without_empty(saved_like))
+        found = ocp.load(str(path.absolute()), _without_empty(saved_like))
     saved = iter(jax.tree.leaves(found))
 
     def restore(target: jax.ShapeDtypeStruct) -> jax.Array:
@@ -205,8 +237,7 @@ def _load(path: Path, like: PyTree, num_runs: int | None) -> Restored:
             value = jnp.concatenate([value, more], axis=1)
         return jax.device_put(value, target.sharding)
 
-    state = jax.tree.map(restore, like)
-    return Restored(state, host, int(path.name), min(capacities, default=None))
+    return jax.tree.map(restore, like), min(capacities, default=None)
 
 
 def _name(place: tuple) -> str:

@@ -1,7 +1,8 @@
 """The training program, mapped over runs and compiled."""
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +15,18 @@ from jax.sharding import Mesh
 from mbpo_jax import replay
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
+from mbpo_jax.errors import ConfigError
+from mbpo_jax.models.rows import where_rows
 from mbpo_jax.training import checkpoint, run_directory
 from mbpo_jax.training.devices import compiler_options
-from mbpo_jax.training.group import Group, data_paths
-from mbpo_jax.training.loop import Program, TrainState, make_program
+from mbpo_jax.training.group import Group, data_paths, structural_differences
+from mbpo_jax.training.loop import Learned, Program, TrainState, learned, make_program
 from mbpo_jax.training.runs_axis import map_runs, padded_size, run_mesh, run_sharding
 from mbpo_jax.training.tracking import Found
 from mbpo_jax.types import Env, Metrics, PyTree
+
+BEST = "best"
+"""Beside the state in a checkpoint: what each run had learned when it was evaluated best."""
 
 
 class Runs(NamedTuple):
@@ -58,6 +64,12 @@ class Setup(NamedTuple):
     shapes: PyTree
 
 
+@jax.jit
+def better_of(better: jax.Array, new: Learned, old: Learned) -> Learned:
+    """Return what the runs have learned now where that is `better [R]`, else what they had."""
+    return where_rows(better, new, old)
+
+
 class Compiled(NamedTuple):
     """Compiled functions over all runs; each first axis is `R`.
 
@@ -83,21 +95,42 @@ def make_runs(group: Group) -> Runs:
     copies = padded_size(len(group.runs), mesh) - len(group.runs)
     runs = (*group.runs, *group.runs[-1:] * copies)
     pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
-    shared, room = group.config, max(run.rollout.room for run in runs)
-    data = [
-        replace(
-            run,
-            seed=shared.seed,
-            num_seeds=shared.num_seeds,
-            rollout=run.rollout.with_room(room),
-        )
-        for run in runs
-    ]
-    batched = jax.tree_util.tree_map_with_path(_stacked, *data)
     keys, evaluation_keys = (
         jax.device_put(jnp.stack(keys), sharding) for keys in zip(*pairs, strict=True)
     )
-    return Runs(jax.device_put(batched, sharding), keys, evaluation_keys, mesh)
+    return Runs(jax.device_put(stack(runs), sharding), keys, evaluation_keys, mesh)
+
+
+def stack(configs: Sequence[Config]) -> Config:
+    """Lay the numbers of configurations side by side, so that `vmap` can map over them.
+
+    Args:
+      configs: R of them that differ in numbers alone; their seeds do not count.
+
+    Returns:
+      A configuration whose data fields are arrays `[R]`: float32, or int32 for whole numbers. All
+      have room for the longest of their model rollouts.
+
+    Raises:
+      ConfigError: there are none, or they differ in what shapes the program; each such setting is
+        named.
+    """
+    if not configs:
+        raise ConfigError("there are no configurations to lay side by side; give one or more")
+    first = configs[0]
+    if problems := [line for other in configs[1:] for line in structural_differences(first, other)]:
+        raise ConfigError(*dict.fromkeys(problems))
+    longest = max(config.rollout.longest for config in configs)
+    data = [
+        replace(
+            config,
+            seed=first.seed,
+            num_seeds=first.num_seeds,
+            rollout=config.rollout.shared(longest),
+        )
+        for config in configs
+    ]
+    return jax.tree_util.tree_map_with_path(_stacked, *data)
 
 
 def _stacked(path: tuple, *values: float) -> jax.Array:
@@ -129,12 +162,14 @@ def restore_runs(
 ) -> tuple[checkpoint.Restored | None, list[str]]:
     """Restore the newest good checkpoint of a run directory, as `checkpoint.restore_newest` does.
 
+    Aside it has `BEST`, unless it comes from before that was kept or from before any evaluation.
     Where the runs are to be longer than they were, their replay buffers have grown.
     """
     restored, problems = checkpoint.restore_newest(
         run_dir / run_directory.CHECKPOINTS,
         setup.shapes,
         len(setup.group.runs),
+        aside={BEST: learned(setup.shapes)},
         set_aside=set_aside,
     )
     if restored and restored.capacity:
@@ -143,6 +178,55 @@ def restore_runs(
         buffer = jax.device_put(buffer, run_sharding(setup.runs.mesh))
         restored = restored._replace(state=state._replace(replay=buffer))
     return restored, problems
+
+
+def spread(source: Learned, setup: Setup) -> dict[str, PyTree]:
+    """Lay out what other runs have learned as a beginning of these ones.
+
+    Args:
+      source: of as many runs `[R, ...]`, or of one, from which all begin. What has no model leaves
+        the model to begin anew.
+      setup: of the runs that begin.
+
+    Returns:
+      Fields of `TrainState`.
+
+    Raises:
+      ConfigError: it has other shapes or another number of runs.
+    """
+    wanted, num_runs = learned(setup.shapes), len(setup.group.runs)
+    places = {"agent": source.agent, "model": source.model}
+    if not jax.tree.leaves(source.model) or not jax.tree.leaves(wanted.model):
+        places.pop("model")
+    rows = {leaf.shape[0] for leaf in jax.tree.leaves(places)}
+    if rows - {1, num_runs}:
+        raise ConfigError(
+            f"init_from: it holds {max(rows)} runs, which cannot begin {num_runs}; use as many, or "
+            "a run directory of one"
+        )
+
+    def check(name: str, found: PyTree, like: PyTree) -> None:
+        shapes = [
+            [(jax.tree_util.keystr(path), leaf.shape[1:]) for path, leaf in leaves]
+            for leaves in map(jax.tree_util.tree_leaves_with_path, (found, like))
+        ]
+        differing = [pair for pair in itertools.zip_longest(*shapes) if pair[0] != pair[1]]
+        if differing:
+            was, needed = (
+                f"{name}{pair[0]} {pair[1]}" if pair else "none" for pair in differing[0]
+            )
+            raise ConfigError(
+                f"init_from: its {name} has other shapes ({was} where {needed} is needed); use a "
+                "run with the same algorithm family, sizes of networks and environment"
+            )
+
+    def laid(found: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
+        row = np.minimum(np.arange(like.shape[0]), found.shape[0] - 1)
+        return jax.device_put(jax.device_get(found)[row], like.sharding)
+
+    for name, tree in places.items():
+        check(name, tree, getattr(wanted, name))
+    return {name: jax.tree.map(laid, tree, getattr(wanted, name)) for name, tree in places.items()}
 
 
 def _state_shapes(program: Program, runs: Runs) -> PyTree:

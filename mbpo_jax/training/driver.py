@@ -1,64 +1,55 @@
 """The host: compiles, calls, logs, checkpoints and handles signals."""
 
 import dataclasses
-import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from mbpo_jax.config import Config
-from mbpo_jax.envs.own import described
 from mbpo_jax.errors import UserError
+from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.files import Row, read_rows
+from mbpo_jax.laboratory.report.over_training import tracking_figure
 from mbpo_jax.reports.figures import save_png
 from mbpo_jax.reports.model_error import model_error
 from mbpo_jax.reports.plots import error_curves, learning_curve
-from mbpo_jax.reports.tracking import tracking_figure
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
-from mbpo_jax.training.compiled import Setup, compile_program, restore_runs, set_up
-from mbpo_jax.training.group import Group, group_of
+from mbpo_jax.training.compiled import (
+    BEST,
+    Setup,
+    better_of,
+    compile_program,
+    restore_runs,
+    set_up,
+    spread,
+)
+from mbpo_jax.training.group import Group
+from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
-from mbpo_jax.training.loop import TrainState, replay_capacity
+from mbpo_jax.training.loop import Learned, TrainState, learned, replay_capacity
 from mbpo_jax.training.progress import Progress
-from mbpo_jax.types import Env, Metrics
-
-EXIT_DONE = 0
-EXIT_DIVERGED = 1
-EXIT_INTERRUPTED = 75
-"""EX_TEMPFAIL: the same command resumes the run."""
+from mbpo_jax.types import Env, Metrics, PyTree
 
 SOLVED_EVALUATIONS = 2
 """Evaluations in a row in which every run has to reach `stop_at_return`."""
 
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask for an end."""
+class Beginning(NamedTuple):
+    """What new runs begin with.
 
-
-class Interruption:
-    """Remembers that a signal asked for an end, which comes at the next look of the host.
-
-    SIGUSR1 and SIGUSR2 are what clusters send ahead of a time limit. A second Ctrl-C ends the
-    process at once.
+    Attributes:
+      run: directory it comes from.
+      env_steps: when it was learned.
+      learned: `[R, ...]`, by as many runs, or `[1, ...]`.
     """
 
-    def __enter__(self) -> "Interruption":
-        self.requested = False
-        self._previous = {number: signal.signal(number, self._handle) for number in HANDLED}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _: object) -> None:
-        self.requested = True
-        # Other signals may come twice, once to all processes and once through the one above.
-        if number == signal.SIGINT:
-            signal.signal(number, self._previous[signal.SIGINT])
+    run: str
+    env_steps: int
+    learned: Learned
 
 
 @dataclasses.dataclass
@@ -69,6 +60,7 @@ class HostState:
       env_steps: environment steps of each run.
       gradient_steps: of a run, of its model and its agent, averaged over runs.
       solved: evaluations in a row in which every run reached `stop_at_return`.
+      best: of each run, when it was evaluated best, and how: `env_steps` and `return_mean`.
       nonfinite: of each run, real transitions that were left out as they were not finite.
       wall_seconds: time spent on this run, in earlier processes too.
       evaluation: rows of the last evaluation.
@@ -78,6 +70,7 @@ class HostState:
     env_steps: int
     gradient_steps: float = 0.0
     solved: int = 0
+    best: list[Row] = dataclasses.field(default_factory=list)
     nonfinite: list[int] = dataclasses.field(default_factory=list)
     wall_seconds: float = 0.0
     evaluation: list[Row] = dataclasses.field(default_factory=list)
@@ -147,8 +140,17 @@ def evaluation_rows(
 class Training:
     """The runs of one group in one directory, in one process."""
 
-    def __init__(self, setup: Setup, run_dir: Path, log: RunLog, progress: Progress) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        run_dir: Path,
+        log: RunLog,
+        progress: Progress,
+        begin: Mapping[str, PyTree],
+        on_evaluation: Callable[[list[Row]], None] | None = None,
+    ) -> None:
         self._run_dir, self._log, self._progress = run_dir, log, progress
+        self._on_evaluation = on_evaluation
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
         self._began = time.monotonic()
@@ -163,16 +165,21 @@ class Training:
         if restored:
             progress.print(f"resuming {run_dir} at {self.host.env_steps:,} environment steps")
             progress.update(self.host.env_steps, round(self.host.gradient_steps))
+        self._best = restored.aside.get(BEST) if restored else None
+        if self._best is None:  # or it comes from a checkpoint of an earlier version
+            self.host.best = []
         self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
+        if not restored:
+            self._state = self._state._replace(**begin)
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
         if not restored:
             made = min(config.random_steps, replay_capacity(config))
             self._count_nonfinite(made - np.asarray(self._state.replay.size))
 
-    def run(self, interruption: Interruption) -> int:
-        """Train until the end or an interruption and return the exit code."""
+    def run(self, interruption: Interruption) -> Outcome:
+        """Train until the end or an interruption, and say which it was."""
         self._write_status("running")
         while not is_over(self._config, self.host):
             if interruption.requested:
@@ -197,6 +204,14 @@ class Training:
         self._progress.update(
             host.env_steps, round(host.gradient_steps), self._evaluate() if due else None
         )
+        if due and self._on_evaluation:
+            pairs = zip(rows, host.evaluation, strict=True)
+            try:
+                self._on_evaluation([metrics | evaluation for metrics, evaluation in pairs])
+            except BaseException:
+                self._save()
+                self._write_status("interrupted")
+                raise
         if self._compiled.measure and is_due(
             config, host, config.eval_every * config.track_gradients
         ):
@@ -229,6 +244,7 @@ class Training:
         )
         self._log.write_evals(host.evaluation)
         means = [row["return_mean"] for row in host.evaluation]
+        self._keep_best()
         host.solved = host.solved + 1 if is_solved(config, host.evaluation) else 0
         for run in set(host.diverged()) - known:
             self._progress.print(
@@ -236,6 +252,23 @@ class Training:
                 f"{host.env_steps:,} steps and is frozen at its last finite parameters"
             )
         return float(np.mean(means))
+
+    def _keep_best(self) -> None:
+        """Keep what each run has learned, if it was never evaluated better."""
+        best = self.host.best
+        better = [
+            not best or row["return_mean"] > best[run]["return_mean"]
+            for run, row in enumerate(self.host.evaluation)
+        ]
+        for run, row in enumerate(self.host.evaluation):
+            if better[run]:
+                noted = {name: row[name] for name in ("env_steps", "return_mean")}
+                best[run : run + 1] = [noted]
+        now = learned(self._state)
+        copies = jax.tree.leaves(now)[0].shape[0] - len(better) if jax.tree.leaves(now) else 0
+        rows = np.array(better + better[-1:] * copies)
+        # A copy even of the first, as the state's own arrays are given away at the next step.
+        self._best = better_of(rows, now, now if self._best is None else self._best)
 
     def _save(self) -> None:
         self.host.log = self._log.position()
@@ -245,6 +278,7 @@ class Training:
             self._state,
             dataclasses.asdict(self.host),
             len(self._group.runs),
+            {} if self._best is None else {BEST: self._best},
         )
         self._write_status("running")
         try:
@@ -252,7 +286,7 @@ class Training:
         except Exception as problem:  # whatever it is, it must not end hours of training
             self._progress.print(f"warning: the figures are not up to date: {problem}")
 
-    def _interrupted(self) -> int:
+    def _interrupted(self) -> Outcome:
         # Before the first call of the compiled step there is nothing that is worth keeping.
         if self._log.position()["env_steps"] >= 0:
             self._save()
@@ -261,29 +295,28 @@ class Training:
             f"interrupted at {self.host.env_steps:,} steps; "
             f"the same command resumes {self._run_dir}"
         )
-        return EXIT_INTERRUPTED
+        return "interrupted"
 
-    def _finish(self) -> int:
+    def _finish(self) -> Outcome:
         if len(self.host.diverged()) == self._config.num_seeds:
             self._write_status("diverged")
             self._progress.print(
                 f"every run became non-finite; see {self._run_dir / logs.METRICS}. "
-                "Try a lower learning rate (sac.learning_rate; search.learning_rate for pg and "
-                "bptt) or sac.critic_layer_norm"
+                "Try a lower learning rate (sac.learning_rate, policy_search.learning_rate) or "
+                "sac.critic_layer_norm"
             )
-            return EXIT_DIVERGED
+            return "diverged"
         self._write_status("finished")
         self._progress.phase("playing an episode for a picture")
         try:
-            shown = playback.render(
-                self._env, self._group.runs[0], self._run_dir, self._state, run=0
-            )
+            first = playback.of_run(learned(self._state), 0)
+            shown = playback.render(self._env, self._group.runs[0], self._run_dir, first)
             for line in shown.notes:
                 self._progress.print(line)
         except (UserError, OSError) as problem:
             self._progress.print(f"warning: no picture of an episode: {problem}")
         self._progress.print(closing_line(self._config, self._run_dir, self.host))
-        return EXIT_DONE
+        return "finished"
 
     def _write_status(self, state: str) -> None:
         run_directory.write_status(
@@ -321,31 +354,27 @@ def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
     )
 
 
-def train(
-    config: Config, run_dir: Path, command: Sequence[str] = (), env: Env | None = None
-) -> int:
-    """Train the runs of a configuration, or resume them; see `train_group`.
-
-    An environment that is given counts, and what the configuration says of another one does not.
-    """
-    if env is not None:
-        config = dataclasses.replace(config, env=described(config.env, env))
-    return train_group(group_of(config), run_dir, command, env)
-
-
 def train_group(
-    group: Group, run_dir: Path, command: Sequence[str] = (), env: Env | None = None
-) -> int:
-    """Train the runs of a group, or resume them, and return the exit code.
+    group: Group,
+    run_dir: Path,
+    command: Sequence[str] = (),
+    env: Env | None = None,
+    *,
+    init_from: Beginning | None = None,
+    on_evaluation: Callable[[list[Row]], None] | None = None,
+) -> Outcome:
+    """Train the runs of a group, or resume them, and say how that ended.
 
     Args:
       group: what to train.
       run_dir: where everything goes; made if need be.
       command: the command line, for `environment.json`; empty if there is none.
       env: their environment; the one that their configuration names if None.
+      init_from: what other runs have learned, with which new ones begin.
+      on_evaluation: told the rows of each evaluation, one a run, with its newest metrics.
 
     Returns:
-      0 if training ended, 75 if it was interrupted and saved, 1 if every run diverged.
+      "finished", "interrupted" if it was saved before, or "diverged" if every run did.
 
     Raises:
       ConfigError: the environment is unknown, the directory belongs to another configuration or
@@ -355,13 +384,17 @@ def train_group(
     devices.use_host_devices(len(group.runs))
     with Interruption() as interruption:
         setup = set_up(group, env)
+        begin = spread(init_from.learned, setup) if init_from else {}
         memory = plan.describe_memory(plan.check_fits(setup))
         with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
             if run_directory.read_state(run_dir) == "finished":
-                print(f"{run_dir} is finished; choose another --run-dir to train again")
-                return EXIT_DONE
+                print(f"{run_dir} is finished; choose another run directory to train again")
+                return "finished"
             info = logs.environment_info(command, devices.describe_devices())
+            if init_from:
+                info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:
-                return Training(setup, run_dir, log, progress).run(interruption)
+                training = Training(setup, run_dir, log, progress, begin, on_evaluation)
+                return training.run(interruption)

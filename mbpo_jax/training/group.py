@@ -65,6 +65,16 @@ def structure(config: Config) -> tuple[tuple[str, Any], ...]:
     )
 
 
+def structural_differences(first: Config, other: Config) -> list[str]:
+    """Say in which settings two configurations differ that one program cannot hold side by side."""
+    pairs = zip(structure(first), structure(other), strict=True)
+    return [
+        f"{path}: {one!r} and {two!r} cannot be side by side, as it shapes the program"
+        for (path, one), (_, two) in pairs
+        if one != two
+    ]
+
+
 @functools.cache
 def data_paths() -> Mapping[str, type]:
     """Return the dotted paths of the fields that may differ within a program: float or int."""

@@ -47,6 +47,18 @@ class TrainState(NamedTuple):
     healthy: jax.Array
 
 
+class Learned(NamedTuple):
+    """What a run has learned: all that is trained.
+
+    Attributes:
+      model: state of its model, () without one.
+      agent: state of its agent.
+    """
+
+    model: PyTree
+    agent: PyTree
+
+
 class Program(NamedTuple):
     """The functions that the host compiles, each for one run.
 
@@ -244,7 +256,7 @@ def make_program(env: Env) -> Program:
 
     def evaluate(config: Config, key: jax.Array, state: TrainState):
         play = acting(make_algorithm(env, config), state.model, state.agent)
-        return play_episodes(env, *play, key, config.eval_episodes)
+        return play_episodes(env, *play, key, config.eval_episodes)[:2]
 
     def measure(config: Config, key: jax.Array, state: TrainState):
         return tracking.measure(env, config, key, state.agent, state.model)
@@ -276,7 +288,7 @@ def freeze_if_diverged(
 
     Only what is trained is put back: the buffers go on, unread, which spares a copy of them.
     """
-    healthy = before.healthy & all_finite(trained(after))
+    healthy = before.healthy & all_finite(learned(after))
 
     def keep(old: PyTree, new: PyTree) -> PyTree:
         return new if is_buffer(new) else jnp.where(healthy, new, old)
@@ -294,6 +306,6 @@ def is_buffer(node: PyTree) -> bool:
     return isinstance(node, ReplayState)
 
 
-def trained(state: TrainState) -> PyTree:
-    """Return all that is trained: the agent and the model."""
-    return state.agent, state.model
+def learned(state: TrainState) -> Learned:
+    """Return what has been learned."""
+    return Learned(state.model, state.agent)

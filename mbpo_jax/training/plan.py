@@ -13,7 +13,7 @@ from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group, group_of, make_group
-from mbpo_jax.training.loop import TrainState
+from mbpo_jax.training.loop import TrainState, learned
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.types import Env
 
@@ -52,7 +52,8 @@ def updates_per_chunk(config: Config, env: Env) -> int:
 def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:
     """Estimate the memory that one device needs.
 
-    Besides the state of its runs, a device holds what a fit needs: scaled copies of the replay
+    Besides the state of its runs, a device holds what they had learned when they were evaluated
+    best; what a fit needs: scaled copies of the replay
     buffer and the rows of each member; and what a model rollout needs: some copies of all its
     transitions, and the activations of a block of rows. On a CPU the loop over several runs copies
     the state of each in and out.
@@ -63,6 +64,7 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
       runs_per_device: runs that share a device.
     """
     state = devices.tree_bytes(run)
+    best = devices.tree_bytes(learned(run)) * runs_per_device
     fit = rollout = 0
     capacity = replay.capacity(run.replay)
     row_bytes = devices.tree_bytes(run.replay.data) // capacity
@@ -73,9 +75,9 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
         widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest
     if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
-        return (state + fit + rollout) * runs_per_device
+        return (state + fit + rollout) * runs_per_device + best
     copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
-    return state * copies + fit + rollout
+    return state * copies + best + fit + rollout
 
 
 def plan_memory(setup: Setup) -> Plan:

@@ -1,4 +1,4 @@
-"""Looking at a trained policy: evaluating it again, and playing an episode to be watched."""
+"""Looking at a trained policy: playing episodes, to be counted or to be watched."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,24 +15,12 @@ from mbpo_jax.envs.base import episode_limit, play_episodes
 from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_curves
-from mbpo_jax.training import devices, run_directory
-from mbpo_jax.training.compiled import Setup, restore_runs, set_up
+from mbpo_jax.training.checkpoint import Restored
+from mbpo_jax.training.compiled import Setup, restore_runs
 from mbpo_jax.training.group import Group
-from mbpo_jax.training.loop import TrainState, acting
+from mbpo_jax.training.loop import Learned, acting
 from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Env, PyTree, Transition
-
-
-class Learned(NamedTuple):
-    """What a run has learned.
-
-    Attributes:
-      model: state of its model.
-      agent: state of its agent.
-    """
-
-    model: PyTree
-    agent: PyTree
 
 
 class Episode(NamedTuple):
@@ -49,6 +37,20 @@ class Episode(NamedTuple):
     total_reward: float
 
 
+class Played(NamedTuple):
+    """Episodes as they were played.
+
+    Attributes:
+      returns: undiscounted, `[episodes]` float32.
+      lengths: in actions, `[episodes]`.
+      trajectories: the transitions of each, `[length, ...]`; none if they were not recorded.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    trajectories: list[Transition]
+
+
 class Shown(NamedTuple):
     """What came of showing an episode.
 
@@ -61,11 +63,8 @@ class Shown(NamedTuple):
     notes: list[str]
 
 
-def load_state(run_dir: Path, setup: Setup) -> tuple[TrainState, int]:
+def load_checkpoint(run_dir: Path, setup: Setup) -> Restored:
     """Load the newest good checkpoint of a run directory.
-
-    Returns:
-      The state of all runs, and their environment steps.
 
     Raises:
       ConfigError: there is no checkpoint.
@@ -76,12 +75,7 @@ def load_state(run_dir: Path, setup: Setup) -> tuple[TrainState, int]:
         print(f"warning: {problem}")
     if restored is None:
         raise ConfigError(f"{run_dir} has no checkpoint yet; train it first")
-    return restored.state, restored.env_steps
-
-
-def run_learned(state: TrainState, run: int) -> Learned:
-    """Take model and agent of one run out of the state of all, off the mesh."""
-    return of_run(Learned(state.model, state.agent), run)
+    return restored
 
 
 def of_run(tree: PyTree, run: int) -> PyTree:
@@ -95,21 +89,32 @@ def check_run(group: Group, run: int) -> None:
         raise ConfigError(f"run: {run} is not there; use 0 to {len(group.runs) - 1}")
 
 
-def evaluate(
-    env: Env, config: Config, state: TrainState, run: int, episodes: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Play episodes with the deterministic policy of one run.
+def play(
+    env: Env, config: Config, learned: Learned, key: jax.Array, episodes: int, record: bool = True
+) -> Played:
+    """Play episodes without exploring.
 
-    Returns:
-      Returns and lengths of the episodes, each `[episodes]`.
+    Args:
+      env: the environment.
+      config: of the run.
+      learned: by one run.
+      key: a key, used up.
+      episodes: how many, side by side.
+      record: keep their transitions, too.
     """
     algorithm = make_algorithm(env, config)
 
     @jax.jit
-    def play(learned: Learned, key: jax.Array):
-        return play_episodes(env, *acting(algorithm, *learned), key, episodes)
+    def made(learned: Learned, key: jax.Array):
+        keep = (lambda transition: transition) if record else (lambda transition: ())
+        return play_episodes(env, *acting(algorithm, *learned), key, episodes, keep)
 
-    return jax.device_get(play(run_learned(state, run), jax.random.key(seed)))
+    returns, lengths, steps = jax.device_get(made(learned, key))
+    trajectories = [
+        jax.tree.map(lambda x, i=i, end=int(length): x[:end, i], steps)
+        for i, length in enumerate(lengths if record else ())
+    ]
+    return Played(returns, lengths.astype(int), trajectories)
 
 
 def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> Episode:
@@ -149,9 +154,7 @@ def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> 
     return Episode(transitions, frames, float(np.sum(transitions.reward[:length])))
 
 
-def render(
-    env: Env, config: Config, run_dir: Path, state: TrainState, run: int, seed: int = 0
-) -> Shown:
+def render(env: Env, config: Config, run_dir: Path, learned: Learned, seed: int = 0) -> Shown:
     """Show one episode in a run directory.
 
     What Brax's viewer can show is in `rollout.html`; beside it, or alone, there is `rollout.webp`
@@ -161,14 +164,13 @@ def render(
       env: the environment.
       config: of the run.
       run_dir: where the files go.
-      state: of all runs.
-      run: whose policy plays.
+      learned: by one run.
       seed: of the episode.
 
     Raises:
       ConfigError: the environment's `Picture` is at fault.
     """
-    episode = play_episode(env, config, run_learned(state, run), jax.random.key(seed))
+    episode = play_episode(env, config, learned, jax.random.key(seed))
     title = f"{config.title} on {config.env.name}: return {episode.total_reward:,.1f}"
     picture, dt = env.picture, env.spec.dt
     paths, notes = [], []
@@ -201,51 +203,3 @@ def _faults_named(env: Env) -> Iterator[None]:
             f"the picture of {env.spec.name} failed: {type(error).__name__}: {error}; mend its "
             "Env.picture, or set it to None to see curves"
         ) from error
-
-
-def evaluate_run(run_dir: Path, episodes: int, seed: int, env: Env | None = None) -> int:
-    """Evaluate the policies of a run directory's newest checkpoint and print their returns.
-
-    Args:
-      run_dir: the directory.
-      episodes: of each run.
-      seed: of the initial states.
-      env: the runs' environment; the one that their configuration names if None.
-
-    Raises:
-      ConfigError: it is no run directory, or it has no checkpoint.
-    """
-    group = run_directory.load_group(run_dir)
-    devices.use_host_devices(len(group.runs))
-    setup = set_up(group, env)
-    state, env_steps = load_state(run_dir, setup)
-    for run, run_seed in enumerate(group.seeds):
-        returns, lengths = evaluate(setup.env, group.runs[run], state, run, episodes, seed)
-        print(
-            f"run {run} (seed {run_seed}) at {env_steps:,} steps: return {np.mean(returns):,.1f} "
-            f"± {np.std(returns):,.1f} over {episodes} episodes, length {np.mean(lengths):,.0f}"
-        )
-    return 0
-
-
-def render_run(run_dir: Path, run: int, env: Env | None = None) -> int:
-    """Show an episode of a run directory's newest checkpoint, and say in which file.
-
-    Args:
-      run_dir: the directory.
-      run: whose policy plays.
-      env: the runs' environment; the one that their configuration names if None.
-
-    Raises:
-      ConfigError: it is no run directory, or it has no such run or no checkpoint.
-    """
-    group = run_directory.load_group(run_dir)
-    check_run(group, run)
-    devices.use_host_devices(len(group.runs))
-    setup = set_up(group, env)
-    state, _ = load_state(run_dir, setup)
-    shown = render(setup.env, group.runs[run], run_dir, state, run)
-    for line in shown.notes:
-        print(line)
-    print(f"see {shown.path}")
-    return 0

@@ -8,12 +8,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from mbpo_jax import config_io
-from mbpo_jax.config import ENDS, Config
+from mbpo_jax.config import ENDS, Config, EnvConfig, file_name
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, to_plain, write_json_atomic
 from mbpo_jax.training import logs
@@ -26,6 +26,40 @@ CHECKPOINTS = "checkpoints"
 STATUS = "status.json"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"
+
+
+def default(config: Config, presets: Sequence[str] = ()) -> Path:
+    """Return where a run goes if the user does not say: a name for what is often varied."""
+    usual = (EnvConfig().backend, "analytic", "mujoco", "own")
+    varied = [] if config.env.backend in usual else [config.env.backend]
+    varied += [config.algorithm, *([config.model] if config.model == "oracle" else [])]
+    last = config.seed + config.num_seeds - 1
+    seeds = str(config.seed) if config.num_seeds == 1 else f"{config.seed}-{last}"
+    names = [config.env.name, *varied, *presets]
+    return Path("runs", "-".join([*map(file_name, names), seeds]))
+
+
+def begins(run_dir: Path, init_from: str) -> bool:
+    """Say whether a run would begin in a directory, or go on there.
+
+    Args:
+      run_dir: the directory.
+      init_from: the run with which it is to begin, or was begun.
+
+    Raises:
+      ConfigError: it was begun otherwise.
+    """
+    there = read_state(run_dir) in ("finished", "diverged")
+    if not there and not any((run_dir / CHECKPOINTS).glob("*")):
+        return True
+    before = read_environment(run_dir)
+    known = [each.get("init_from") or {} for each in (before, *before.get("earlier", []))]
+    if init_from not in [each.get("run") for each in known]:
+        raise ConfigError(
+            f"init_from: {run_dir} was not begun with {init_from}; choose another run directory, "
+            "or leave it out to go on with what is there"
+        )
+    return False
 
 
 @contextlib.contextmanager
@@ -197,7 +231,23 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    return config_io.load_yaml_config(path)
+    return config_io.apply(Config(), _as_now(config_io.read_yaml(path), path), str(path))
+
+
+def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return settings that an earlier version wrote without what it had and nobody reads.
+
+    Raises:
+      ConfigError: they are of an algorithm that is there no more.
+    """
+    gone = {"pg": "lr_gae", "bptt": "rp"}.get(content.get("algorithm", ""))
+    if gone:
+        raise ConfigError(
+            f"{path}: {content['algorithm']} is policy_search with policy_search.gradient={gone} "
+            "now, and its runs cannot go on; train anew, or use the version that environment.json "
+            "names"
+        )
+    return {name: value for name, value in content.items() if name != "search"}
 
 
 def write_environment(run_dir: Path, info: dict[str, Any]) -> None:

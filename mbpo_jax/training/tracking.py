@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.agents.sac import SACState
-from mbpo_jax.config import Config, EstimatorConfig
+from mbpo_jax.config import Config, named
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
-from mbpo_jax.gradients import metrics, trained
-from mbpo_jax.gradients.estimators import draw_batches, estimate_batches
-from mbpo_jax.gradients.problem import Problem
-from mbpo_jax.gradients.study import doubt, lacking, named, reference_estimators
-from mbpo_jax.gradients.summary import as_json, summarise
+from mbpo_jax.laboratory.estimators.catalogue import draw_batches, estimate_batches, lacking
+from mbpo_jax.laboratory.measures import metrics
+from mbpo_jax.laboratory.measures.study import doubt, reference_estimators
+from mbpo_jax.laboratory.measures.summary import as_json, summarise
+from mbpo_jax.laboratory.problems import trained
+from mbpo_jax.laboratory.problems.problem import Problem
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.types import Env, PyTree
 
@@ -106,11 +107,11 @@ def gradients(
     """Return estimates `[M, P]`."""
     tracking = config.tracking
     noise = draw_batches(key, name, problem, tracking.horizon, batches, tracking.batch_size)
-    return estimate_batches(name, EstimatorConfig(), problem.params, problem, noise)
+    return estimate_batches(name, config.estimator, problem.params, problem, noise)
 
 
 def rows_of(config: Config, env_steps: int, seeds: Sequence[int], found: Found) -> list[Row]:
-    """Return a row for each run and estimator, with the numbers of `gradients.summary`.
+    """Return a row for each run and estimator, with the numbers of `laboratory.measures.summary`.
 
     The true gradient is that of the unbiased estimator of least doubt, as in a study.
     """

@@ -13,6 +13,8 @@ from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config, RolloutConfig
 from mbpo_jax.envs.termination import never
 from mbpo_jax.models import rows as layout
+from mbpo_jax.training.compiled import stack
+from mbpo_jax.training.loop import make_program
 from mbpo_jax.types import Transition
 from tests.algorithms.clocked_system import (
     CAPACITY,
@@ -62,6 +64,22 @@ def test_the_model_buffer_has_room_for_the_longest_rollouts():
     state = jax.eval_shape(make_algorithm(hopper_like(never), config).experience.init)
     assert state.data.observation.shape == (6000, 11)
     assert state.data.action.shape == (6000, 3)
+
+
+def test_where_lengths_are_traced_there_is_room_for_the_longest_of_all_runs(key):
+    def of_length(steps):
+        return make_config("mbpo", rollout={"max_length": steps})
+
+    program, config = make_program(ENV), of_length(3)
+    kept = config.rollout.retain_epochs * config.rollout.rollouts_per_step * config.epoch_length
+    one = jax.eval_shape(program.init, config, key)
+    assert one.experience.data.reward.shape == (3 * kept,)
+    both = stack([of_length(2), of_length(5)])
+    assert list(both.rollout.max_length) == [2, 5]
+    keys = jax.random.split(jax.random.key(1), 2)
+    state = jax.eval_shape(jax.vmap(program.init), both, keys)
+    assert state.experience.data.reward.shape == (2, 5 * kept)
+    assert jax.tree.structure(both) == jax.tree.structure(jax.tree.map(jnp.sin, both))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.algorithms.mpc import sequence_returns
 from mbpo_jax.config import Config, PlannerConfig
 from mbpo_jax.envs.base import play_episodes
+from mbpo_jax.envs.exam import make_maths_test
 from mbpo_jax.envs.finite_horizon import make_lq
-from mbpo_jax.envs.maths_test import make_maths_test
 from mbpo_jax.envs.system import make_system_env
 from mbpo_jax.training.loop import acting
 from mbpo_jax.types import Agent, Point, Prediction
@@ -124,7 +124,7 @@ def test_on_the_linear_quadratic_problem_it_pays_what_its_lookahead_allows(looka
     )
     env, config = lq_env(), Config(algorithm="mpc", model="oracle", planner=planner)
     play = acting(make_algorithm(env, config), (), ())
-    returns, lengths = jax.jit(lambda key: play_episodes(env, *play, key, 2))(jax.random.key(1))
+    returns, lengths, _ = jax.jit(lambda key: play_episodes(env, *play, key, 2))(jax.random.key(1))
     np.testing.assert_allclose(-returns, receding_cost(lookahead), rtol=2e-3)
     np.testing.assert_array_equal(lengths, LQ_STEPS)
 
@@ -149,7 +149,7 @@ def test_it_declines_the_maths_test_because_a_plan_cannot_wait_for_the_question(
     env = make_system_env("maths_test", make_maths_test(), 2)
     config = Config(algorithm="mpc", model="oracle", planner=planner)
     play = acting(make_algorithm(env, config), (), ())
-    returns, lengths = jax.jit(lambda key: play_episodes(env, *play, key, 20))(jax.random.key(0))
+    returns, lengths, _ = jax.jit(lambda key: play_episodes(env, *play, key, 20))(jax.random.key(0))
     np.testing.assert_array_equal(returns, 0.0)
     np.testing.assert_array_equal(lengths, 1.0)
 

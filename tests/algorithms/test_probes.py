@@ -62,7 +62,7 @@ def test_every_algorithm_finds_the_action_that_a_probe_rewards(algorithm, less):
     _, assembly, state = trained_on_probe(algorithm, "action", less)
     with jax.debug_key_reuse(False):
         play = loop.acting(assembly, state.model, state.agent)
-        returns, _ = play_episodes(PROBES["action"], *play, jax.random.key(1), 10)
+        returns, *_ = play_episodes(PROBES["action"], *play, jax.random.key(1), 10)
     # The best return is 0; a random action has -7/12 on average, the middle one -1/4.
     assert np.mean(returns) > -0.02
 

@@ -1,6 +1,7 @@
 """What is said of an algorithm, against the algorithm."""
 
 import dataclasses
+import functools
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -26,7 +27,12 @@ MODELS = [
     for name, record in ALGORITHMS.items()
     for model in (("learned", "oracle") if record.has_model else ("learned",))
 ]
-OF_EVERY_KIND = [("sac", "learned"), ("mbpo", "learned"), ("pg", "oracle"), ("mpc", "learned")]
+OF_EVERY_KIND = [
+    ("sac", "learned"),
+    ("mbpo", "learned"),
+    ("policy_search", "oracle"),
+    ("mpc", "learned"),
+]
 
 # What a setting makes needless, so that it is not looked at with the settings that are tried.
 CONDITIONAL = {
@@ -35,6 +41,7 @@ CONDITIONAL = {
     "planner.noise_exponent",
     "planner.keep_fraction",
     "tracking",
+    "estimator",
 }
 
 
@@ -77,7 +84,7 @@ def test_an_algorithm_reads_the_settings_that_its_record_names_and_no_others(
     settings = set(flatten(Config())) - {"model"}  # which is looked at for all of them
     read.clear()
     key = jax.random.key(0)
-    state = jax.eval_shape(program.init, config, key)
+    state = jax.eval_shape(functools.partial(program.init, config), key)
     state = jax.eval_shape(program.collect, config, state)
     jax.eval_shape(program.step, config, jnp.int32(config.random_steps), state)
     jax.eval_shape(program.evaluate, config, key, state)

@@ -266,7 +266,7 @@ def test_dyna_q_plus_finds_another_way_sooner_when_its_own_is_blocked(key):
     assert np.min(curious) > 0.5 * 1000 / 16
 
 
-@pytest.mark.parametrize("algorithm", ["svg", "bptt", "ilqr"])
+@pytest.mark.parametrize("algorithm", ["svg", "policy_search", "ilqr"])
 def test_numbered_moves_have_no_gradient_to_follow(algorithm):
     env = make_analytic_env("maze", WITHOUT_LIMIT)
     with pytest.raises(ConfigError, match="use another algorithm or environment"):

@@ -163,7 +163,7 @@ def test_episodes_count_until_the_fall(falls, key):
     def push(key, memory, state):
         return jnp.array([PUSH]), memory
 
-    returns, lengths = jax.jit(lambda key: play_episodes(env, tuple, push, key, 3))(key)
+    returns, lengths, _ = jax.jit(lambda key: play_episodes(env, tuple, push, key, 3))(key)
     np.testing.assert_array_equal(returns, length)
     np.testing.assert_array_equal(lengths, length)
 

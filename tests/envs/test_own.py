@@ -1,6 +1,7 @@
 """Environments of one's own: by import path, as an object, registered with Brax."""
 
 import dataclasses
+import functools
 import textwrap
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax import cli
 from mbpo_jax.config import EnvConfig, file_name
 from mbpo_jax.envs import brax, make_env
@@ -16,9 +18,9 @@ from mbpo_jax.envs.system import System, make_system_env
 from mbpo_jax.envs.termination import inverted_pendulum
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
+from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import environment_preset, preset
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training import driver, laboratory, playback
 from mbpo_jax.training.loop import make_program
 
 MODULE = """
@@ -106,7 +108,7 @@ def test_a_run_by_import_path_is_trained_resumed_evaluated_drawn_and_measured(mo
     Path("run/episode.png").unlink()
     assert cli.main(["render", "run"]) == 0
     assert Path("run/episode.png").exists()
-    problems = laboratory.load_problems(Path("run"), 0, 0, from_replay=False)
+    problems = commands.load_problems(Path("run"), 0, 0, from_replay=False)
     assert problems.learned is not None
     assert problems.true is not None
     # Ended by its own rule, in the model as in reality.
@@ -134,7 +136,7 @@ def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
     env = make_system_env(name, spring(), episode_length=60)
     config = preset("debug")
     program = make_program(env)
-    state = jax.jit(program.init)(config, jax.random.key(0))
+    state = jax.jit(functools.partial(program.init, config))(jax.random.key(0))
     state = jax.jit(program.collect)(config, state)
     _, metrics = jax.jit(program.step)(config, config.random_steps, state)
     assert float(metrics["model/termination_agreement"]) == 1.0
@@ -144,11 +146,12 @@ def test_an_object_is_trained_and_looked_at_when_it_is_handed_over(capsys):
     """As nobody can make it from its name, which may be that of a built-in one."""
     env = make_system_env("hopper", spring(), episode_length=60)
     config = dataclasses.replace(preset("debug"), algorithm="sac")
-    assert driver.train(config, Path("run"), env=env) == 0
+    assert mbpo_jax.train(config, Path("run"), env=env).state == "finished"
     capsys.readouterr()
-    assert playback.evaluate_run(Path("run"), 2, 0, env=env) == 0
-    assert playback.render_run(Path("run"), 0, env=env) == 0
-    assert "episode.png" in capsys.readouterr().out
+    run = mbpo_jax.load(Path("run"), env)
+    assert len(run.play(2).returns) == 2
+    assert run.render().path.exists()
+    capsys.readouterr()
     assert cli.main(["eval", "run"]) == 2
     assert "handed over as an object" in capsys.readouterr().err
     saved = Path("run/config.yaml").read_text()
@@ -161,7 +164,7 @@ def test_own_environments_are_swept(module, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}:{Path(__file__).parents[2]}")
     name = f"{module}:make_env"
     content = {"environments": [name], "algorithms": ["sac"], "seeds": 2, "presets": ["debug"]}
-    assert sweep(content, Path("swept")) == 0
+    assert sweep(content, Path("swept")) == "finished"
     (group,) = Path("swept/groups").iterdir()
     assert group.name.startswith(f"{module}-make_env-sac-")
 

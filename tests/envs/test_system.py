@@ -125,7 +125,7 @@ def test_played_episodes_remember_what_they_began_with(key):
         return memory, 0.5 * memory
 
     env = make_system_env("row", ROW, 6)
-    returns, lengths = play_episodes(env, lambda: jnp.ones(1), halve, key, 2)
+    returns, lengths, _ = play_episodes(env, lambda: jnp.ones(1), halve, key, 2)
     steps = 0.5 ** np.arange(6)
     starts = np.cumsum(np.append(0.0, steps))[:-1]
     np.testing.assert_allclose(returns, np.sum(10 * starts + steps), rtol=1e-6)

@@ -19,13 +19,20 @@ DRIFT, PUSH, STATE, ACTION = 0.9, 0.5, 1.5, -0.4
 def roll_out(key, model, start, act, horizon, propagation="step", **options):
     dynamics, view = model
     point = Point(jnp.asarray(start, jnp.float32))
-    return imagine(key, dynamics, view, point, act, horizon, propagation, **options)
+    return imagine(
+        key, dynamics, view, point, act, horizon=horizon, propagation=propagation, **options
+    )
 
 
 def scalar_model():
     """Return three members that agree, so that all propagations are the same."""
     weight = [[STATE, ACTION], [DRIFT, PUSH]]
     return linear_dynamics(linear_model(weight, [[0.0, 0.0]] * 3, 0.0)[1])
+
+
+def test_a_mistyped_propagation_is_refused(key):
+    with pytest.raises(ValueError, match="'trajectry'; use one of: step, trajectory"):
+        roll_out(key, scalar_model(), START, lambda key, x: (x, ()), HORIZON, "trajectry")
 
 
 @pytest.mark.parametrize("propagation", ["step", "trajectory", "mean"])

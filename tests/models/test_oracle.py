@@ -89,7 +89,9 @@ def test_there_is_no_time_limit(key):
     def act(key, observation):
         return jnp.full_like(observation, 0.01), ()
 
-    steps, end = jax.jit(lambda key: imagine(key, oracle, (), start, act, 10, "trajectory"))(key)
+    steps, end = jax.jit(
+        lambda key: imagine(key, oracle, (), start, act, horizon=10, propagation="trajectory")
+    )(key)
     np.testing.assert_array_equal(steps.discount, 1.0)
     # With a constant push of 0.01, the velocity stays at 0.1.
     np.testing.assert_allclose(end.observation[:, 0], [-1.0, 1.0], atol=1e-5)
@@ -221,7 +223,9 @@ def test_slopes_go_through_the_simulator(key):
         def act(key, observation):
             return jnp.full((1, 1), push), ()
 
-        return imagine(key, oracle, (), start, act, 3, "step")[1].observation[0, 0]
+        return imagine(key, oracle, (), start, act, horizon=3, propagation="step")[1].observation[
+            0, 0
+        ]
 
     # x_3 = x + v + (0.9 v + g) + (0.81 v + 0.9 g + g): the last action has not moved it yet.
     value, slope = jax.jit(jax.value_and_grad(last_position))(0.3)

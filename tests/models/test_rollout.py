@@ -76,7 +76,7 @@ def stand_still(key, observation):
     return jnp.zeros((*observation.shape[:-1], 1))
 
 
-def branch(key, model, starts, *, length, policy=stand_still, first_action=None):
+def branch(key, model, starts, *, length, policy=stand_still, first_action=None, accept=None):
     """Roll out into an empty buffer that is large enough for everything."""
     dynamics, view = model
     starts = real_data(starts)
@@ -98,6 +98,7 @@ def branch(key, model, starts, *, length, policy=stand_still, first_action=None)
             empty,
             length=length,
             max_size=capacity,
+            accept=accept,
         )
 
     buffer, metrics = run(key, first_action)
@@ -134,6 +135,19 @@ def test_with_next_to_no_noise_rollouts_follow_the_closed_loop(key):
             block,
             expected,
         )
+
+
+def test_a_rollout_ends_where_the_model_is_not_believed(key):
+    """From x the counter makes x, x + 1, ...; it is believed below 3."""
+
+    def accept(key, view, point, action):
+        return point.observation[:, 0] < 2.5
+
+    rows, metrics = branch(key, counter(), [[0.0], [1.0], [5.0]], length=4, accept=accept)
+    assert sorted(rows.observation[:, 0]) == [0.0, 1.0, 1.0, 2.0, 2.0]
+    assert metrics["rollout/refused"] == 1.0
+    assert metrics["rollout/length_mean"] == pytest.approx(5 / 3)
+    assert metrics["rollout/nonfinite"] == 0.0
 
 
 def test_outcomes_are_gaussian_samples(key):

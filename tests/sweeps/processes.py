@@ -10,7 +10,7 @@ from typing import Any
 from mbpo_jax.files import read_rows
 from mbpo_jax.sweeps import manifest, store
 from mbpo_jax.sweeps.process import Work
-from mbpo_jax.training.driver import Interruption
+from mbpo_jax.training.interruption import Interruption
 
 TINY = {
     "environments": ["pendulum"],

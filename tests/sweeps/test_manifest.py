@@ -256,3 +256,20 @@ def test_groups_that_do_not_fit_are_divided_evenly():
     sizes = [len(group.runs) for group in make_groups(runs, lambda group: 4)]
     assert sizes == [4, 4, 2]
     assert [len(group.runs) for group in make_groups(runs, lambda group: 6)] == [5, 5]
+
+
+def test_settings_that_are_not_read_as_others_are_set_make_no_twins():
+    decays = {"estimator.gae_decay": [0.9, 0.5]}
+    content = {"environments": ["pendulum"], "algorithms": ["policy_search"]}
+    # With rp nobody reads the decay; with lr_gae it is read.
+    both = {"policy_search.gradient": ["rp", "lr_gae"], **decays}
+    assert len(expand({**content, "grid": both})) == 3
+    # SAC reads it where such an estimator is tracked.
+    settings = {"policy_search.gradient": "lr_gae"}
+    mixed = {**content, "algorithms": ["sac", "policy_search"], "settings": settings}
+    assert len(expand({**mixed, "grid": decays})) == 3
+    sac = {**content, "algorithms": ["sac"], "grid": decays}
+    tracked = {"track_gradients": 1, "tracking.estimators": ["lr_gae"]}
+    assert len(expand({**sac, "settings": tracked})) == 2
+    with pytest.raises(ConfigError, match=r"estimator\.gae_decay: none of the algorithms reads it"):
+        expand(sac)

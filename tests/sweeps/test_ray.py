@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.sweeps import ray_tasks, store
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training.driver import EXIT_DONE
 from tests.sweeps.processes import (
     LONGER,
     NOTHING,
@@ -58,13 +58,13 @@ def test_a_killed_worker_and_a_killed_node_change_no_number(cluster, tmp_path):
         node = next(n for n in cluster.worker_nodes if raylet in pids(n))
         cluster.remove_node(node, allow_graceful=False)
         output, _ = driver.communicate(timeout=800)
-    assert driver.returncode == EXIT_DONE, output
+    assert driver.returncode == OF_OUTCOME["finished"], output
     assert "3 nodes; a group gets 1 CPUs" in output
     units = store.units_of(broken)
     assert {unit.state for unit in units} == {"finished"}
     earlier = {unit.name: (unit.path / "environment.json").read_text() for unit in units}
     assert all('"earlier": [\n' in earlier[name] for name in (first, second))  # begun twice
-    assert sweep(path, straight, runs_per_group=1) == EXIT_DONE
+    assert sweep(path, straight, runs_per_group=1) == "finished"
     assert returns(broken) == returns(straight)
 
 

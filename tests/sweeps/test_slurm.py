@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.sweeps import slurm_jobs, store
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training.driver import EXIT_DONE
 from tests.sweeps.processes import LONGER, NOTHING, returns, wait_for_training, written
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -123,7 +123,7 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_pat
         # What SLURM sends ahead of the time limit, and submitit waits for.
         subprocess.run(["scancel", job, "--signal", "USR2"], check=True)
         output, _ = driver.communicate(timeout=800)
-    assert driver.returncode == EXIT_DONE, output
+    assert driver.returncode == OF_OUTCOME["finished"], output
     assert output.count(": job ") == 1  # it was queued again under the same number
     assert unit.failures == []
     told = (unit.path / store.OUTPUT).read_text()
@@ -131,5 +131,5 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_pat
     assert saved >= 250
     assert f"at {saved} environment steps" in told
     assert '"earlier": [\n' in (unit.path / "environment.json").read_text()  # begun twice
-    assert sweep(path, straight) == EXIT_DONE
+    assert sweep(path, straight) == "finished"
     assert returns(broken) == returns(straight)

@@ -12,11 +12,12 @@ import pytest
 
 from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import append_rows
 from mbpo_jax.sweeps import local, manifest, process, store, worker
-from mbpo_jax.sweeps.sweep import EXIT_INCOMPLETE, expected_time, sweep
+from mbpo_jax.sweeps.sweep import expected_time, sweep
 from mbpo_jax.training import devices, run_directory
-from mbpo_jax.training.driver import EXIT_DONE, EXIT_INTERRUPTED, HANDLED, Interruption
+from mbpo_jax.training.interruption import HANDLED, Interruption
 from tests.sweeps.processes import (
     LONGER,
     TINY,
@@ -86,20 +87,20 @@ def test_a_unit_is_given_up_after_three_failures_until_it_is_forgiven(tmp_path):
 def test_an_error_of_python_is_a_failure_though_it_ends_with_the_code_of_divergence(tmp_path):
     (unit,) = laid_out(tmp_path)
     (unit.path / store.OUTPUT).write_text("Traceback\nZeroDivisionError: division by zero\n")
-    told = process.told_end(unit, process.EXIT_DIVERGED)
+    told = process.told_end(unit, OF_OUTCOME["diverged"])
     assert "failed (exit code 1) and is tried again" in told
     assert unit.failures[0]["last_line"] == "ZeroDivisionError: division by zero"
     run_directory.write_status(unit.path, "diverged")
-    assert process.told_end(unit, process.EXIT_DIVERGED) == f"{unit.name}: diverged"
+    assert process.told_end(unit, OF_OUTCOME["diverged"]) == f"{unit.name}: diverged"
 
 
 def test_what_was_asked_to_end_or_has_no_room_is_no_failure(tmp_path):
     (unit,) = laid_out(tmp_path)
     (unit.path / store.OUTPUT).write_text("each device needs about 9 GiB, but has 1 GiB: lower x\n")
-    for code in (EXIT_INTERRUPTED, *(-number for number in HANDLED)):
+    for code in (OF_OUTCOME["interrupted"], *(-number for number in HANDLED)):
         assert process.told_end(unit, code) == f"{unit.name}: interrupted"
     with pytest.raises(ConfigError, match=r"needs about 9 GiB, but has 1 GiB.*the same command"):
-        process.told_end(unit, process.EXIT_TOO_LARGE)
+        process.told_end(unit, OF_OUTCOME["too large"])
     assert unit.failures == []
 
 
@@ -123,10 +124,10 @@ def test_a_group_that_does_not_fit_is_left_until_the_others_are_done(tmp_path, m
 def test_a_group_that_does_not_fit_now_ends_with_a_code_of_its_own(tmp_path, monkeypatch, capsys):
     (unit,) = laid_out(tmp_path)
     monkeypatch.setattr(devices, "available_bytes", lambda _: 1)
-    assert worker.train_unit(tmp_path, unit.name) == process.EXIT_TOO_LARGE
+    assert worker.train_unit(tmp_path, unit.name) == "too large"
     assert "each device needs" in capsys.readouterr().out
     with run_directory.opened(unit.path, unit.group):  # whoever trains it has the memory
-        assert worker.train_unit(tmp_path, unit.name) == process.EXIT_BUSY
+        assert worker.train_unit(tmp_path, unit.name) == "busy"
 
 
 def test_time_is_told_by_a_unit_of_the_same_kind(tmp_path):
@@ -171,7 +172,7 @@ def test_a_directory_that_is_held_says_by_whom(tmp_path):
 
 def test_a_sweep_may_be_asked_for_from_python(tmp_path, capsys):
     mbpo = {"algorithms": ["mbpo"], "grid": {"rollout.max_length": (1, 2)}}
-    assert sweep({**TINY, **mbpo}, tmp_path, dry_run=True) == 0
+    assert sweep({**TINY, **mbpo}, tmp_path, dry_run=True) == "finished"
     told = capsys.readouterr().out
     assert "6 new runs in 1 groups" in told
     assert "3 seeds, rollout.max_length 1|2" in told
@@ -189,7 +190,7 @@ def test_what_is_no_sweep_is_refused(tmp_path, name):
 def straight(tmp_path_factory) -> dict[tuple, list[float]]:
     """Train the longer sweep without a break, and return its evaluations."""
     folder = tmp_path_factory.mktemp("straight")
-    assert sweep(written(folder / "sweep.yaml", settings=LONGER), folder / "out") == EXIT_DONE
+    assert sweep(written(folder / "sweep.yaml", settings=LONGER), folder / "out") == "finished"
     return returns(folder / "out")
 
 
@@ -204,11 +205,11 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         os.kill(wait_for_training(broken, steps=250)[0], signal.SIGKILL)
         output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == EXIT_DONE, output
+    assert driver.returncode == OF_OUTCOME["finished"], output
     assert "failed (signal SIGKILL) and is tried again" in output
     assert returns(broken) == straight
 
-    assert sweep(path, broken) == EXIT_DONE  # nothing is trained twice
+    assert sweep(path, broken) == "finished"  # nothing is trained twice
     assert returns(broken) == straight
     larger = written(tmp_path / "larger.yaml", settings=LONGER, seeds=4)
     command[4] = str(larger)
@@ -216,8 +217,8 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
         wait_for(lambda: any(unit.state == "running" for unit in store.units_of(broken)))
         driver.send_signal(signal.SIGINT)
         output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == EXIT_INTERRUPTED, output
-    assert sweep(broken) == EXIT_DONE
+    assert driver.returncode == OF_OUTCOME["interrupted"], output
+    assert sweep(broken) == "finished"
     found = returns(broken)
     assert len(found) == 4
     assert {key: found[key] for key in straight} == straight
@@ -253,7 +254,7 @@ def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(small_disk, str
     (unit,) = store.units_of(full)
     assert unit.failures == []
     (small_disk / "filler").unlink()
-    assert sweep(path, full) == EXIT_DONE
+    assert sweep(path, full) == "finished"
     assert returns(full) == straight
 
 
@@ -272,7 +273,7 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(straight
         assert next(line for line in told if f"process {trainer}" in line).startswith(name)
         os.kill(trainer, signal.SIGKILL)
         output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == EXIT_DONE, output
+    assert driver.returncode == OF_OUTCOME["finished"], output
     assert f"{name}: resumed" in output
     assert returns(broken) == straight
 
@@ -285,11 +286,11 @@ def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     units = laid_out(tmp_path / "out", config_io.read_yaml(path))
     spoiled = next(unit for unit in units if unit.group.config.algorithm == "mve")
     (spoiled.path / "checkpoints").write_text("this is no directory")
-    assert sweep(path, tmp_path / "out") == EXIT_INCOMPLETE
+    assert sweep(path, tmp_path / "out") == "incomplete"
     told = capsys.readouterr().out
     assert "1 of 2 runs are trained" in told
     assert f"failed: {spoiled.name}" in told
     assert {unit.state for unit in store.units_of(tmp_path / "out")} == {"finished", "failed"}
     assert "see" in told
     (spoiled.path / "checkpoints").unlink()
-    assert sweep(path, tmp_path / "out", retry=True) == EXIT_DONE
+    assert sweep(path, tmp_path / "out", retry=True) == "finished"

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mbpo_jax import config_io
+import mbpo_jax
+from mbpo_jax import cli, config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
@@ -52,8 +53,8 @@ def _fast_environment(monkeypatch):
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
 
-def train(config: Config, run_dir: Path = Path("run")) -> int:
-    return driver.train(config, run_dir, ["mbpo-jax", "train"])
+def train(config: Config, run_dir: Path = Path("run")) -> str:
+    return mbpo_jax.train(config, run_dir, command=["mbpo-jax", "train"]).state
 
 
 def results(run_dir: Path) -> tuple[list, list]:
@@ -97,7 +98,7 @@ def kill():
 
 
 def test_run_directory_holds_everything(capsys):
-    assert train(small_config()) == 0
+    assert train(small_config()) == "finished"
     run_dir = Path("run")
     evals, metrics = results(run_dir)
     assert [(row["env_steps"], row["run"], row["seed"]) for row in evals] == [
@@ -122,7 +123,7 @@ def test_run_directory_holds_everything(capsys):
 def test_finished_run_is_not_trained_again(capsys):
     shutil.copytree(straight(), "run")
     before = (Path("run") / "metrics.jsonl").read_bytes()
-    assert train(small_config()) == 0
+    assert train(small_config()) == "finished"
     assert "is finished" in capsys.readouterr().out
     assert (Path("run") / "metrics.jsonl").read_bytes() == before
 
@@ -133,7 +134,7 @@ def test_killed_run_resumes_to_the_same_results(monkeypatch, chunks):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, chunks, kill)
         train(config, Path("killed"))
-    assert train(config, Path("killed")) == 0
+    assert train(config, Path("killed")) == "finished"
     assert results(Path("killed")) == results(straight())
 
 
@@ -141,10 +142,10 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     config = small_config(checkpoint_every=40)
     with monkeypatch.context() as patch:
         stop_after(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert train(config, Path("run")) == driver.EXIT_INTERRUPTED
+        assert train(config, Path("run")) == "interrupted"
     assert status(Path("run"))["state"] == "interrupted"
     assert "the same command resumes" in capsys.readouterr().out
-    assert train(config, Path("run")) == 0
+    assert train(config, Path("run")) == "finished"
     assert results(Path("run")) == results(straight())
     environment = json.loads(Path("run/environment.json").read_text())
     (earlier,) = environment.pop("earlier")
@@ -159,7 +160,7 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
         train(config, Path("run"))
     manifest = Path("run/checkpoints/0000000050/manifest.json")
     manifest.write_text("{")
-    assert train(config, Path("run")) == 0
+    assert train(config, Path("run")) == "finished"
     printed = capsys.readouterr().out
     assert "0000000050 is corrupt" in printed
     assert "resuming run at 40" in printed
@@ -167,7 +168,7 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
 
 
 def test_training_stops_once_two_evaluations_in_a_row_are_solved():
-    assert train(small_config(stop_at_return=-1e6)) == 0
+    assert train(small_config(stop_at_return=-1e6)) == "finished"
     evals, _ = results(Path("run"))
     assert [row["env_steps"] for row in evals] == [30, 30, 40, 40]
     assert status(Path("run"))["solved"] == 2
@@ -188,7 +189,7 @@ def test_settings_may_change_as_long_as_there_is_no_checkpoint(monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, 0, kill)
         train(small_config())
-    assert train(small_config(seed=3)) == 0
+    assert train(small_config(seed=3)) == "finished"
     assert {row["seed"] for row in results(Path("run"))[0]} == {3, 4}
 
 
@@ -222,10 +223,10 @@ def test_directory_in_use_is_an_error(monkeypatch):
 
 def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_first(capsys):
     config = small_config(algorithm="sac", replay_capacity=1000)
-    assert train(dataclasses.replace(config, total_env_steps=40), Path("longer")) == 0
-    assert train(config, Path("longer")) == 0
+    assert train(dataclasses.replace(config, total_env_steps=40), Path("longer")) == "finished"
+    assert train(config, Path("longer")) == "finished"
     assert "total_env_steps: 40 -> 60" in capsys.readouterr().out
-    assert train(config, Path("at-once")) == 0
+    assert train(config, Path("at-once")) == "finished"
     assert results(Path("longer")) == results(Path("at-once"))
     with pytest.raises(ConfigError, match=r"another configuration:\n  total_env_steps: 60 -> 40"):
         train(dataclasses.replace(config, total_env_steps=40), Path("longer"))
@@ -233,7 +234,7 @@ def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_fir
 
 def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
     config = small_config(algorithm="sac")
-    assert train(config) == 0
+    assert train(config) == "finished"
     before = results(Path("run"))
     shutil.rmtree("run/checkpoints")
     with pytest.raises(ConfigError, match="has no checkpoint from which it could go on"):
@@ -244,13 +245,25 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
 
 def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     solved = small_config(stop_at_return=-1e9)
-    assert train(solved) == 0
+    assert train(solved) == "finished"
     assert status(Path("run"))["env_steps"] == 40
-    assert train(dataclasses.replace(solved, stop_at_return=1e9, total_env_steps=70)) == 0
+    assert train(dataclasses.replace(solved, stop_at_return=1e9, total_env_steps=70)) == "finished"
     evals = results(Path("run"))[0]
     assert [row["env_steps"] for row in evals[::2]] == [30, 40, 50, 60, 70]
     assert status(Path("run"))["state"] == "finished"
-    assert playback.evaluate_run(Path("run"), episodes=1, seed=0) == 0
+    assert len(mbpo_jax.load("run").play(1, seed=0).returns) == 1
+
+
+def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
+    """It has a group of settings that is there no more."""
+    shutil.copytree(straight(), "run")
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text() + "search:\n  horizon: 3\n")
+    assert train(small_config(total_env_steps=70)) == "finished"
+    assert "search:" not in config.read_text().splitlines()
+    config.write_text(config.read_text().replace("algorithm: mbpo", "algorithm: bptt"))
+    with pytest.raises(ConfigError, match="bptt is policy_search with"):
+        mbpo_jax.load("run")
 
 
 def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
@@ -290,11 +303,11 @@ def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys)
 
     bad_parity = 1
     monkeypatch.setattr(loop, "freeze_if_diverged", poison)
-    code = train(small_config(), Path("poisoned"))
+    ended = train(small_config(), Path("poisoned"))
     evals = results(Path("poisoned"))[0]
     diverged = {row["run"] for row in evals if row.get("diverged")}
     printed = capsys.readouterr().out
-    assert code in (driver.EXIT_DONE, driver.EXIT_DIVERGED)
+    assert ended in ("finished", "diverged")
     for run in diverged:
         assert f"run {run} (seed {run}) became non-finite" in printed
         first = next(r["env_steps"] for r in evals if r["run"] == run and r.get("diverged"))
@@ -310,7 +323,7 @@ def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys)
         return original(before, after._replace(agent=agent), metrics)
 
     monkeypatch.setattr(loop, "freeze_if_diverged", poison)
-    assert train(small_config()) == driver.EXIT_DIVERGED
+    assert train(small_config()) == "diverged"
     assert status(Path("run"))["state"] == "diverged"
     assert len(results(Path("run"))[0]) == 2
     assert "became non-finite" in capsys.readouterr().out
@@ -319,7 +332,7 @@ def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys)
 def test_evaluating_a_run_directory_prints_every_run(capsys):
     shutil.copytree(straight(), "run")
     capsys.readouterr()
-    assert playback.evaluate_run(Path("run"), episodes=3, seed=0) == 0
+    assert cli.main(["eval", "run", "--episodes", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "run 0 (seed 0) at 60 steps",
@@ -340,7 +353,7 @@ def test_dry_run_prints_settings_and_sizes_and_leaves_nothing(capsys):
 @pytest.mark.parametrize("random_steps", [20, 0])
 def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     """Also from the first step on, without random ones."""
-    assert train(small_config(algorithm="sac", random_steps=random_steps)) == 0
+    assert train(small_config(algorithm="sac", random_steps=random_steps)) == "finished"
     evals, metrics = results(Path("run"))
     assert [row["env_steps"] for row in evals[::2]] == list(range(random_steps + 10, 61, 10))
     assert "sac/alpha" in metrics[0]

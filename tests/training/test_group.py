@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
@@ -62,7 +63,7 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
             run_directory.load_group(tmp_path)
 
 
-@pytest.fixture(params=["lax.map", "vmap"])
+@pytest.fixture(params=["lax.map", pytest.param("vmap", marks=pytest.mark.slow)])
 def trained(request, monkeypatch):
     """Train four runs that differ in numbers together, and each by itself."""
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
@@ -76,9 +77,9 @@ def trained(request, monkeypatch):
     ]
     # JAX takes batches of keys in loops for keys that are used again.
     with jax.debug_key_reuse(request.param != "vmap"):
-        assert driver.train_group(make_group(runs), Path("group")) == driver.EXIT_DONE
+        assert driver.train_group(make_group(runs), Path("group")) == "finished"
     for i, run in enumerate(runs):
-        assert driver.train(run, Path(f"alone-{i}")) == driver.EXIT_DONE
+        assert mbpo_jax.train(run, Path(f"alone-{i}")).state == "finished"
     return runs
 
 
@@ -110,8 +111,7 @@ from tests.training.test_group import changed
 playback.render = lambda *_, **__: playback.Shown(Path(), [])
 runs = [changed(seed=i, sac={"learning_rate": 1e-3 + 1e-4 * i}) for i in range(5)]
 assert runs_axis.run_mesh(5).size == int(sys.argv[2])
-code = driver.train_group(make_group(runs), Path(sys.argv[3]))
-sys.exit(code)
+sys.exit(driver.train_group(make_group(runs), Path(sys.argv[3])) != "finished")
 """
 
 
@@ -136,5 +136,5 @@ def test_numbers_do_not_depend_on_how_many_devices_share_the_runs(num_devices, u
         np.testing.assert_allclose(a["return_mean"], b["return_mean"], rtol=1e-3)
     # What was saved on several devices is loaded on one, without the copies.
     group = run_directory.load_group(Path(f"on-{num_devices}"))
-    state, _ = playback.load_state(Path(f"on-{num_devices}"), set_up(group))
+    state = playback.load_checkpoint(Path(f"on-{num_devices}"), set_up(group)).state
     assert state.healthy.shape[0] >= 5

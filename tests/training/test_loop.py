@@ -278,7 +278,7 @@ def test_a_run_that_diverges_is_frozen_for_good_and_its_neighbours_go_on(starts,
             assert_equal(run_of(bad.agent, i), starts[i].agent)
             assert_equal(run_of(bad.model, i), starts[i].model)
         assert_equal(run_of(bad, 0), run_of(good, 0))
-        assert bool(loop.all_finite(loop.trained(bad)))
+        assert bool(loop.all_finite(loop.learned(bad)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnvConfig
 from mbpo_jax.files import read_rows
 from mbpo_jax.training import devices, driver, loop, playback
+from mbpo_jax.training.loop import Learned
 from mbpo_jax.trees import all_finite
 from mbpo_jax.types import RUNS_AXIS, Env
 from tests.probe_environments import GLITCH, GLITCHES, glitchy, tiny_config
@@ -101,7 +103,7 @@ def test_an_evaluated_episode_ends_there_and_is_paid_nothing_for_it(key, field, 
 def test_a_played_episode_is_shown_up_to_there(key, start, rewards):
     env = glitchy("reward", np.nan, (start,))
     agent_key, episode_key = jax.random.split(key)
-    learned = playback.Learned((), make_algorithm(env, SAC).agent.init(agent_key))
+    learned = Learned((), make_algorithm(env, SAC).agent.init(agent_key))
     episode = playback.play_episode(env, SAC, learned, episode_key)
     assert episode.total_reward == rewards
     assert len(episode.transitions.reward) == max(rewards, 1)
@@ -168,7 +170,7 @@ def _host(monkeypatch):
 @pytest.mark.usefixtures("_host")
 def test_the_host_warns_once_of_each_run_and_counts_them_through_a_resume(monkeypatch, capsys):
     env = glitchy("reward", np.nan)
-    assert driver.train(host_config(), Path("straight"), env=env) == driver.EXIT_DONE
+    assert mbpo_jax.train(host_config(), Path("straight"), env=env).state == "finished"
     warnings = [line for line in capsys.readouterr().out.splitlines() if "not finite" in line]
     assert [line.split(" were ")[0] for line in warnings] == [
         f"warning: 2 transitions of run {run} (seed {run})" for run in (0, 1)
@@ -188,9 +190,9 @@ def test_the_host_warns_once_of_each_run_and_counts_them_through_a_resume(monkey
             raise InterruptedError
 
         patch.setattr(driver.Training, "_save", save_and_stop)
-        driver.train(host_config(), Path("resumed"), env=env)
+        mbpo_jax.train(host_config(), Path("resumed"), env=env)
     capsys.readouterr()
-    assert driver.train(host_config(), Path("resumed"), env=env) == driver.EXIT_DONE
+    assert mbpo_jax.train(host_config(), Path("resumed"), env=env).state == "finished"
     assert "not finite" not in capsys.readouterr().out
     assert json.loads(Path("resumed/status.json").read_text())["nonfinite"] == [total, total]
     assert read_rows(Path("resumed/metrics.jsonl")) == rows

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mbpo_jax
+from mbpo_jax import cli
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnvConfig, SACConfig
 from mbpo_jax.envs import make_env
@@ -15,8 +17,8 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
 from mbpo_jax.reports import animation
 from mbpo_jax.training import devices, driver, playback
-from mbpo_jax.training.loop import make_program
-from mbpo_jax.training.playback import Episode, Learned, play_episode
+from mbpo_jax.training.loop import Learned, learned, make_program
+from mbpo_jax.training.playback import Episode, play_episode
 from mbpo_jax.types import Env, Picture
 from tests.probe_environments import linear_gaussian
 
@@ -84,13 +86,9 @@ def test_frames_are_those_of_the_states_that_steps_led_to():
     np.testing.assert_array_equal(episode.frames, episode.transitions.next_observation)
 
 
-def _state_of_one_run(env: Env, config: Config):
-    state = make_program(env).init(config, jax.random.key(1))
-    return jax.tree.map(lambda x: x[None], state)
-
-
 def _shown(env: Env, config: Config = SAC) -> playback.Shown:
-    return playback.render(env, config, Path(), _state_of_one_run(env, config), run=0)
+    begun = make_program(env).init(config, jax.random.key(1))
+    return playback.render(env, config, Path(), learned(begun))
 
 
 def test_an_analytic_episode_is_shown_as_curves_and_nothing_else():
@@ -143,13 +141,14 @@ def test_a_finished_run_is_shown_and_can_be_shown_again(monkeypatch, capsys):
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
     with monkeypatch.context() as patch:
         patch.setattr(driver, "learning_curve", no_ink)
-        assert driver.train(_config("probe_delayed", episode_length=4), Path("run")) == 0
+        run = mbpo_jax.train(_config("probe_delayed", episode_length=4), "run")
+    assert run.state == "finished"
     printed = capsys.readouterr().out
     assert "playing an episode" in printed
     assert "warning: the figures are not up to date: no ink" in printed
     picture = Path("run/episode.png")
     picture.unlink()
-    assert playback.render_run(Path("run"), run=0) == 0
+    assert cli.main(["render", "run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"see {picture}"
     assert picture.exists()
     assert not Path("run/rollout.html").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import mbpo_jax
 from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
@@ -13,7 +14,7 @@ from tests.choice import mostly_exhaustive
 
 # MBPO, which `test_driver` and `test_resume` interrupt, and whose state most of the others have,
 # is not among them.
-OF_EVERY_KIND = ("retrace", "bptt", "mpc", "prioritized_sweeping")
+OF_EVERY_KIND = ("retrace", "policy_search", "mpc", "prioritized_sweeping")
 
 
 class InterruptedOnce(driver.Interruption):
@@ -35,10 +36,10 @@ def settings(algorithm: str) -> Config:
     environment = "maze" if ALGORITHMS[algorithm].is_tabular else "pendulum"
     config = environment_preset(environment, "debug")
     planner = dataclasses.replace(config.planner, population=16, num_elites=4, horizon=5)
-    search = dataclasses.replace(config.search, horizon=10, num_rollouts=4)
+    search = dataclasses.replace(config.policy_search, horizon=10, num_rollouts=4)
     ilqr = dataclasses.replace(config.ilqr, horizon=5, iterations=2, replan_every=3)
     return dataclasses.replace(
-        config, algorithm=algorithm, planner=planner, search=search, ilqr=ilqr
+        config, algorithm=algorithm, planner=planner, policy_search=search, ilqr=ilqr
     )
 
 
@@ -52,11 +53,11 @@ def evaluations(run_dir: Path) -> list[dict]:
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch, capsys):
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config, straight, broken = settings(algorithm), Path("straight"), Path("broken")
-    assert driver.train(config, straight) == driver.EXIT_DONE
+    assert mbpo_jax.train(config, straight).state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(driver, "Interruption", InterruptedOnce)
-        assert driver.train(config, broken) == driver.EXIT_INTERRUPTED
-    assert driver.train(config, broken) == driver.EXIT_DONE
+        assert mbpo_jax.train(config, broken).state == "interrupted"
+    assert mbpo_jax.train(config, broken).state == "finished"
     assert "resuming" in capsys.readouterr().out
     metrics = [(run_dir / "metrics.jsonl").read_bytes() for run_dir in (straight, broken)]
     assert metrics[0] == metrics[1]

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax.config import TrackingConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
-from mbpo_jax.gradients import metrics
-from mbpo_jax.gradients.study import doubt
+from mbpo_jax.laboratory.measures import metrics
+from mbpo_jax.laboratory.measures.study import doubt
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import driver, playback
+from mbpo_jax.training import playback
 from mbpo_jax.training.tracking import inner_products, measured
 
 
@@ -32,8 +33,8 @@ def runs(monkeypatch):
         start_states=16,
     )
     tracked = dataclasses.replace(config, track_gradients=1, tracking=small)
-    assert driver.train(config, Path("plain")) == driver.EXIT_DONE
-    assert driver.train(tracked, Path("tracked")) == driver.EXIT_DONE
+    assert mbpo_jax.train(config, Path("plain")).state == "finished"
+    assert mbpo_jax.train(tracked, Path("tracked")).state == "finished"
     return Path("plain"), Path("tracked")
 
 
@@ -66,7 +67,7 @@ def test_settings_that_cannot_be_tracked_are_refused_before_training():
     tracking = TrackingConfig(estimators=("lr_state",))
     config = dataclasses.replace(config, algorithm="sac", track_gradients=1, tracking=tracking)
     with pytest.raises(ConfigError, match="lr_state needs a system with noise"):
-        driver.train(config, Path("refused"))
+        mbpo_jax.train(config, Path("refused"))
 
 
 def test_scaled_products_give_the_metrics_of_the_gradients():

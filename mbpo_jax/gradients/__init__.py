@@ -1,1 +1,0 @@
-"""Policy-gradient estimators, and problems whose gradients are known."""

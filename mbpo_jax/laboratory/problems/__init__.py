@@ -1,0 +1,1 @@
+"""Returns whose gradients are estimated: with known gradients, of systems, of trained runs."""

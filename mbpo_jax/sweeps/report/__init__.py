@@ -1,0 +1,1 @@
+"""What came of a sweep: its figures and its page."""
