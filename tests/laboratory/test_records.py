@@ -23,7 +23,7 @@ from mbpo_jax.config import (
     unread_settings,
 )
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.laboratory.estimators.catalogue import draw_batches, load_estimator
+from mbpo_jax.laboratory.estimators.catalogue import draw_batches, estimate_batches, load_estimator
 from mbpo_jax.laboratory.measures.study import study
 from mbpo_jax.laboratory.problems.catalogue import make_problem
 from mbpo_jax.laboratory.problems.problem import Problem
@@ -136,6 +136,13 @@ OWN = """
     def make_cubic(slope=1.0):
         return make_one_step_problem("cubic", lambda x: slope * x**3, 1.0, 0.5)
 
+    def make_bare():
+        return Estimator(lambda config, params, problem, noise: params)
+
+    def make_misnamed():
+        record = EstimatorRecord("", "", needs=("critc",), uses=("nonsense",))
+        return Estimator(lambda *_: None, record=record)
+
     def nothing():
         return 1
 
@@ -187,3 +194,12 @@ def test_what_is_wrong_with_one_of_ones_own_is_named(own):
                 make(name)
     with pytest.raises(ConfigError, match=r"def too_much\(\):"):
         load_estimator(f"{own}:too_much")
+    with pytest.raises(ConfigError) as error:
+        load_estimator(f"{own}:make_misnamed")
+    assert "has needs='critc'; did you mean critic" in error.value.args[0]
+    assert "has uses='nonsense'" in error.value.args[1]
+    problem = make_problem("quadratic")
+    noise = draw_batches(jax.random.key(0), "rp", problem, 1, 2, 3)
+    bare = f"{own}:make_bare"
+    with pytest.raises(ConfigError, match=r"make_bare estimates .* a gradient \(2,\) is needed"):
+        estimate_batches(bare, EstimatorConfig(), problem.params, problem, noise)
