@@ -121,11 +121,5 @@ def _asked_for(
     if not settings:
         return base, env
     config = config_io.apply(base, settings, "train")
-    reasons = {
-        path: config_io.unread(config.algorithm, config.model, path)
-        or config_io.unread_as_set(config, path)
-        for path in config_io.paths(settings)
-    }
-    if any(reasons.values()):
-        raise ConfigError(*(f"{path}: {reason}" for path, reason in reasons.items() if reason))
+    config_io.refuse_unread(config, config_io.paths(settings))
     return config, env

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,22 @@ def check_read(before: Config, after: Config) -> None:
       ConfigError: there are such settings; one problem each.
     """
     old, new = flatten(before), flatten(after)
-    changed = [path for path, value in new.items() if value != old[path]]
-    algorithm, model = after.algorithm, after.model
+    refuse_unread(after, [path for path, value in new.items() if value != old[path]])
+
+
+def refuse_unread(config: Config, asked_for: Iterable[str]) -> None:
+    """Refuse settings that were asked for though nothing reads them.
+
+    Args:
+      config: all settings.
+      asked_for: their dotted paths.
+
+    Raises:
+      ConfigError: there are such settings; one problem each.
+    """
+    algorithm, model = config.algorithm, config.model
     reasons = (
-        (path, unread(algorithm, model, path) or unread_as_set(after, path)) for path in changed
+        (path, unread(algorithm, model, path) or unread_as_set(config, path)) for path in asked_for
     )
     problems = [f"{path}: {reason}" for path, reason in reasons if reason]
     if problems:

@@ -167,8 +167,7 @@ class Run:
             raise ConfigError(
                 f"{one.config.algorithm} has no policy that acts on observations alone; use play()"
             )
-        agent = playback.of_run(one.learned(best).agent, 0)
-        return Policy(env.spec, functools.partial(act, agent))
+        return Policy(env.spec, functools.partial(act, one._alone(best).agent))
 
     @property
     def model(self) -> Model:
@@ -177,7 +176,7 @@ class Run:
         Raises:
           ConfigError: there is none, or no checkpoint.
         """
-        state = playback.of_run(self.learned().model, 0)
+        state = self._alone(best=False).model
         if not isinstance(state, EnsembleState):
             oracle = ", which predicts with the true system" * (self.config.model == "oracle")
             raise ConfigError(
@@ -214,9 +213,8 @@ class Run:
         one = self._one(seed)
         if episodes < 1:
             raise ConfigError(f"episodes: {episodes} is too small; use a value >= 1")
-        state = playback.of_run(one.learned(best), 0)
-        key = jax.random.key(start_seed)
-        return playback.play(self._opened.setup.env, one.config, state, key, episodes, record)
+        key, env = jax.random.key(start_seed), self._opened.setup.env
+        return playback.play(env, one.config, one._alone(best), key, episodes, record)
 
     def render(self, *, seed: int | None = None, best: bool = False) -> Shown:
         """Draw an episode: rollout.html and rollout.webp, or episode.png, in the directory.
@@ -225,8 +223,8 @@ class Run:
           ConfigError: there is no such run or no checkpoint, or the environment's picture fails.
         """
         one = self._one(seed)
-        state = playback.of_run(one.learned(best), 0)
-        return playback.render(self._opened.setup.env, one.config, self.path, state)
+        env = self._opened.setup.env
+        return playback.render(env, one.config, self.path, one._alone(best))
 
     def export(
         self,
@@ -282,6 +280,18 @@ class Run:
         Raises:
           ConfigError: there is no checkpoint, or it does not know what did best.
         """
+        rows = (
+            slice(len(self.group.runs)) if self._only is None else slice(self._only, self._only + 1)
+        )
+        return jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[rows]), self._of_all(best))
+
+    def env_steps(self, *, best: bool = False) -> int:
+        """Return the environment steps of what was learned."""
+        restored = self._opened.restored()
+        return restored.host["best"][self._only or 0]["env_steps"] if best else restored.env_steps
+
+    def _of_all(self, best: bool) -> Learned:
+        """Return what all runs have learned, and copies behind them, as it was restored."""
         restored = self._opened.restored()
         found = restored.aside.get(BEST) if best else learned(restored.state)
         if found is None or (best and not restored.host.get("best")):
@@ -289,15 +299,11 @@ class Run:
                 f"{self.path} does not hold what did best: it was not evaluated yet, or by an "
                 "earlier version; train it on, or leave best out"
             )
-        rows = (
-            slice(len(self.group.runs)) if self._only is None else slice(self._only, self._only + 1)
-        )
-        return jax.tree.map(lambda x: jnp.asarray(jax.device_get(x)[rows]), found)
+        return found
 
-    def env_steps(self, *, best: bool = False) -> int:
-        """Return the environment steps of what was learned."""
-        restored = self._opened.restored()
-        return restored.host["best"][self._only or 0]["env_steps"] if best else restored.env_steps
+    def _alone(self, best: bool) -> Learned:
+        """Return what the run that is looked at has learned, or the first one."""
+        return playback.of_run(self._of_all(best), self._only or 0)
 
     def _one(self, seed: int | None) -> "Run":
         """Return the run of a seed, or the only one."""

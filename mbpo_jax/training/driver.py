@@ -255,17 +255,13 @@ class Training:
 
     def _keep_best(self) -> None:
         """Keep what each run has learned, if it was never evaluated better."""
-        best = self.host.best
-        better = [
-            not best or row["return_mean"] > best[run]["return_mean"]
-            for run, row in enumerate(self.host.evaluation)
-        ]
-        for run, row in enumerate(self.host.evaluation):
-            if better[run]:
-                noted = {name: row[name] for name in ("env_steps", "return_mean")}
-                best[run : run + 1] = [noted]
+        host, names = self.host, ("env_steps", "return_mean")
+        new: list[Row] = [{name: row[name] for name in names} for row in host.evaluation]
+        pairs = list(zip(new, host.best or new, strict=True))
+        better = [not host.best or n["return_mean"] > old["return_mean"] for n, old in pairs]
+        host.best = [n if yes else old for (n, old), yes in zip(pairs, better, strict=True)]
         now = learned(self._state)
-        copies = jax.tree.leaves(now)[0].shape[0] - len(better) if jax.tree.leaves(now) else 0
+        copies = self._state.healthy.shape[0] - len(better)
         rows = np.array(better + better[-1:] * copies)
         # A copy even of the first, as the state's own arrays are given away at the next step.
         self._best = better_of(rows, now, now if self._best is None else self._best)

@@ -53,10 +53,9 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     """Estimate the memory that one device needs.
 
     Besides the state of its runs, a device holds what they had learned when they were evaluated
-    best; what a fit needs: scaled copies of the replay
-    buffer and the rows of each member; and what a model rollout needs: some copies of all its
-    transitions, and the activations of a block of rows. On a CPU the loop over several runs copies
-    the state of each in and out.
+    best; what a fit needs: scaled copies of the replay buffer and the rows of each member; and what
+    a model rollout needs: some copies of all its transitions, and the activations of a block of
+    rows. On a CPU the loop over several runs copies the state of each in and out.
 
     Args:
       config: sizes.

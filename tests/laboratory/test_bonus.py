@@ -10,12 +10,12 @@ import pytest
 
 from mbpo_jax.config import ESTIMATORS, EstimatorConfig
 from mbpo_jax.laboratory.estimators import pathwise, propagation
-from mbpo_jax.laboratory.estimators.batches import path_rows, ratio_rows
 from mbpo_jax.laboratory.estimators.catalogue import draw_batches, estimate_batches
 from mbpo_jax.laboratory.problems.dynamics import System
 from mbpo_jax.laboratory.problems.problem import Gaussian, Problem, roll_out, total
 from mbpo_jax.laboratory.problems.searched import make_searched_problem
 from mbpo_jax.types import EnvSpec
+from tests.laboratory.test_estimators import assert_propagation_is_either_gradient
 
 A, B, GAMMA, WEIGHT, START = 1.1, 0.5, 0.9, 0.7, 0.8
 THETA = np.array([-0.6, 0.2, -0.7, 0.3])
@@ -142,22 +142,7 @@ def test_the_mean_is_the_gradient_with_the_bonus(name):
 
 
 def test_propagation_with_fixed_weights_is_either_gradient_with_the_bonus():
-    problem = make_problem(0.0)
-    noise = jax.tree.map(
-        lambda x: x[0], draw_batches(jax.random.key(3), "rp", problem, HORIZON, 1, 16)
-    )
-
-    @jax.jit
-    def gradients(params: jax.Array):
-        return [
-            (propagation.propagated(params, problem, noise, weight).gradient, rows.mean(axis=0))
-            for weight, (rows, _) in enumerate(
-                (path_rows(params, problem, noise), ratio_rows(params, problem, noise))
-            )
-        ]
-
-    for found, expected in gradients(problem.params):
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert_propagation_is_either_gradient(make_problem(0.0), HORIZON)
 
 
 def test_paths_by_action_have_the_gradient_of_the_whole_path():

@@ -128,10 +128,10 @@ def test_linear_returns_have_a_pathwise_gradient_without_variance():
     np.testing.assert_allclose(estimates("rp", problem, 1, 5, 8)[:, 0], 3.0, rtol=1e-12)
 
 
-def test_propagation_with_fixed_weights_is_either_gradient():
-    problem = noisy_lq()
+def assert_propagation_is_either_gradient(problem: Problem, horizon: int) -> None:
+    """With a fixed weight of 0 it is the path's gradient, with 1 the ratio's."""
     noise = jax.tree.map(
-        lambda x: x[0], draw_batches(jax.random.key(3), "rp", problem, HORIZON, 1, 16)
+        lambda x: x[0], draw_batches(jax.random.key(3), "rp", problem, horizon, 1, 16)
     )
 
     @jax.jit
@@ -145,6 +145,10 @@ def test_propagation_with_fixed_weights_is_either_gradient():
 
     for found, expected in gradients(problem.params):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_propagation_with_fixed_weights_is_either_gradient():
+    assert_propagation_is_either_gradient(noisy_lq(), HORIZON)
 
 
 def test_finite_differences_are_the_pathwise_gradient():
