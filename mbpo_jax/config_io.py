@@ -16,7 +16,15 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import ALGORITHMS, ESTIMATORS, Config, readers, reads, unread_setting
+from mbpo_jax.config import (
+    ALGORITHMS,
+    ESTIMATORS,
+    OF_STOPPING,
+    Config,
+    readers,
+    reads,
+    unread_setting,
+)
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.import_paths import name_problem
 
@@ -51,15 +59,6 @@ _Dumper.add_representer(
         "tag:yaml.org,2002:seq", values, flow_style=True
     ),
 )
-
-
-def load_yaml_config(path: Path) -> Config:
-    """Read a configuration from a YAML file; what it leaves out has its default.
-
-    Raises:
-      ConfigError: the file cannot be read, or something in it is wrong; all of it is named.
-    """
-    return apply(Config(), read_yaml(path), str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -132,20 +131,6 @@ def _put_back(values: dict[Any, Any], base: Any, place: Sequence[str | int]) -> 
     return name
 
 
-def check_read(before: Config, after: Config) -> None:
-    """Refuse settings that were changed though the algorithm never reads them.
-
-    Args:
-      before: as presets have made it, which set what any algorithm needs.
-      after: with what was asked for.
-
-    Raises:
-      ConfigError: there are such settings; one problem each.
-    """
-    old, new = flatten(before), flatten(after)
-    refuse_unread(after, [path for path, value in new.items() if value != old[path]])
-
-
 def refuse_unread(config: Config, asked_for: Iterable[str]) -> None:
     """Refuse settings that were asked for though nothing reads them.
 
@@ -173,6 +158,10 @@ def unread_as_set(config: Config, path: str) -> str | None:
       path: of the one that is asked about.
     """
     group, _, name = path.partition(".")
+    if group == "fit" and any(
+        name in names for rule, names in OF_STOPPING.items() if rule != config.fit.stopping
+    ):
+        return f"a fit does not read it with fit.stopping={config.fit.stopping}; leave it out"
     tracked = config.track_gradients > 0
     if group == "tracking" and not tracked:
         return "nothing is tracked; set track_gradients, or leave it out"
@@ -231,10 +220,15 @@ def dump_yaml(config: Config) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Return by dotted path the values in which two configurations differ, the old one first."""
+    before, after = flatten(old), flatten(new)
+    return {path: (before[path], after[path]) for path in before if before[path] != after[path]}
+
+
 def diff_configs(old: Config, new: Config) -> list[str]:
     """Return a line `path: old -> new` for every field in which two configurations differ."""
-    before, after = flatten(old), flatten(new)
-    return [f"{p}: {before[p]} -> {after[p]}" for p in before if before[p] != after[p]]
+    return [f"{path}: {was} -> {now}" for path, (was, now) in differences(old, new).items()]
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

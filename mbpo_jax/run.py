@@ -21,7 +21,7 @@ from mbpo_jax.models.fitted import Model
 from mbpo_jax.training import checkpoint, devices, logs, playback, run_directory
 from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.compiled import BEST, Setup, set_up
-from mbpo_jax.training.group import Group, differences
+from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import Learned, learned
 from mbpo_jax.training.playback import Played, Shown
 from mbpo_jax.types import Env, EnvSpec
@@ -320,7 +320,7 @@ class Run:
         path = self.path / name
         rows = read_rows(path) if path.exists() else []
         rows = [row for row in rows if self._only in (None, row["run"])]
-        varied = [dict(list(row.items())[1:]) for row in differences(self.group)]
+        varied = [dict(list(row.items())[1:]) for row in self.group.differences()]
         frame = pd.DataFrame([{**row, **varied[row["run"]]} for row in rows])
         return frame if len(frame) else pd.DataFrame(columns=list(_INDEX))
 

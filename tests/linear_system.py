@@ -83,7 +83,6 @@ def dataset_of(
         dataset.make_dataset,
         ensemble=make(optax.adam(1e-3)),
         config=config,
-        num_members=NUM_MEMBERS,
         normalize_targets=normalize_targets,
         num_rows=num_rows,
     )
@@ -105,7 +104,9 @@ def steps_of(state: EnsembleState) -> jax.Array:
     return state.params.members["params"]["layer_0"]["bias"][:, 0].astype(jnp.int32)
 
 
-def run_fit(key, state, buffer, ensemble, optimizer, config, bound_penalty_weight=0.01):
+def run_fit(
+    key, state, buffer, ensemble, optimizer, config, bound_penalty_weight=0.01, is_cold=False
+):
     """Fit once, compiled, without normalised targets."""
     return jax.jit(
         lambda key, state, buffer: fit.fit(
@@ -117,5 +118,6 @@ def run_fit(key, state, buffer, ensemble, optimizer, config, bound_penalty_weigh
             config,
             bound_penalty_weight=bound_penalty_weight,
             normalize_targets=False,
+            is_cold=is_cold,
         )
     )(key, state, buffer)

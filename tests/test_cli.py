@@ -10,7 +10,7 @@ import pytest
 
 from mbpo_jax import api, cli, config_io, exit_codes
 from mbpo_jax.cli import doctor
-from mbpo_jax.config import ALGORITHMS
+from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
@@ -263,7 +263,8 @@ def test_presets_lists_all_and_prints_what_a_stack_makes(capsys):
 
     assert cli.main(["presets", "ant", "debug"]) == 0
     Path("stack.yaml").write_text(capsys.readouterr().out)
-    assert config_io.load_yaml_config(Path("stack.yaml")) == preset("ant", "debug")
+    stack = config_io.read_yaml(Path("stack.yaml"))
+    assert config_io.apply(Config(), stack, "stack") == preset("ant", "debug")
 
 
 def test_doctor_is_content_with_this_machine(monkeypatch, capsys):

@@ -254,6 +254,7 @@ def make_sac(
         log_alpha = optax.apply_updates(state.log_alpha, updates)
         return state._replace(log_alpha=log_alpha, alpha_optimizer=optimizer_state)
 
+    @jax.named_scope("gradient_step")
     def update(
         key: jax.Array, state: SACState, view: PyTree, batch: PyTree
     ) -> tuple[SACState, Metrics]:

@@ -16,10 +16,10 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from mbpo_jax import exit_codes
 from mbpo_jax.cli.common import PROGRAM
 from mbpo_jax.cli.sweep import Report, Sweep
-from mbpo_jax.cli.train import Train, layered_config, train_help
+from mbpo_jax.cli.train import Layers, Train, layers_of, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
-from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, Config, EnvConfig
+from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, EnvConfig
 from mbpo_jax.errors import UserError
 
 
@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        base = layered_config(argv)
-        command = _parse(argv, base)
-        code = _carry_out(command, base, argv)
+        layers = layers_of(argv)
+        command = _parse(argv, layers)
+        code = _carry_out(command, layers, argv)
         sys.stdout.flush()  # a reader that has gone is noticed here, and not when Python ends
         return code
     except SystemExit as end:  # tyro has printed help, or what is wrong with the options
@@ -53,16 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(f"the device ran out of memory; lower num_seeds, {MEMORY_FIELDS}")
 
 
-def _carry_out(command: Any, base: Config, argv: Sequence[str]) -> int:
+def _carry_out(command: Any, layers: Layers, argv: Sequence[str]) -> int:
     if isinstance(command, Train):
-        return command.run(base, argv)
+        return command.run(layers, argv)
     if isinstance(command, Variance):
         return command.run_study(argv)
     return command.run()
 
 
-def _parse(argv: Sequence[str], base: Config) -> Any:
-    train = Train(environment=tyro.MISSING, settings=base)
+def _parse(argv: Sequence[str], layers: Layers) -> Any:
+    train = Train(environment=tyro.MISSING, settings=layers.config)
     verbs = (
         Annotated[Train, subcommand("train", default=train, description=train_help())]
         | Annotated[Eval, subcommand("eval")]

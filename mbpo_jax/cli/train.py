@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -40,19 +40,15 @@ class Train:
     compilation_cache: bool = True
     """Keep compiled programs on disk, so that the next start is quicker."""
 
-    def run(self, base: Config, argv: Sequence[str]) -> int:
+    def run(self, layers: "Layers", argv: Sequence[str]) -> int:
         """Make the configuration, then train or print what would be trained."""
         from mbpo_jax import config_io
 
         # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
         values: Any = self.settings
-        config = config_io.apply(base, values, "command line")
-        # A whole file, such as a run's config.yaml, is of any algorithm, as a preset is.
-        given = environment_preset(self.environment, *self.preset)
-        for path in self.config:
-            if config_io.is_complete(content := config_io.read_yaml(path)):
-                given = config_io.apply(given, content, str(path))
-        config_io.check_read(given, config)
+        config = config_io.apply(layers.config, values, "command line")
+        by_options = config_io.differences(layers.config, config)
+        config_io.refuse_unread(config, dict.fromkeys([*layers.asked_for, *by_options]))
         set_up_compilation_cache(self.compilation_cache)
         from mbpo_jax import api
         from mbpo_jax.training import plan, run_directory
@@ -66,8 +62,21 @@ class Train:
         return OF_OUTCOME[run.state]
 
 
-def layered_config(argv: Sequence[str]) -> Config:
-    """Return what presets and files make of the defaults, before the other options of `train`.
+class Layers(NamedTuple):
+    """What presets and files make of the defaults, before the other options of `train`.
+
+    Attributes:
+      config: all settings.
+      asked_for: dotted paths of what files set. A preset sets what any algorithm needs, and so does
+        a file that is whole, such as a run's config.yaml: neither asks for what it sets.
+    """
+
+    config: Config = Config()
+    asked_for: tuple[str, ...] = ()
+
+
+def layers_of(argv: Sequence[str]) -> Layers:
+    """Read the presets and files that a command line names.
 
     This has to be known before the options are parsed, whose defaults it gives.
 
@@ -75,25 +84,27 @@ def layered_config(argv: Sequence[str]) -> Config:
       ConfigError: the environment, a preset or something in a file is wrong.
     """
     if not argv or argv[0] != "train" or set(argv[1:2]) <= {"-h", "--help"}:
-        return Config()
+        return Layers()
     if argv[1].startswith("-"):
         raise ConfigError(f"the environment comes first: {PROGRAM} train ENV {argv[1]} ...")
     environment = argv[1]
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", action="append", default=[])
     parser.add_argument("--config", action="append", default=[], type=Path)
-    layers, _ = parser.parse_known_args(argv[2:])
-    config = environment_preset(environment, *layers.preset)
-    for path in layers.config:
+    given, _ = parser.parse_known_args(argv[2:])
+    config, asked_for = environment_preset(environment, *given.preset), []
+    for path in given.config:
         from mbpo_jax import config_io
 
-        config = config_io.apply(config, config_io.read_yaml(path), str(path))
+        content = config_io.read_yaml(path)
+        config = config_io.apply(config, content, str(path))
+        asked_for += [] if config_io.is_complete(content) else config_io.paths(content)
     if config.env.name != environment:
         raise ConfigError(
             f"env.name: the command says {environment!r}, a preset or file {config.env.name!r}; "
             "name the same environment in both"
         )
-    return config
+    return Layers(config, tuple(asked_for))
 
 
 def train_help() -> str:

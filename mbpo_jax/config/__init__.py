@@ -17,6 +17,7 @@ from mbpo_jax.config.algorithms import (
     reads,
 )
 from mbpo_jax.config.components import (
+    OF_STOPPING,
     EnsembleConfig,
     EnvConfig,
     FitConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "ENDS",
     "ESTIMATORS",
     "MEMORY_FIELDS",
+    "OF_STOPPING",
     "PROBLEMS",
     "AlgorithmRecord",
     "Config",

@@ -104,6 +104,13 @@ class EnsembleConfig(Checked):
         return errors
 
 
+OF_STOPPING = {
+    "early": ("bootstrap", "patience", "min_improvement", "min_steps", "max_epochs"),
+    "budget": ("num_steps", "cold_factor"),
+}
+"""Settings of a fit that are read under one rule of stopping alone."""
+
+
 @dataclasses.dataclass(frozen=True)
 class FitConfig(Checked):
     """How the ensemble is fitted to the replay buffer."""
@@ -120,8 +127,9 @@ class FitConfig(Checked):
     """Most transitions to hold out."""
     bootstrap: bool = True
     """Each member trains on its own resample of the training split, drawn with replacement."""
-    stopping: Literal["early", "fixed"] = "early"
-    """Stop when no member improves any more, or after `num_steps` gradient steps."""
+    stopping: Literal["early", "budget"] = "early"
+    """Make epochs until no member improves any more, or as many gradient steps as `num_steps` says,
+    on minibatches that are drawn anew from all training rows."""
     patience: NonNegative = 5
     """Stop once more than this many epochs in a row brought no member an improvement."""
     min_improvement: Annotated[float, Ge(0), Lt(1)] = 0.01
@@ -133,8 +141,10 @@ class FitConfig(Checked):
     """Most epochs in a fit with early stopping; no limit if unset."""
     report_all_outputs: bool = False
     """Report the hold-out error of each of the model's outputs even where they are many."""
-    num_steps: Positive = 2000
-    """Gradient steps in a fit with a fixed budget."""
+    num_steps: Positive = 250
+    """budget: gradient steps in a fit."""
+    cold_factor: Positive = 10
+    """budget: a model that was never fitted is given so many times `num_steps`."""
 
 
 @dataclasses.dataclass(frozen=True)

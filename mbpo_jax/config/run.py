@@ -149,6 +149,16 @@ class Config(Checked):
         return algorithm_record(self.algorithm).title
 
     @property
+    def num_chunks(self) -> int:
+        """Return how often the compiled step is called."""
+        return (self.total_env_steps - self.random_steps) // self.steps_per_fit
+
+    @property
+    def replay_rows(self) -> int:
+        """Return how many real transitions are kept: no more than the run makes."""
+        return min(self.replay_capacity, self.total_env_steps)
+
+    @property
     def learns_model(self) -> bool:
         """Whether an ensemble is fitted."""
         return algorithm_record(self.algorithm).has_model and self.model == "learned"

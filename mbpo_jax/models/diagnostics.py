@@ -6,6 +6,7 @@ from jax.scipy.special import ndtri
 
 from mbpo_jax import replay
 from mbpo_jax.models.ensemble import Ensemble, EnsembleState, Outcome, select_members
+from mbpo_jax.nets import networks
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import Metrics, TerminationFn, Transition
 
@@ -17,7 +18,7 @@ def predict_all(
     ensemble: Ensemble, state: EnsembleState, observation: jax.Array, action: jax.Array
 ) -> Outcome:
     """Predict the same rows `[B, ...]` with every member of a state; fields are `[E, B, ...]`."""
-    num_members = jax.tree.leaves(state.params.members)[0].shape[0]
+    num_members = networks.num_members(state.params.members)
     rows = [jnp.broadcast_to(x, (num_members, *x.shape)) for x in (observation, action)]
     return ensemble.predict(state, *rows)
 

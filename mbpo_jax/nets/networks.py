@@ -132,6 +132,11 @@ def ensemble_of(network: Network, num_members: int, *, shared_input: bool) -> Ne
     )
 
 
+def num_members(params: PyTree) -> int:
+    """Return how many copies of a network `ensemble_of` has stacked."""
+    return jax.tree.leaves(params)[0].shape[0]
+
+
 def kernels(params: PyTree) -> list[jax.Array]:
     """Return the kernels of a perceptron, first layer to last, with any leading axes."""
     layers = params["params"]

@@ -151,7 +151,7 @@ def plan(
             dropped.append(unit)
             continue
         longest = max(wanted, key=lambda run: run.total_env_steps)
-        group = run_directory.lengthened(unit.group, longest)
+        group = unit.group.lengthened(longest)
         if group != unit.group:
             unit = unit._replace(group=group)
             longer.append(unit)
@@ -206,7 +206,7 @@ def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
                     )
             for unit in plan.longer:
                 with run_directory.opened(unit.path, unit.group):
-                    pass  # which writes down what is asked for now
+                    run_directory.go_on(unit.path, unit.group)
             for unit in plan.new:
                 _create(unit)
             with replacing(sweep_dir / SWEEP_FILE) as file:

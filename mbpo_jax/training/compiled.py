@@ -30,20 +30,17 @@ BEST = "best"
 
 
 class Runs(NamedTuple):
-    """What is fixed for all runs of one program.
+    """What is fixed for all runs of one program; of one run, without the first axis.
 
     Attributes:
       config: with its data fields as arrays `[R]`.
-      keys: `[R]`, one key per run, from its seed; training starts from it.
-      evaluation_keys: `[R]`, kept apart, so that looking changes nothing.
-      mesh: devices that share the runs; where their number does not divide that of the runs, the
-        last run is repeated, and what becomes of its copies is not looked at.
+      key: `[R]`, one key per run, from its seed; training starts from it.
+      evaluation_key: `[R]`, kept apart, so that looking changes nothing.
     """
 
     config: Config
-    keys: jax.Array
-    evaluation_keys: jax.Array
-    mesh: Mesh
+    key: jax.Array
+    evaluation_key: jax.Array
 
 
 class Setup(NamedTuple):
@@ -53,6 +50,8 @@ class Setup(NamedTuple):
       env: the environment.
       group: the runs.
       program: functions of one run.
+      mesh: devices that share the runs; where their number does not divide that of the runs, the
+        last run is repeated, and what becomes of its copies is not looked at.
       runs: what is fixed for all runs.
       shapes: shapes, dtypes and shardings of all runs' `TrainState`.
     """
@@ -60,6 +59,7 @@ class Setup(NamedTuple):
     env: Env
     group: Group
     program: Program
+    mesh: Mesh
     runs: Runs
     shapes: PyTree
 
@@ -86,19 +86,6 @@ class Compiled(NamedTuple):
     evaluate: Callable[[int, TrainState], tuple[jax.Array, jax.Array]]
     measure: Callable[[int, TrainState], Found] | None
     seconds: dict[str, float]
-
-
-def make_runs(group: Group) -> Runs:
-    """Lay the runs of a group out over the devices."""
-    mesh = run_mesh(len(group.runs))
-    sharding = run_sharding(mesh)
-    copies = padded_size(len(group.runs), mesh) - len(group.runs)
-    runs = (*group.runs, *group.runs[-1:] * copies)
-    pairs = [tuple(jax.random.split(jax.random.key(run.seed))) for run in runs]
-    keys, evaluation_keys = (
-        jax.device_put(jnp.stack(keys), sharding) for keys in zip(*pairs, strict=True)
-    )
-    return Runs(jax.device_put(stack(runs), sharding), keys, evaluation_keys, mesh)
 
 
 def stack(configs: Sequence[Config]) -> Config:
@@ -153,8 +140,23 @@ def set_up(group: Group, env: Env | None = None) -> Setup:
       ConfigError: the environment is unknown, or does not go with the algorithm.
     """
     env = env or make_env(group.config.env)
-    program, runs = make_program(env), make_runs(group)
-    return Setup(env, group, program, runs, _state_shapes(program, runs))
+    program, mesh = make_program(env), run_mesh(len(group.runs))
+    runs, sharding = _laid_out(group.runs, mesh), run_sharding(mesh)
+    initialize = map_runs(lambda _, run: program.init(run.config, run.key), mesh)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(initialize, None, runs),
+    )
+    return Setup(env, group, program, mesh, runs, shapes)
+
+
+def _laid_out(configs: Sequence[Config], mesh: Mesh) -> Runs:
+    """Lay runs out over the devices."""
+    copies = padded_size(len(configs), mesh) - len(configs)
+    configs = [*configs, *[configs[-1]] * copies]
+    pairs = [tuple(jax.random.split(jax.random.key(config.seed))) for config in configs]
+    keys, evaluation_keys = (jnp.stack(keys) for keys in zip(*pairs, strict=True))
+    return jax.device_put(Runs(stack(configs), keys, evaluation_keys), run_sharding(mesh))
 
 
 def restore_runs(
@@ -175,7 +177,7 @@ def restore_runs(
     if restored and restored.capacity:
         rows, state = restored.capacity, restored.state
         buffer = jax.vmap(lambda buffer: replay.filled_up(buffer, rows))(state.replay)
-        buffer = jax.device_put(buffer, run_sharding(setup.runs.mesh))
+        buffer = jax.device_put(buffer, run_sharding(setup.mesh))
         restored = restored._replace(state=state._replace(replay=buffer))
     return restored, problems
 
@@ -229,13 +231,6 @@ def spread(source: Learned, setup: Setup) -> dict[str, PyTree]:
     return {name: jax.tree.map(laid, tree, getattr(wanted, name)) for name, tree in places.items()}
 
 
-def _state_shapes(program: Program, runs: Runs) -> PyTree:
-    initialize = map_runs(lambda _, config, key: program.init(config, key), runs.mesh)
-    sharding = run_sharding(runs.mesh)
-    shapes = jax.eval_shape(initialize, None, runs.config, runs.keys)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-
-
 def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase: None) -> Compiled:
     """Map the program over runs and compile it.
 
@@ -243,59 +238,38 @@ def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase
       setup: from `set_up`.
       announce: told what is about to be compiled.
     """
-    program, runs, seconds = setup.program, setup.runs, {}
+    program, seconds = setup.program, {}
 
-    def compiled(phase: str, fn: Callable, *arguments: PyTree, donate: tuple[int, ...] = ()):
+    def compiled(phase: str, fn: Callable, *states: PyTree, donate: bool = False) -> Callable:
         announce(f"compiling {phase}")
         began = time.monotonic()
-        function = jax.jit(map_runs(fn, runs.mesh), donate_argnums=donate)
-        executable = function.lower(*arguments).compile(compiler_options())
+        function = jax.jit(map_runs(fn, setup.mesh), donate_argnums=(2,) if donate else ())
+        lowered = function.lower(np.int32(0), setup.runs, *states)
+        executable = lowered.compile(compiler_options())
         seconds[phase] = time.monotonic() - began
-        return executable
+        return lambda env_steps, *states: executable(np.int32(env_steps), setup.runs, *states)
 
-    def start(_, config: Config, key: jax.Array) -> TrainState:
-        return program.collect(config, program.init(config, key))
+    def start(_, run: Runs) -> TrainState:
+        return program.collect(run.config, program.init(run.config, run.key))
 
-    def step(env_steps: jax.Array, config: Config, state: TrainState):
-        return program.step(config, env_steps, state)
+    def step(env_steps: jax.Array, run: Runs, state: TrainState):
+        return program.step(run.config, env_steps, state)
 
-    def evaluate(env_steps: jax.Array, config: Config, key: jax.Array, state: TrainState):
-        return program.evaluate(config, jax.random.fold_in(key, env_steps), state)
+    def evaluate(env_steps: jax.Array, run: Runs, state: TrainState):
+        key = jax.random.fold_in(run.evaluation_key, env_steps)
+        return program.evaluate(run.config, key, state)
 
-    def measure(env_steps: jax.Array, config: Config, key: jax.Array, state: TrainState):
+    def measure(env_steps: jax.Array, run: Runs, state: TrainState):
         # Evaluations fold in the step alone.
-        key = jax.random.fold_in(jax.random.fold_in(key, env_steps), 1)
-        return program.measure(config, key, state)
+        key = jax.random.fold_in(jax.random.fold_in(run.evaluation_key, env_steps), 1)
+        return program.measure(run.config, key, state)
 
-    config, shapes = runs.config, setup.shapes
-    step_fn = compiled("the training step", step, np.int32(0), config, shapes, donate=(2,))
-    evaluate_fn = compiled(
-        "the evaluation", evaluate, np.int32(0), config, runs.evaluation_keys, shapes
-    )
-    measure_fn = None
-    if config.track_gradients:
-        measure_fn = compiled(
-            "the gradient estimators",
-            measure,
-            np.int32(0),
-            config,
-            runs.evaluation_keys,
-            shapes,
-        )
+    is_tracked = setup.group.config.track_gradients > 0
     return Compiled(
+        step=compiled("the training step", step, setup.shapes, donate=True),
+        evaluate=compiled("the evaluation", evaluate, setup.shapes),
+        measure=compiled("the gradient estimators", measure, setup.shapes) if is_tracked else None,
         # A run that is resumed does not need it.
-        start=lambda: compiled("the random steps", start, None, config, runs.keys)(
-            None, config, runs.keys
-        ),
-        step=lambda env_steps, state: step_fn(np.int32(env_steps), config, state),
-        evaluate=lambda env_steps, state: evaluate_fn(
-            np.int32(env_steps), config, runs.evaluation_keys, state
-        ),
-        measure=measure_fn
-        and (
-            lambda env_steps, state: measure_fn(
-                np.int32(env_steps), config, runs.evaluation_keys, state
-            )
-        ),
+        start=lambda: compiled("the random steps", start)(0),
         seconds=seconds,
     )

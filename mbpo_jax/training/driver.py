@@ -30,7 +30,7 @@ from mbpo_jax.training.compiled import (
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
-from mbpo_jax.training.loop import Learned, TrainState, learned, replay_capacity
+from mbpo_jax.training.loop import Learned, TrainState, learned
 from mbpo_jax.training.progress import Progress
 from mbpo_jax.types import Env, Metrics, PyTree
 
@@ -79,26 +79,6 @@ class HostState:
     def diverged(self) -> list[int]:
         """Return the runs whose numbers became non-finite."""
         return [row["run"] for row in self.evaluation if row.get("diverged")]
-
-
-def is_solved(config: Config, evaluation: Iterable[Row]) -> bool:
-    """Return whether every run reached `stop_at_return` in an evaluation."""
-    target = config.stop_at_return
-    return target is not None and all(row["return_mean"] >= target for row in evaluation)
-
-
-def is_over(config: Config, host: HostState) -> bool:
-    """Return whether all steps are done, the runs are solved, or every run diverged."""
-    return (
-        host.env_steps >= config.total_env_steps
-        or (host.solved >= SOLVED_EVALUATIONS and is_solved(config, host.evaluation))
-        or len(host.diverged()) == config.num_seeds
-    )
-
-
-def is_due(config: Config, host: HostState, every: int) -> bool:
-    """Return whether something that happens every so many steps happens now."""
-    return (host.env_steps - config.random_steps) % every == 0
 
 
 def metric_rows(seeds: Sequence[int], env_steps: int, metrics: Metrics) -> list[Row]:
@@ -154,7 +134,7 @@ class Training:
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
         self._began = time.monotonic()
-        self._updates_per_chunk = plan.updates_per_chunk(config, setup.env)
+        self._updates_per_chunk = plan.updates_per_chunk(setup)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = restore_runs(run_dir, setup, set_aside=True)
         for problem in problems:
@@ -175,18 +155,37 @@ class Training:
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
         if not restored:
-            made = min(config.random_steps, replay_capacity(config))
+            made = min(config.random_steps, config.replay_rows)
             self._count_nonfinite(made - np.asarray(self._state.replay.size))
 
     def run(self, interruption: Interruption) -> Outcome:
         """Train until the end or an interruption, and say which it was."""
+        run_directory.go_on(self._run_dir, self._group)
         self._write_status("running")
-        while not is_over(self._config, self.host):
+        while not self._is_over():
             if interruption.requested:
                 return self._interrupted()
             self._advance()
         self._save()
         return self._finish()
+
+    def _is_solved(self) -> bool:
+        """Return whether every run reached `stop_at_return` in the last evaluation."""
+        target, rows = self._config.stop_at_return, self.host.evaluation
+        return target is not None and all(row["return_mean"] >= target for row in rows)
+
+    def _is_over(self) -> bool:
+        """Return whether all steps are done, the runs are solved, or every run diverged."""
+        host = self.host
+        return (
+            host.env_steps >= self._config.total_env_steps
+            or (host.solved >= SOLVED_EVALUATIONS and self._is_solved())
+            or len(host.diverged()) == self._config.num_seeds
+        )
+
+    def _is_due(self, every: int) -> bool:
+        """Return whether something that happens every so many steps happens now."""
+        return (self.host.env_steps - self._config.random_steps) % every == 0
 
     def _advance(self) -> None:
         """Make one call of the compiled step, and look at what came out."""
@@ -200,7 +199,7 @@ class Training:
         self._log.write_metrics(rows)
         # What a policy that became non-finite does to the simulator is its own fault.
         self._count_nonfinite([row["train/nonfinite"] * row["train/healthy"] for row in rows])
-        due = is_due(config, host, config.eval_every) or host.env_steps >= config.total_env_steps
+        due = self._is_due(config.eval_every) or host.env_steps >= config.total_env_steps
         self._progress.update(
             host.env_steps, round(host.gradient_steps), self._evaluate() if due else None
         )
@@ -212,13 +211,11 @@ class Training:
                 self._save()
                 self._write_status("interrupted")
                 raise
-        if self._compiled.measure and is_due(
-            config, host, config.eval_every * config.track_gradients
-        ):
+        if self._compiled.measure and self._is_due(config.eval_every * config.track_gradients):
             found = self._compiled.measure(host.env_steps, self._state)
             rows = tracking.rows_of(config, host.env_steps, self._group.seeds, found)
             self._log.write_gradients(rows)
-        if is_due(config, host, config.checkpoint_every):
+        if self._is_due(config.checkpoint_every):
             self._save()
 
     def _count_nonfinite(self, found: Iterable[float]) -> None:
@@ -236,7 +233,7 @@ class Training:
 
     def _evaluate(self) -> float:
         """Evaluate all runs and return their mean return."""
-        config, host = self._config, self.host
+        host = self.host
         known = set(host.diverged())
         returns, lengths = self._compiled.evaluate(host.env_steps, self._state)
         host.evaluation = evaluation_rows(
@@ -245,7 +242,7 @@ class Training:
         self._log.write_evals(host.evaluation)
         means = [row["return_mean"] for row in host.evaluation]
         self._keep_best()
-        host.solved = host.solved + 1 if is_solved(config, host.evaluation) else 0
+        host.solved = host.solved + 1 if self._is_solved() else 0
         for run in set(host.diverged()) - known:
             self._progress.print(
                 f"warning: run {run} (seed {self._group.seeds[run]}) became non-finite before "
@@ -382,8 +379,8 @@ def train_group(
         setup = set_up(group, env)
         begin = spread(init_from.learned, setup) if init_from else {}
         memory = plan.describe_memory(plan.check_fits(setup))
-        with run_directory.opened(run_dir, group), RunLog(run_dir) as log:
-            if run_directory.read_state(run_dir) == "finished":
+        with run_directory.opened(run_dir, group) as is_finished, RunLog(run_dir) as log:
+            if is_finished:
                 print(f"{run_dir} is finished; choose another run directory to train again")
                 return "finished"
             info = logs.environment_info(command, devices.describe_devices())

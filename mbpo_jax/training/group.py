@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config
+from mbpo_jax.config import ENDS, Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.fields import field_types, is_data, is_whole
 
@@ -26,6 +26,23 @@ class Group(NamedTuple):
     def seeds(self) -> list[int]:
         """Return the seed of each run."""
         return [run.seed for run in self.runs]
+
+    def differences(self) -> list[dict[str, Any]]:
+        """Return for every run its seed and its values of the fields in which runs differ."""
+        flat = [config_io.flatten(run) for run in self.runs]
+        varied = [path for path in flat[0] if len({values[path] for values in flat}) > 1]
+        return [{path: values[path] for path in ("seed", *varied)} for values in flat]
+
+    def lengthened(self, config: Config) -> "Group":
+        """Return the same runs with the end of a configuration, unless they would end earlier.
+
+        When to end is all that a run does not depend on until then.
+        """
+        if config.total_env_steps < self.config.total_env_steps:
+            return self
+        ends = {name: getattr(config, name) for name in ENDS}
+        first, *runs = (dataclasses.replace(each, **ends) for each in (self.config, *self.runs))
+        return Group(first, tuple(runs))
 
 
 def group_of(config: Config) -> Group:
@@ -89,15 +106,8 @@ def _data_paths(cls: type, prefix: str = "") -> Iterator[tuple[str, type]]:
             yield prefix + name, int if is_whole(annotation) else float
 
 
-def differences(group: Group) -> list[dict[str, Any]]:
-    """Return for every run its seed and its values of the fields in which runs differ."""
-    flat = [config_io.flatten(run) for run in group.runs]
-    varied = [path for path in flat[0] if len({values[path] for values in flat}) > 1]
-    return [{path: values[path] for path in ("seed", *varied)} for values in flat]
-
-
 def restored(config: Config, rows: Sequence[dict[str, Any]], source: str) -> Group:
-    """Make a group of what its first run shares with all, and of `differences`.
+    """Make a group of what its first run shares with all, and of its `differences`.
 
     Raises:
       ConfigError: a row holds something that is no field or out of range, or rows are missing.

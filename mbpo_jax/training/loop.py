@@ -78,11 +78,6 @@ class Program(NamedTuple):
     measure: Callable[[Config, jax.Array, TrainState], tracking.Found]
 
 
-def replay_capacity(config: Config) -> int:
-    """Return how many real transitions are kept: no more than the run makes."""
-    return min(config.replay_capacity, config.total_env_steps)
-
-
 def mean_metrics(metrics: Metrics) -> Metrics:
     """Average metrics that were stacked by scans."""
     return {name: jnp.mean(value) for name, value in metrics.items()}
@@ -194,7 +189,7 @@ def make_program(env: Env) -> Program:
             key=key,
             env=env_state,
             replay=replay.init(
-                replay_capacity(config),
+                config.replay_rows,
                 env.spec.observation_size,
                 env.spec.action_size,
                 log_prob=algorithm.keeps_log_prob,

@@ -39,14 +39,10 @@ class Plan(NamedTuple):
     num_devices: int
 
 
-def num_chunks(config: Config) -> int:
-    """Return how often the compiled step is called."""
-    return (config.total_env_steps - config.random_steps) // config.steps_per_fit
-
-
-def updates_per_chunk(config: Config, env: Env) -> int:
-    """Return the agent's gradient updates in one call of the compiled step."""
-    return config.steps_per_fit * make_algorithm(env, config).agent.updates_per_step
+def updates_per_chunk(setup: Setup) -> int:
+    """Return the agent's gradient updates in one call of the compiled step, of one run."""
+    config = setup.group.config
+    return config.steps_per_fit * make_algorithm(setup.env, config).agent.updates_per_step
 
 
 def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:
@@ -81,7 +77,7 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
 
 def plan_memory(setup: Setup) -> Plan:
     """Plan the memory of all runs."""
-    group, mesh, state = setup.group, setup.runs.mesh, setup.shapes
+    group, mesh, state = setup.group, setup.mesh, setup.shapes
     share = padded_size(len(group.runs), mesh) // mesh.size
     return Plan(state, estimate_bytes(group.config, _one_run(state), share), mesh.size)
 
@@ -148,17 +144,16 @@ def dry_run(config: Config, run_dir: Path) -> None:
     devices.use_host_devices(config.num_seeds)
     group = group_of(config)
     setup = set_up(group)
-    plan, env = check_fits(setup), setup.env
-    spec = env.spec
+    plan, spec = check_fits(setup), setup.env.spec
     print(config_io.dump_yaml(config))
-    updates = num_chunks(config) * updates_per_chunk(config, env)
+    updates = config.num_chunks * updates_per_chunk(setup)
     rows = {
         "run directory": run_dir,
         "devices": ", ".join(devices.describe_devices()),
         "runs": f"{config.num_seeds} (seeds {group.seeds[0]} to {group.seeds[-1]})",
         "environment": f"{spec.name}: observation {spec.observation_size}, action "
         f"{spec.action_size}, {spec.dt:g} s per action",
-        "compiled steps": f"{num_chunks(config)} of {config.steps_per_fit} environment steps",
+        "compiled steps": f"{config.num_chunks} of {config.steps_per_fit} environment steps",
         "gradient updates": f"{updates:,} of the agent, a run",
         "memory": describe_memory(plan),
     }

@@ -1,7 +1,6 @@
 """A run's directory: who may write to it, and whether it belongs to this configuration."""
 
 import contextlib
-import dataclasses
 import datetime
 import fcntl
 import json
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mbpo_jax import config_io
-from mbpo_jax.config import ENDS, Config, EnvConfig, file_name
+from mbpo_jax.config import Config, EnvConfig, file_name
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, to_plain, write_json_atomic
 from mbpo_jax.training import logs
-from mbpo_jax.training.group import Group, differences, group_of, restored
+from mbpo_jax.training.group import Group, group_of, restored
 
 CONFIG = "config.yaml"
 RUNS = "runs.json"
@@ -63,8 +62,11 @@ def begins(run_dir: Path, init_from: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened(run_dir: Path, group: Group) -> Iterator[None]:
+def opened(run_dir: Path, group: Group) -> Iterator[bool]:
     """Hold a run directory for this process, making it if need be.
+
+    Yields:
+      Whether its runs are finished.
 
     Raises:
       Busy: another process trains in it.
@@ -93,12 +95,12 @@ def opened(run_dir: Path, group: Group) -> Iterator[None]:
                 f"another process trains in {run_dir} ({_described(lock)}); wait for it, or choose "
                 "another --run-dir"
             )
-        _claim(run_dir, group)
+        is_finished = _claim(run_dir, group)
         lock.truncate(0)
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": began}, lock)
         lock.flush()
-        yield
+        yield is_finished
 
 
 class Busy(ConfigError):
@@ -151,47 +153,43 @@ def _refuse_foreign(run_dir: Path) -> None:
         )
 
 
-def _claim(run_dir: Path, group: Group) -> None:
-    path = run_dir / CONFIG
-    # A run without a checkpoint that has not ended has nothing to lose.
-    ended = read_state(run_dir) in ("finished", "diverged")
-    if not path.exists() or not (ended or any((run_dir / CHECKPOINTS).glob("*"))):
+def _claim(run_dir: Path, group: Group) -> bool:
+    """Check that a directory may be used for these runs, and say whether they are finished.
+
+    What is there stays as it is, so that nothing has changed if it cannot be gone on with; where
+    there is nothing that could be lost, the runs are written down.
+    """
+    state, has_checkpoint = read_state(run_dir), any((run_dir / CHECKPOINTS).glob("*"))
+    has_begun = has_checkpoint or state in ("finished", "diverged")
+    if not has_begun or not (run_dir / CONFIG).exists():
         write_group(run_dir, group)
         (run_dir / ENVIRONMENT).unlink(missing_ok=True)  # nothing is resumed
-        return
+        return False
     known = load_group(run_dir)
-    if group != known and group == lengthened(known, group.config):
-        if not any((run_dir / CHECKPOINTS).glob("*")):
-            raise ConfigError(
-                f"{run_dir} has no checkpoint from which it could go on; choose another --run-dir"
-            )
-        changed = "; ".join(config_io.diff_configs(known.config, group.config))
-        print(f"{run_dir} goes on to another end, with its schedules as they were: {changed}")
-        if ended:  # said first: who is stopped between the two comes here again
-            write_status(run_dir, "interrupted")
-        write_group(run_dir, group)
-        return
-    changes = config_io.diff_configs(known.config, group.config)
-    if not changes and differences(known) != differences(group):
-        changes = ["the runs' own settings"]
-    if changes:
+    if group == known:
+        return state == "finished"
+    changes = config_io.diff_configs(known.config, group.config) or ["the runs' own settings"]
+    if group != known.lengthened(group.config):
         raise ConfigError(
             f"{run_dir} holds a run of another configuration:\n  "
             + "\n  ".join(changes)
             + "\nChoose another --run-dir, or give the settings of that run to resume it"
         )
+    if not has_checkpoint:
+        raise ConfigError(
+            f"{run_dir} has no checkpoint from which it could go on; choose another --run-dir"
+        )
+    print(
+        f"{run_dir} goes on to another end, with its schedules as they were: {'; '.join(changes)}"
+    )
+    return False
 
 
-def lengthened(known: Group, config: Config) -> Group:
-    """Return a group that ends as a configuration says, unless it would end earlier.
-
-    When to end is all that a run does not depend on until then.
-    """
-    if config.total_env_steps < known.config.total_env_steps:
-        return known
-    ends = {name: getattr(config, name) for name in ENDS}
-    runs = (dataclasses.replace(run, **ends) for run in known.runs)
-    return Group(dataclasses.replace(known.config, **ends), tuple(runs))
+def go_on(run_dir: Path, group: Group) -> None:
+    """Write down that runs go on, perhaps to another end than they had, in a directory held."""
+    # Who is stopped between the two is told that it goes on to another end once more.
+    write_status(run_dir, "interrupted")
+    write_group(run_dir, group)
 
 
 def write_group(run_dir: Path, group: Group) -> None:
@@ -199,7 +197,7 @@ def write_group(run_dir: Path, group: Group) -> None:
     if group == group_of(group.config):
         (run_dir / RUNS).unlink(missing_ok=True)
     else:
-        write_json_atomic(run_dir / RUNS, to_plain(differences(group)))
+        write_json_atomic(run_dir / RUNS, to_plain(group.differences()))
     with replacing(run_dir / CONFIG) as file:
         file.write(config_io.dump_yaml(group.config).encode())
 
@@ -235,7 +233,7 @@ def load_config(run_dir: Path) -> Config:
 
 
 def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return settings that an earlier version wrote without what it had and nobody reads.
+    """Return settings that an earlier version wrote as they are called now.
 
     Raises:
       ConfigError: they are of an algorithm that is there no more.
@@ -247,6 +245,10 @@ def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
             "now, and its runs cannot go on; train anew, or use the version that environment.json "
             "names"
         )
+    fit = content.get("fit")
+    if isinstance(fit, dict) and fit.get("stopping") == "fixed":
+        content = {**content, "fit": {**fit, "stopping": "budget", "cold_factor": 1}}
+    # A group of settings that nobody reads any more.
     return {name: value for name, value in content.items() if name != "search"}
 
 

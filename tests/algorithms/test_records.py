@@ -37,6 +37,7 @@ OF_EVERY_KIND = [
 # What a setting makes needless, so that it is not looked at with the settings that are tried.
 CONDITIONAL = {
     "fit.num_steps",
+    "fit.cold_factor",
     "planner.temperature",
     "planner.noise_exponent",
     "planner.keep_fraction",

@@ -73,6 +73,15 @@ def test_missing_rows_are_filled_with_others_of_their_kind(key, num_rows, max_ho
         assert np.max(counts) - np.min(counts) <= 1
 
 
+def test_places_are_shuffled_as_drawn_fractions_would_order_them(key):
+    """With ties, of which there are some among so many."""
+    valid = jnp.arange(40_000) % 7 != 3
+    fractions = jax.random.uniform(jax.random.clone(key), valid.shape)
+    assert len(np.unique(fractions)) < len(fractions)
+    expected = jnp.argsort(jnp.where(valid, fractions, jnp.inf))
+    np.testing.assert_array_equal(dataset.shuffled(key, valid), expected)
+
+
 def test_every_valid_row_is_held_out_equally_often(key):
     state, config, num_fits = filled(20, 24), fit_config(), 400
     split = jax.jit(jax.vmap(lambda key: dataset.split_rows(key, state, config)))(
@@ -106,10 +115,10 @@ def test_scalers_see_the_training_rows_only(key, normalize_targets, num_rows):
         key, state, fit_config(), normalize_targets, num_rows
     )
     valid = [t % 50 for t in range(60)][-45:]
-    holdout = np.asarray(data_set.holdout_rows[: int(data_set.num_holdout)])
+    holdout = np.asarray(data_set.holdout_rows[: int(data_set.split.num_holdout)])
     train = sorted(set(valid) - set(holdout))
     assert len(set(holdout)) == 9
-    assert (len(holdout), int(data_set.num_train)) == ((10, 40) if num_rows else (9, 36))
+    assert (len(holdout), int(data_set.split.num_train)) == ((10, 40) if num_rows else (9, 36))
     assert len(train) == 36
     data = state.data
     inputs = np.concatenate([data.observation, data.action], axis=-1).astype(float)

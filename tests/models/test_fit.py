@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from mbpo_jax.models import fit as fitting
-from mbpo_jax.models.dataset import Dataset
+from mbpo_jax.models import stopping
+from mbpo_jax.models.dataset import Split, draw_member_rows
 from mbpo_jax.models.ensemble import Ensemble, EnsembleParams
 from mbpo_jax.nets import networks
 from mbpo_jax.nets.normalizer import Scaler
@@ -33,22 +34,26 @@ from tests.linear_system import (
 def test_a_fixed_budget_is_spent_exactly_and_a_fit_starts_from_the_last(key):
     optimizer = counting_optimizer()
     ensemble = make(optimizer)
-    # 40 training rows in batches of 16 are three steps an epoch.
-    config = fit_config(stopping="fixed", num_steps=7)
+    config = fit_config(stopping="budget", num_steps=7, cold_factor=3)
     init_key, *fit_keys = jax.random.split(key, 3)
-    state = initial(init_key, ensemble)
-    for i, fit_key in enumerate(fit_keys, start=1):
-        state, metrics = run_fit(fit_key, state, filled(50, 60), ensemble, optimizer, config)
-        assert int(metrics["model/gradient_steps"]) == 7
-        assert int(metrics["model/epochs"]) == 3
-        assert list(steps_of(state)) == [7 * i] * NUM_MEMBERS
+    state, total = initial(init_key, ensemble), 0
+    for is_cold, fit_key in zip((True, False), fit_keys, strict=True):
+        state, metrics = run_fit(
+            fit_key, state, filled(50, 60), ensemble, optimizer, config, is_cold=is_cold
+        )
+        steps = 21 if is_cold else 7
+        total += steps
+        assert int(metrics["model/gradient_steps"]) == steps
+        # 40 rows are trained on, in batches of 16.
+        np.testing.assert_allclose(metrics["model/epochs"], steps * 16 / 40)
+        assert list(steps_of(state)) == [total] * NUM_MEMBERS
 
 
 @pytest.mark.parametrize("bounds", ["learned", "fixed"])
 def test_warm_start_keeps_adam_and_fixed_bounds_stay(key, bounds):
     optimizer = optax.adam(1e-4)
     ensemble = make(optimizer, bounds=bounds)
-    config = fit_config(stopping="fixed", num_steps=5)
+    config = fit_config(stopping="budget", num_steps=5)
     init_key, first_key, second_key = jax.random.split(key, 3)
     start = initial(init_key, ensemble)
     first, _ = run_fit(first_key, start, filled(50, 60), ensemble, optimizer, config)
@@ -123,40 +128,74 @@ def test_loss_equals_numpy(key, learned_termination):
     np.testing.assert_allclose(loss(params, rows, weight, dataset), expected, rtol=1e-5)
 
 
-def epoch_of_counts(key, dataset: Dataset, batch_size: int, max_steps: int = 1000):
-    """Run an epoch whose parameters count how often, with its weight, each row is visited."""
+def count_visits(rows, weight, carry):
+    """Count how often, with its weight, each row is visited, and note at which step last."""
+    counts, visited, step = carry
+    counts = jax.vmap(lambda counts, rows: counts.at[rows].add(weight))(counts, rows)
+    visited = jax.vmap(lambda visited, rows: visited.at[rows].set(step))(visited, rows)
+    return counts, visited, step + 1
 
-    def step_loss(counts, rows, weight):
-        visited = jnp.take_along_axis(counts, rows, axis=1)
-        return -jnp.sum(visited * weight[None])
 
-    start, optimizer = jnp.zeros(dataset.member_rows.shape), optax.sgd(1.0)
-    counts, _, steps = jax.jit(
-        lambda key, dataset: fitting.train_epoch(
-            key, start, optimizer.init(start), step_loss, optimizer, dataset, batch_size, max_steps
-        )
-    )(key, dataset)
-    return np.asarray(counts), int(steps)
+def visits(num_rows: int):
+    zeros = jnp.zeros((NUM_MEMBERS, num_rows))
+    return zeros, zeros, jnp.float32(0)
+
+
+@jax.jit(static_argnums=3)
+def epoch_of_visits(key, rows, num_train, batch_size):
+    return stopping.train_epoch(
+        key, visits(rows.shape[1]), count_visits, rows, num_train, batch_size
+    )
 
 
 @pytest.mark.parametrize(("batch_size", "num_steps"), [(9, 4), (16, 3), (35, 2), (64, 1)])
 def test_an_epoch_visits_each_training_slot_once(key, batch_size, num_steps):
-    data_key, epoch_key = jax.random.split(key)
-    dataset, *_ = dataset_of(data_key, filled(60, 50, max_size=45), fit_config())
-    counts, steps = epoch_of_counts(epoch_key, dataset, batch_size)
+    data_key, rows_key, epoch_key = jax.random.split(key, 3)
+    split = dataset_of(data_key, filled(60, 50, max_size=45), fit_config())[0].split
+    rows = draw_member_rows(rows_key, split, NUM_MEMBERS, bootstrap=True)
+    (counts, *_), steps = epoch_of_visits(epoch_key, rows, split.num_train, batch_size)
     assert steps == num_steps
     for e in range(NUM_MEMBERS):
-        resample = np.asarray(dataset.member_rows[e, : int(dataset.num_train)])
+        resample = np.asarray(rows[e, : int(split.num_train)])
         np.testing.assert_array_equal(counts[e], np.bincount(resample, minlength=50))
 
 
-def test_batches_are_drawn_anew_and_can_be_limited(key):
-    data_key, *epoch_keys = jax.random.split(key, 3)
-    dataset, *_ = dataset_of(data_key, filled(50, 50), fit_config(bootstrap=False))
-    first, second = (epoch_of_counts(k, dataset, 16, max_steps=1) for k in epoch_keys)
-    assert first[1] == second[1] == 1
-    assert first[0].sum(axis=1).tolist() == [16.0] * NUM_MEMBERS
+def test_batches_are_drawn_anew_in_each_epoch(key):
+    data_key, rows_key, *epoch_keys = jax.random.split(key, 4)
+    split = dataset_of(data_key, filled(50, 50), fit_config())[0].split
+    rows = draw_member_rows(rows_key, split, NUM_MEMBERS, bootstrap=False)
+    (_, *first), (_, *second) = (
+        epoch_of_visits(epoch_key, rows, split.num_train, 16)[0] for epoch_key in epoch_keys
+    )
+    assert first[1] == second[1] == 3
     assert not np.array_equal(first[0], second[0])
+
+
+def test_a_budget_is_drawn_from_the_training_rows_by_each_member_for_itself(key):
+    data_key, steps_key = jax.random.split(key)
+    config = fit_config(stopping="budget", num_steps=40, cold_factor=5, batch_size=16)
+    dataset, *_ = dataset_of(data_key, filled(60, 50, max_size=45), config)
+
+    def gradient_step(rows, weight, carry):
+        counts, steps = carry
+        *counts, _ = count_visits(rows, weight, (*counts, steps))
+        return tuple(counts), steps + 1
+
+    *visited, start = visits(50)
+    counts, steps = jax.jit(
+        lambda key, dataset: stopping.train_by_budget(
+            key, (tuple(visited), start), gradient_step, dataset.split, NUM_MEMBERS, True, config
+        )
+    )(steps_key, dataset)[:2]
+    assert steps == 200
+    counts = np.asarray(counts[0])
+    trained = np.asarray(dataset.split.order)[9:45]
+    assert set(np.flatnonzero(counts.sum(axis=0))) == set(trained)
+    expected = 200 * 16 / 36
+    # 35 degrees of freedom for each member.
+    chi_square = np.sum((counts[:, trained] - expected) ** 2, axis=1) / expected
+    assert np.all((chi_square > 12) & (chi_square < 75))
+    assert len({tuple(row) for row in counts}) == NUM_MEMBERS
 
 
 @pytest.mark.parametrize("num_rows", [50, 1300, 1900])
@@ -167,7 +206,7 @@ def test_holdout_error_equals_numpy(key, num_rows):
     params = random_params(init_key, ensemble)
     dataset, *_ = dataset_of(data_key, state, config)
     error = jax.jit(lambda *args: fitting.holdout_squared_error(args[0], ensemble, args[1]))
-    rows = np.asarray(dataset.holdout_rows)[: int(dataset.num_holdout)]
+    rows = np.asarray(dataset.holdout_rows)[: int(dataset.split.num_holdout)]
     assert len(rows) == min(num_rows // 5, 280)
     for e, actual in enumerate(error(params, dataset)):
         mean = numpy_forward(params, e, np.float64(dataset.inputs)[rows])[:, :3]
@@ -177,7 +216,7 @@ def test_holdout_error_equals_numpy(key, num_rows):
 
 def test_holdout_metrics_are_in_the_units_of_the_environment(key):
     dataset, _, scaler = dataset_of(key, filled(50, 50), fit_config(), normalize_targets=True)
-    rows = np.asarray(dataset.holdout_rows)[: int(dataset.num_holdout)]
+    rows = np.asarray(dataset.holdout_rows)[: int(dataset.split.num_holdout)]
     # Who predicts the hold-out's mean has R2 = 0, who errs by half of that has R2 = 1/2.
     variance = np.var(np.asarray(dataset.targets)[rows], axis=0)
     error = jnp.asarray([variance * 1.2, variance * 0.8]) * jnp.asarray([[1.0, 0.5, 0.0]])
@@ -198,7 +237,7 @@ def test_of_many_outputs_the_worst_are_named(key, report_all):
         | {
             "targets": jax.random.normal(key, (50, size)),
             "holdout_rows": jnp.arange(50),
-            "num_holdout": jnp.int32(50),
+            "split": Split(jnp.arange(50), jnp.int32(50), jnp.int32(0)),
         }
     )
     variance = jnp.var(dataset.targets, axis=0)

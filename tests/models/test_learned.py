@@ -270,7 +270,9 @@ def small_config() -> Config:
     return Config(
         steps_per_fit=25,
         ensemble=EnsembleConfig(num_members=3, num_elites=2, hidden_sizes=()),
-        fit=FitConfig(weight_decays=(1e-4,), batch_size=16, stopping="fixed", num_steps=4),
+        fit=FitConfig(
+            weight_decays=(1e-4,), batch_size=16, stopping="budget", num_steps=4, cold_factor=3
+        ),
         rollout=RolloutConfig(diagnostic_length=2),
     )
 
@@ -293,6 +295,7 @@ def test_it_is_fitted_and_diagnosed_as_the_ensemble_is(key):
             config.fit,
             bound_penalty_weight=config.ensemble.bound_penalty,
             normalize_targets=False,
+            is_cold=True,
         )
     )(jax.random.clone(fit_key), state, buffer)
     fitted = jax.jit(model.fit)(fit_key, state, buffer, jnp.int32(50))
@@ -321,11 +324,13 @@ def test_a_fit_reads_no_more_rows_than_the_buffer_holds(key):
 def test_a_fit_takes_as_many_steps_whatever_was_left_out(key, num_rows):
     """Its length is the same for all runs; from no transition at all it learns nothing true."""
     model, buffer = learned.make_learned_model(SPEC, small_config(), never), filled(num_rows, 60)
-    init_key, fit_key = jax.random.split(key)
-    state = jax.jit(model.init)(init_key)
-    fitted, metrics = jax.jit(model.fit)(fit_key, state, buffer, jnp.int32(50))
-    assert metrics["model/gradient_steps"] == 4
-    assert bool(all_finite((fitted, metrics)))
+    init_key, *fit_keys = jax.random.split(key, 3)
+    state, refit = jax.jit(model.init)(init_key), jax.jit(model.fit)
+    # The first fit takes three times as many.
+    for fit_key, steps in zip(fit_keys, (12, 4), strict=True):
+        state, metrics = refit(fit_key, state, buffer, jnp.int32(50))
+        assert metrics["model/gradient_steps"] == steps
+        assert bool(all_finite((state, metrics)))
 
 
 def test_rollouts_go_on_where_real_transitions_led(key):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax.models import fit as fitting
+from mbpo_jax.models import stopping
 from tests.linear_system import (
     NUM_MEMBERS,
     counting_optimizer,
@@ -50,9 +51,9 @@ def test_stopping_rule_equals_the_reference(min_improvement):
     errors = random_errors(150, 12)
 
     def last_state(errors):
-        start = fitting.Stopping(jnp.full(NUM_MEMBERS, jnp.inf), jnp.int32(0))
+        start = stopping.Stopping(jnp.full(NUM_MEMBERS, jnp.inf), jnp.int32(0))
         return jax.lax.scan(
-            lambda state, error: (fitting.update_stopping(state, error, min_improvement)[0],) * 2,
+            lambda state, error: (stopping.update_stopping(state, error, min_improvement)[0],) * 2,
             start,
             errors,
         )[1]
@@ -69,11 +70,11 @@ def test_stopping_rule_equals_the_reference(min_improvement):
 
 @pytest.mark.parametrize("error", [np.nan, np.inf])
 def test_a_nonfinite_error_is_no_improvement(error):
-    start = fitting.Stopping(jnp.full(1, jnp.inf), jnp.int32(3))
-    stopping, improved = fitting.update_stopping(start, jnp.full(1, error), 0.01)
+    start = stopping.Stopping(jnp.full(1, jnp.inf), jnp.int32(3))
+    after, improved = stopping.update_stopping(start, jnp.full(1, error), 0.01)
     assert not improved[0]
-    assert np.isinf(stopping.best_error[0])
-    assert int(stopping.idle_epochs) == 4
+    assert np.isinf(after.best_error[0])
+    assert int(after.idle_epochs) == 4
 
 
 # The whole fit, with an optimiser that counts gradient steps and hold-out errors from a script

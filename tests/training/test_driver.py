@@ -18,7 +18,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
-from mbpo_jax.training import compiled, devices, driver, loop, plan, playback
+from mbpo_jax.training import compiled, devices, driver, loop, plan, playback, run_directory
 from mbpo_jax.training.group import group_of
 from tests.probe_environments import linear_gaussian
 
@@ -259,6 +259,11 @@ def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
     shutil.copytree(straight(), "run")
     config = Path("run/config.yaml")
     config.write_text(config.read_text() + "search:\n  horizon: 3\n")
+    old = config.read_text().replace("stopping: early", "stopping: fixed")
+    Path("old").mkdir()
+    Path("old/config.yaml").write_text(old.replace("  cold_factor: 10\n", ""))
+    fit = run_directory.load_group(Path("old")).config.fit
+    assert (fit.stopping, fit.cold_factor) == ("budget", 1)
     assert train(small_config(total_env_steps=70)) == "finished"
     assert "search:" not in config.read_text().splitlines()
     config.write_text(config.read_text().replace("algorithm: mbpo", "algorithm: bptt"))
@@ -344,7 +349,8 @@ def test_dry_run_prints_settings_and_sizes_and_leaves_nothing(capsys):
     plan.dry_run(small_config(), Path("run"))
     printed = capsys.readouterr().out
     Path("settings.yaml").write_text(printed.split("\n\n")[0])
-    assert config_io.load_yaml_config(Path("settings.yaml")) == small_config()
+    settings = config_io.read_yaml(Path("settings.yaml"))
+    assert config_io.apply(Config(), settings, "what was printed") == small_config()
     assert "2 (seeds 0 to 1)" in printed
     assert "GiB" in printed
     assert not Path("run").exists()

@@ -16,7 +16,7 @@ from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback, run_directory, runs_axis
 from mbpo_jax.training.compiled import set_up
-from mbpo_jax.training.group import data_paths, differences, group_of, make_group, structure
+from mbpo_jax.training.group import data_paths, group_of, make_group, structure
 
 CONFIG = environment_preset("pendulum", "debug")
 
@@ -53,7 +53,7 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
     group = make_group([changed(seed=5), changed(seed=5, sac={"gamma": 0.5}), changed(seed=1)])
     run_directory.write_group(tmp_path, group)
     assert run_directory.load_group(tmp_path) == group
-    assert differences(group)[1] == {"seed": 5, "sac.gamma": 0.5}
+    assert group.differences()[1] == {"seed": 5, "sac.gamma": 0.5}
     (tmp_path / run_directory.RUNS).write_text('[{"seed": 1, "sac.gama": 0.5}]')
     with pytest.raises(ConfigError, match="did you mean gamma"):
         run_directory.load_group(tmp_path)

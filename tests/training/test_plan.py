@@ -6,12 +6,14 @@ import pytest
 
 from mbpo_jax.config import DynaConfig
 from mbpo_jax.training import plan
+from mbpo_jax.training.compiled import set_up
+from mbpo_jax.training.group import group_of
 from tests.probe_environments import linear_gaussian, tiny_config
 
 
 def test_chunks_make_all_steps_after_the_random_ones():
     config = tiny_config()
-    assert plan.num_chunks(config) == 4
+    assert config.num_chunks == 4
     assert config.random_steps + 4 * config.steps_per_fit == config.total_env_steps
 
 
@@ -25,5 +27,5 @@ def test_updates_of_a_chunk_are_those_of_its_steps(algorithm, updates):
         model="learned" if algorithm == "sac" else "oracle",
         dyna=DynaConfig(model_updates=5),
     )
-    env = linear_gaussian(noise=0.0, episode_length=5)
-    assert plan.updates_per_chunk(config, env) == 8 * updates
+    setup = set_up(group_of(config), linear_gaussian(noise=0.0, episode_length=5))
+    assert plan.updates_per_chunk(setup) == 8 * updates

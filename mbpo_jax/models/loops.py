@@ -1,0 +1,50 @@
+"""Loops whose length is known only when they run, as each kind of device likes them.
+
+On an accelerator the host would be asked before each turn whether there is another one, which takes
+longer than a small step. So turns are made in chunks of a fixed length there, which XLA can replay
+as one graph. A CPU loses nothing by asking, and would lose the turns with which a chunk is filled
+up.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import PyTree
+
+CHUNK = 16
+"""Turns in a chunk."""
+
+Turn = Callable[[jax.Array, PyTree], PyTree]
+
+
+def repeat(num_turns: jax.Array, turn: Turn, start: PyTree) -> PyTree:
+    """Make so many turns, `turn(i, carry) -> carry` with i from 0 on.
+
+    Args:
+      num_turns: int32, traced, the same for all runs that are computed side by side.
+      turn: a pure function.
+      start: what it starts from.
+    """
+    return jax.lax.platform_dependent(
+        num_turns,
+        start,
+        cpu=lambda num_turns, start: jax.lax.fori_loop(0, num_turns, turn, start),
+        default=lambda num_turns, start: in_chunks(num_turns, turn, start),
+    )
+
+
+def in_chunks(num_turns: jax.Array, turn: Turn, start: PyTree) -> PyTree:
+    """Do what `repeat` does by whole chunks, whose turns beyond the last one change nothing."""
+
+    def turn_if_due(i: jax.Array, carry: PyTree) -> PyTree:
+        made = turn(i, carry)
+        return jax.tree.map(lambda new, old: jnp.where(i < num_turns, new, old), made, carry)
+
+    def chunk(number: jax.Array, carry: PyTree) -> PyTree:
+        return jax.lax.fori_loop(
+            0, CHUNK, lambda i, carry: turn_if_due(number * CHUNK + i, carry), carry
+        )
+
+    return jax.lax.fori_loop(0, -(-num_turns // CHUNK), chunk, start)
