@@ -14,6 +14,9 @@ the same work, all fits are given the same number of them (`--epochs`), each wit
 hold-out. `--early 1` adds a row in which fits stop by themselves, by rules as near as both allow;
 the gradient steps in it tell how far the work differs.
 
+`--defaults` compares what users of both get instead: our preset with `fast` over it, and mbrl-lib's
+own numbers for the task (`mbrl/examples/conf/overrides`), each with its own fits.
+
 What still differs in mbrl-lib, by its design:
   - a batch of the agent is either real or the model's, with the probability of the real ratio,
     where ours mixes it by that share;
@@ -51,15 +54,35 @@ class Task(NamedTuple):
     Attributes:
       environment: what it is called here.
       termination: how model rollouts end, one of `mbrl.env.termination_fns`.
+      defaults: where mbrl-lib's own numbers differ from our preset's; none if it has no such task.
     """
 
     environment: str
     termination: str
+    defaults: Mapping[str, Any] | None = None
 
 
+OF_ALL_TASKS = {
+    "sac.hidden_sizes": (512, 512),
+    "ensemble.learn_bounds": False,
+    "rollout.real_ratio": 0.0,
+    "fit.patience": 4,  # ours is what must be exceeded
+    "fit.max_epochs": None,
+}
 TASKS = {
-    "Hopper-v5": Task("gym/Hopper-v5", "hopper"),
-    "HalfCheetah-v5": Task("gym/HalfCheetah-v5", "no_termination"),
+    "Hopper-v5": Task(
+        "gym/Hopper-v5",
+        "hopper",
+        {
+            **OF_ALL_TASKS,
+            "sac.utd_ratio": 40,
+            "sac.target_update_interval": 4,
+            "sac.learns_temperature": False,
+        },
+    ),
+    "HalfCheetah-v5": Task(
+        "gym/HalfCheetah-v5", "no_termination", {**OF_ALL_TASKS, "sac.utd_ratio": 10}
+    ),
     "Pendulum-v1": Task("pendulum", "no_termination"),
 }
 TRIAL_STEPS = 10  # environment steps; with one epoch, fits have about their share of the time
@@ -75,6 +98,11 @@ class Way(NamedTuple):
 
     at_once: int
     threads: int
+
+
+def make_fast_config(task: Task, num_runs: int) -> Config:
+    """Return the settings of our side where each has its own."""
+    return dataclasses.replace(preset(task.environment, "fast"), num_seeds=num_runs)
 
 
 def make_config(task: Task, num_runs: int, epochs: int | None) -> Config:
@@ -145,12 +173,15 @@ def shares(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: value / total for name, value in seconds.items()}
 
 
-def compare(python: Path, task: str, config: Config, rounds: int) -> dict[str, Any]:
-    """Return the comparison of one number of runs."""
+def compare(
+    python: Path, task: str, config: Config, rounds: int, defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the comparison of one number of runs; the peer has our settings but for `defaults`."""
     runs, env_steps = config.num_seeds, config.steps_per_fit
     settings = {"settings": config_io.flatten(config)}
+    peer_settings = {"settings": {**settings["settings"], **(defaults or {})}}
     requests = [
-        {**settings, "task": task, "termination": TASKS[task].termination, "seed": seed}
+        {**peer_settings, "task": task, "termination": TASKS[task].termination, "seed": seed}
         for seed in range(runs)
     ]
     theirs = "benchmarks.mbrl_lib_mbpo_worker"
@@ -173,7 +204,8 @@ def compare(python: Path, task: str, config: Config, rounds: int) -> dict[str, A
         ratios = [theirs / own for own, theirs in zip(own_seconds, peer_seconds, strict=True)]
         return {
             "runs": runs,
-            "fit": "early" if config.fit.max_epochs is None else f"{config.fit.max_epochs} epochs",
+            "settings": "equal" if defaults is None else "each its own",
+            "fit": described(config),
             "ours_steps_per_second": runs * env_steps / statistics.median(own_seconds),
             "mbrl_lib_steps_per_second": runs * env_steps / statistics.median(peer_seconds),
             "ratio": statistics.median(ratios),
@@ -192,6 +224,14 @@ def compare(python: Path, task: str, config: Config, rounds: int) -> dict[str, A
         }
 
 
+def described(config: Config) -> str:
+    """Say how our fits end."""
+    fit = config.fit
+    if fit.stopping == "budget":
+        return f"budget of {fit.num_steps}"
+    return "early" if fit.max_epochs is None else f"{fit.max_epochs} epochs"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the comparisons."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__)
@@ -202,7 +242,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--early", type=int, nargs="*", default=[], help="the same, where fits stop by themselves"
     )
+    parser.add_argument(
+        "--defaults", type=int, nargs="*", default=[], help="runs, each side with its own settings"
+    )
     options = parser.parse_args(arguments)
+    task = TASKS[options.task]
+    if options.defaults and task.defaults is None:
+        parser.error(f"mbrl-lib has no settings of its own for {options.task}")
     for name in ("rounds", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
@@ -214,8 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *((runs, None) for runs in options.early),
     ]
     for runs, epochs in cases:
-        config = make_config(TASKS[options.task], runs, epochs)
+        config = make_config(task, runs, epochs)
         print(json.dumps(compare(python, options.task, config, options.rounds)), flush=True)
+    for runs in options.defaults:
+        config = make_fast_config(task, runs)
+        found = compare(python, options.task, config, options.rounds, task.defaults)
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Run:
             settings["ensemble.hidden_sizes"],
             settings["ensemble.num_members"],
             settings["ensemble.num_elites"],
+            learn_bounds=settings.get("ensemble.learn_bounds", True),
         )
         self.model_env = ModelEnv(env, self.model, getattr(termination_fns, termination))
         self.trainer = ModelTrainer(
@@ -86,6 +87,8 @@ class Run:
                 env.action_space,
                 settings["sac.hidden_sizes"][0],
                 settings["sac.target_entropy"],
+                settings.get("sac.target_update_interval", 1),
+                settings.get("sac.learns_temperature", True),
             )
         )
         rollout_agent_trajectories(

@@ -44,15 +44,17 @@ def make_agent(
     action_space: gymnasium.spaces.Box = ACTION_SPACE,
     hidden_size: int = worker.SAC_HIDDEN_SIZE,
     target_entropy: float = -1.0,
+    target_update_interval: int = 1,
+    learns_temperature: bool = True,
 ) -> SAC:
-    """Return SAC as the MBPO paper configures it."""
+    """Return SAC, as the MBPO paper configures it if nothing else is said."""
     options = SimpleNamespace(
         gamma=0.99,
         tau=0.005,
-        alpha=1.0,
+        alpha=1.0 if learns_temperature else 0.2,
         policy="Gaussian",
-        target_update_interval=1,
-        automatic_entropy_tuning=True,
+        target_update_interval=target_update_interval,
+        automatic_entropy_tuning=learns_temperature,
         target_entropy=target_entropy,
         hidden_size=hidden_size,
         lr=3e-4,
@@ -67,6 +69,8 @@ def make_ensemble(
     hidden_sizes: Sequence[int] = (worker.MODEL_HIDDEN_SIZE,) * worker.MODEL_NUM_LAYERS,
     num_members: int = worker.NUM_MEMBERS,
     num_elites: int = worker.NUM_ELITES,
+    *,
+    learn_bounds: bool = True,
 ) -> OneDTransitionRewardModel:
     """Return the probabilistic ensemble; all hidden layers have the width of the first."""
     ensemble = GaussianMLP(
@@ -77,7 +81,7 @@ def make_ensemble(
         ensemble_size=num_members,
         hid_size=hidden_sizes[0],
         propagation_method="random_model",
-        learn_logvar_bounds=True,
+        learn_logvar_bounds=learn_bounds,
         activation_fn_cfg={"_target_": "torch.nn.SiLU"},
     )
     return OneDTransitionRewardModel(ensemble, normalize=True, num_elites=num_elites)

@@ -103,14 +103,14 @@ class Training:
 
     def parts(self, repeats: int) -> dict[str, float]:
         """Compile the parts and return the seconds that each takes on its own."""
-        runs, env_steps, seconds = self._setup.runs, np.int32(self._env_steps), {}
+        config, env_steps, seconds = self._setup.runs.config, np.int32(self._env_steps), {}
         for name, part in make_parts(self._setup.env).items():
-            mapped = jax.jit(map_runs(part, runs.mesh), donate_argnums=2)
-            lowered = mapped.lower(env_steps, runs.config, self._state)
+            mapped = jax.jit(map_runs(part, self._setup.mesh), donate_argnums=2)
+            lowered = mapped.lower(env_steps, config, self._state)
             compiled = lowered.compile(devices.compiler_options())
             began = time.perf_counter()
             for _ in range(repeats):
-                self._state = compiled(env_steps, runs.config, self._state)
+                self._state = compiled(env_steps, config, self._state)
             jax.block_until_ready(self._state)
             seconds[name] = (time.perf_counter() - began) / repeats
         return seconds

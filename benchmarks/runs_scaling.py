@@ -74,9 +74,9 @@ def measure(config: Config, size: int, calls: int) -> dict:
         "seconds": statistics.median(seconds[1:]),
         "compile_seconds": compile_seconds,
         "peak_bytes": peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        "estimated_bytes": plan.plan_memory(setup).bytes_per_device * setup.runs.mesh.size,
+        "estimated_bytes": plan.plan_memory(setup).bytes_per_device * setup.mesh.size,
         "devices": devices.describe_devices(),
-        "mapped_over": setup.runs.mesh.size,
+        "mapped_over": setup.mesh.size,
         "jax": jax.__version__,
     }
 

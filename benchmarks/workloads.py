@@ -17,13 +17,13 @@ from benchmarks import worker
 from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
-from mbpo_jax.models import fit
-from mbpo_jax.models.dataset import make_dataset
-from mbpo_jax.models.ensemble import make_ensemble
+from mbpo_jax.models import fit, stopping
+from mbpo_jax.models.dataset import Dataset, draw_member_rows, make_dataset
+from mbpo_jax.models.ensemble import Ensemble, EnsembleState, make_ensemble
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.loop import TrainState, update_agent
-from mbpo_jax.types import Env, EnvSpec, EnvState, Transition
+from mbpo_jax.types import Algorithm, Env, EnvSpec, EnvState, Transition
 
 SPEC = EnvSpec("hopper", worker.OBSERVATION_SIZE, worker.ACTION_SIZE, 1000, 1, 0.008)
 
@@ -54,6 +54,9 @@ BRANCHED_CONFIG = dataclasses.replace(
     steps_per_fit=worker.NUM_ROLLOUTS // CONFIG.rollout.rollouts_per_step,
     epoch_length=worker.ROLLOUT_BUFFER_SIZE // CONFIG.rollout.rollouts_per_step,
 )
+
+
+OPTIMIZER = optax.adam(CONFIG.fit.learning_rate)
 
 
 class Workload(NamedTuple):
@@ -113,13 +116,11 @@ def sac_flops() -> float:
     return 2.0 * CONFIG.sac.batch_size * (critics * (1 + 3 + 2) + policy_weights() * (1 + 3))
 
 
-def sac_update() -> Workload:
-    """Return the 20 updates that follow an environment step, their batches' sampling included."""
-    algorithm = make_algorithm(ENV, CONFIG)
-    observation = jnp.zeros(SPEC.observation_size)
-    state = TrainState(
+def train_state(algorithm: Algorithm, env_state: EnvState) -> TrainState:
+    """Return the state of a run without a model whose buffer is full."""
+    return TrainState(
         key=jax.random.key(0),
-        env=EnvState((), observation, jnp.int32(0), jnp.bool_(False)),
+        env=env_state,
         replay=filled_buffer(),
         model=(),
         experience=(),
@@ -129,6 +130,13 @@ def sac_update() -> Workload:
         healthy=jnp.bool_(True),
     )
 
+
+def sac_update() -> Workload:
+    """Return the 20 updates that follow an environment step, their batches' sampling included."""
+    algorithm = make_algorithm(ENV, CONFIG)
+    observation = jnp.zeros(SPEC.observation_size)
+    state = train_state(algorithm, EnvState((), observation, jnp.int32(0), jnp.bool_(False)))
+
     def fn(state: TrainState) -> TrainState:
         key, update_key = jax.random.split(state.key)
         return update_agent(algorithm, update_key, state._replace(key=key), ())[0]
@@ -136,46 +144,41 @@ def sac_update() -> Workload:
     return Workload(fn, state, CONFIG.sac.utd_ratio, sac_flops())
 
 
+def ensemble_and_data() -> tuple[Ensemble, EnsembleState, Dataset]:
+    """Return the ensemble, its first state, and what a fit of it reads."""
+    ensemble = make_ensemble(SPEC, CONFIG.ensemble, OPTIMIZER, learned_termination=False)
+    dataset, *_ = make_dataset(
+        jax.random.key(1), ensemble, filled_buffer(), CONFIG.fit, normalize_targets=False
+    )
+    return ensemble, ensemble.init(jax.random.key(0)), dataset
+
+
 def ensemble_step() -> Workload:
     """Return an epoch of the fit: gradient steps of all members on bootstrapped minibatches."""
-    optimizer = optax.adam(CONFIG.fit.learning_rate)
-    ensemble = make_ensemble(SPEC, CONFIG.ensemble, optimizer, learned_termination=False)
-    state = ensemble.init(jax.random.key(0))
-    dataset, *_ = make_dataset(
-        jax.random.key(1),
-        ensemble,
-        filled_buffer(),
-        CONFIG.fit,
-        num_members=CONFIG.ensemble.num_members,
-        normalize_targets=False,
-    )
-    # A hold-out is at most 5,000 rows; the comparison's is a plain fifth.
+    ensemble, state, dataset = ensemble_and_data()
+    # A hold-out is at most 5,000 rows; the comparison's is a plain fifth. Whole batches.
     num_train = int((1 - worker.HOLDOUT_RATIO) * worker.NUM_TRANSITIONS)
-    dataset = dataset._replace(num_train=jnp.int32(num_train))
     steps = num_train // CONFIG.fit.batch_size
+    rows = draw_member_rows(
+        jax.random.key(3), dataset.split, CONFIG.ensemble.num_members, bootstrap=True
+    )
 
     def fn(carry):
-        params, optimizer_state, key, dataset = carry
-
-        def step_loss(params, rows, weight):
-            penalty = CONFIG.ensemble.bound_penalty
-            return fit.loss_fn(params, ensemble, rows, weight, dataset, CONFIG.fit, penalty)
-
-        key, epoch_key = jax.random.split(key)
-        params, optimizer_state, _ = fit.train_epoch(
-            epoch_key,
-            params,
-            optimizer_state,
-            step_loss,
-            optimizer,
-            dataset,
-            CONFIG.fit.batch_size,
-            steps,
+        training, key, dataset, rows, num_train = carry
+        gradient_step = fit.make_gradient_step(
+            ensemble, OPTIMIZER, dataset, CONFIG.fit, CONFIG.ensemble.bound_penalty
         )
-        return params, optimizer_state, key, dataset
+        key, epoch_key = jax.random.split(key)
+        training, _ = stopping.train_epoch(
+            epoch_key, training, gradient_step, rows, num_train, CONFIG.fit.batch_size
+        )
+        return training, key, dataset, rows, num_train
 
+    # The number of rows is traced, as in training.
+    num_train = jnp.int32(steps * CONFIG.fit.batch_size)
+    carry = (state.params, state.optimizer), jax.random.key(2), dataset, rows, num_train
     flops = 2.0 * 3 * CONFIG.fit.batch_size * CONFIG.ensemble.num_members * member_weights()
-    return Workload(fn, (state.params, state.optimizer, jax.random.key(2), dataset), steps, flops)
+    return Workload(fn, carry, steps, flops)
 
 
 def model_rollout() -> Workload:
