@@ -1,0 +1,134 @@
+"""The figure and the table of `experiments.model_fitting`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbpo_jax.files import Row
+from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
+
+REFERENCE = "early"
+MEASURES = {"nll": "Log-loss beyond the reference's", "k_step_error": "10-step error / reference's"}
+OTHERS = "osD^vPX*<>d"
+
+
+def means(rows: Sequence[Row], part: str, column: str) -> np.ndarray:
+    """Return the mean of a column over the fits of each seed, `[seeds]`."""
+    own = [row for row in rows if row["part"] == part]
+    seeds = sorted({row["seed"] for row in own})
+    return np.array([np.mean([r[column] for r in own if r["seed"] == s]) for s in seeds])
+
+
+def total(rows: Sequence[Row], part: str, column: str) -> float:
+    """Return the sum of a column over the fits, averaged over seeds."""
+    own = [row for row in rows if row["part"] == part]
+    return sum(row[column] for row in own) / len({row["seed"] for row in own})
+
+
+def against_reference(rows: Sequence[Row], schedule: str, rule: str, column: str) -> np.ndarray:
+    """Return a rule's number in terms of the reference's, `[seeds]`: less, or how many times."""
+    own = means(rows, f"{schedule}: {rule}", column)
+    reference = means(rows, f"{schedule}: {REFERENCE}", column).mean()
+    return own - reference if column == "nll" else own / reference
+
+
+def rules_of(rows: Sequence[Row], schedule: str) -> list[str]:
+    """Return the rules that have rows, in their order."""
+    parts = dict.fromkeys(row["part"] for row in rows)
+    return [part.partition(": ")[2] for part in parts if part.startswith(f"{schedule}: ")]
+
+
+def is_plain_budget(rule: str) -> bool:
+    """Return whether a rule is a budget and nothing else."""
+    return rule.startswith("budget") and "," not in rule
+
+
+def panel(axes: Axes, rows: Sequence[Row], schedule: str, column: str) -> dict[str, Any]:
+    """Draw each rule at its gradient steps, and return what a legend needs."""
+    rules, handles = rules_of(rows, schedule), {}
+    axes.axhline(0.0 if column == "nll" else 1.0, color="0.6", linewidth=0.8)
+    plain = sorted(
+        (total(rows, f"{schedule}: {rule}", "gradient_steps"), rule)
+        for rule in rules
+        if is_plain_budget(rule)
+    )
+    if plain:
+        x = [steps for steps, _ in plain]
+        y = np.array([against_reference(rows, schedule, rule, column) for _, rule in plain])
+        color = CURVE_STYLES[0][0]
+        (handles["budget of N steps"],) = axes.plot(x, y.mean(axis=1), ".-", color=color)
+        axes.fill_between(x, y.min(axis=1), y.max(axis=1), color=color, alpha=0.15, linewidth=0)
+        for steps, value, (_, rule) in zip(x, y.mean(axis=1), plain, strict=True):
+            axes.annotate(
+                rule.removeprefix("budget "),
+                (steps, value),
+                textcoords="offset points",
+                xytext=(0, 5),
+                ha="center",
+                fontsize="x-small",
+            )
+    others = [rule for rule in rules if not is_plain_budget(rule)]
+    for i, rule in enumerate(others):
+        y = against_reference(rows, schedule, rule, column)
+        x = total(rows, f"{schedule}: {rule}", "gradient_steps")
+        handles[rule] = axes.errorbar(
+            x,
+            y.mean(),
+            np.array([[y.mean() - y.min()], [y.max() - y.mean()]]),
+            marker=OTHERS[i % len(OTHERS)],
+            color=CURVE_STYLES[(i + 1) % len(CURVE_STYLES)][0],
+            linestyle="",
+            markersize=5,
+            elinewidth=0.8,
+        )
+    axes.set_xscale("log")
+    return handles
+
+
+def draw(path: Path, by_task: Mapping[str, Sequence[Row]], schedule: str = "dense") -> None:
+    """Draw both measures of all tasks against the gradient steps of a schedule."""
+    by_task = {task: rows for task, rows in by_task.items() if rules_of(rows, schedule)}
+    with figure_style():
+        figure = Figure(figsize=(3.6 * len(by_task), 6.6), layout="constrained")
+        grid = figure.subplots(len(MEASURES), len(by_task), squeeze=False, sharex="col")
+        handles: dict[str, Any] = {}
+        for column, (task, rows) in enumerate(by_task.items()):
+            for line, (name, label) in enumerate(MEASURES.items()):
+                handles |= panel(grid[line, column], rows, schedule, name)
+                if column == 0:
+                    grid[line, column].set_ylabel(label)
+            grid[0, column].set_title(task)
+            grid[-1, column].set_xlabel("Gradient steps of all fits")
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+    save_png(path, figure)
+
+
+def table(by_task: Mapping[str, Sequence[Row]]) -> str:
+    """Return the table of all rules in Markdown."""
+    lines = [
+        "Means over the fits and over two seeds: gradient steps and seconds of all fits, the",
+        "log-loss of one step on the 1,000 transitions that come next, less the reference's",
+        "(`early`), and the error of open-loop predictions over ten steps, over the reference's.",
+    ]
+    for task, rows in by_task.items():
+        for schedule in ("dense", "sparse"):
+            if not (rules := rules_of(rows, schedule)):
+                continue
+            lines += ["", f"## {task}, {schedule}", ""]
+            lines += ["| rule | gradient steps | seconds | log-loss | ten-step error |"]
+            lines += ["|---|---|---|---|---|"]
+            for rule in rules:
+                steps, seconds = (
+                    total(rows, f"{schedule}: {rule}", name)
+                    for name in ("gradient_steps", "seconds")
+                )
+                nll, error = (
+                    against_reference(rows, schedule, rule, name).mean() for name in MEASURES
+                )
+                cells = f"{steps:,.0f} | {seconds:,.0f} | {nll:+.3f} | {error:.3f}"
+                lines.append(f"| {rule} | {cells} |")
+    return "\n".join(lines) + "\n"
