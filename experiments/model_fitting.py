@@ -208,14 +208,15 @@ def known_rows(task: str) -> list[Row]:
     return read_rows(raw) if raw.exists() else []
 
 
-def run(task: str, schedules: Sequence[str]) -> None:
-    """Make the rows of a task that are not there."""
+def run(task: str, schedules: Sequence[str], rules: Sequence[str]) -> None:
+    """Make the rows of a task that are not there, by some of the rules or all of them."""
     devices.use_compilation_cache(devices.default_cache_directory())
     data = jax.device_put(recorded(task))
     for name in schedules:
         for rule in SCHEDULES[name].rules:
             part = f"{name}: {rule}"
-            if part in {row["part"] for row in known_rows(task)}:
+            is_there = part in {row["part"] for row in known_rows(task)}
+            if is_there or (rules and rule not in rules):
                 continue
             rows = [row for seed in SEEDS for row in fits(task, rule, SCHEDULES[name], data, seed)]
             common.replace_part(experiment(task), part, rows)
@@ -231,10 +232,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Rules for fitting a model.")
     parser.add_argument("--task", choices=TASKS, action="append", default=[])
     parser.add_argument("--schedule", choices=SCHEDULES, action="append", default=[])
+    parser.add_argument(
+        "--rule", choices=RULES, action="append", default=[], help="all if not given"
+    )
     parser.add_argument("--draw", action="store_true", help="draw the rows of all tasks")
     arguments = parser.parse_args()
     for task in arguments.task:
-        run(task, arguments.schedule or list(SCHEDULES))
+        run(task, arguments.schedule or list(SCHEDULES), arguments.rule)
     if arguments.draw:
         from experiments.model_fitting_figure import draw, table
 

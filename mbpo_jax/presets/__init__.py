@@ -64,7 +64,7 @@ _DEBUG = Preset(
 )
 
 # [ours] A third of the gradient steps that the reference's rule makes on HalfCheetah until 10,000
-# steps (about 9,000). How good models and returns are with it, experiments.model_fitting is to tell.
+# steps (about 9,000). How good models and returns are with it is for experiments.model_fitting.
 _FAST = Preset(
     "any environment, with few gradient steps of the model (ours; returns not compared yet)",
     {"fit": {"stopping": "budget", "num_steps": 100, "cold_factor": 10}},
