@@ -38,7 +38,7 @@ def published_figure(rows: Sequence[Row]) -> Figure:
             label_lines(below, clocked)
             above.set_title(task)
             above.yaxis.set_major_formatter(THOUSANDS)
-            format_steps(above, most_ticks=4)
+            format_steps(above, most_ticks=3)
             _format_hours(below)
         grid[0, 0].set_ylabel("Evaluation return\n(published: mean ± std. dev.)")
         grid[1, 0].set_ylabel("Evaluation return")
