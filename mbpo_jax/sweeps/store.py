@@ -206,7 +206,7 @@ def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
                     )
             for unit in plan.longer:
                 with run_directory.opened(unit.path, unit.group):
-                    run_directory.go_on(unit.path, unit.group)
+                    run_directory.lengthen(unit.path, unit.group)
             for unit in plan.new:
                 _create(unit)
             with replacing(sweep_dir / SWEEP_FILE) as file:

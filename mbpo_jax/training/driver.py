@@ -160,8 +160,9 @@ class Training:
 
     def run(self, interruption: Interruption) -> Outcome:
         """Train until the end or an interruption, and say which it was."""
-        run_directory.go_on(self._run_dir, self._group)
+        # In this order: who is stopped between the two goes on to another end once more.
         self._write_status("running")
+        run_directory.write_group(self._run_dir, self._group)
         while not self._is_over():
             if interruption.requested:
                 return self._interrupted()

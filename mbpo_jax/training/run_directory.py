@@ -185,9 +185,9 @@ def _claim(run_dir: Path, group: Group) -> bool:
     return False
 
 
-def go_on(run_dir: Path, group: Group) -> None:
-    """Write down that runs go on, perhaps to another end than they had, in a directory held."""
-    # Who is stopped between the two is told that it goes on to another end once more.
+def lengthen(run_dir: Path, group: Group) -> None:
+    """Write down that runs are to go on to another end, in a directory that is held."""
+    # In this order: who is stopped between the two is asked to go on once more.
     write_status(run_dir, "interrupted")
     write_group(run_dir, group)
 
