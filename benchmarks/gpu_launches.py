@@ -10,8 +10,8 @@ Without a device there is nothing to try kernels on, so products that cuBLAS mig
 here; counts change by that, a little.
 
 Each line has, of one part for one number of runs side by side:
-  kernels_per_unit    in the innermost loop that repeats the unit (an update, a gradient step, ...)
-  kinds               the same by kind of instruction
+  kernels_per_unit    of an update, a gradient step, ..., loops within it turn by turn
+  kinds               the same by kind of instruction, without the loops within
   loops               of the whole part: turns (null if not known), kernels, and the loops within
   copied_bytes        by instructions that do nothing but copy, within loops and outside of them
   temporary_bytes     that the program needs besides what goes in and out
@@ -60,11 +60,13 @@ class Part(NamedTuple):
     """A part of training.
 
     Attributes:
-      unit: what it repeats.
+      unit: what is counted.
+      depth: how many loops are around it.
       make: `() -> (pure function carry -> carry, what it starts from)`.
     """
 
     unit: str
+    depth: int
     make: Callable[[], tuple[Callable[[Any], Any], Any]]
 
 
@@ -87,6 +89,16 @@ class Loop(NamedTuple):
     def kernels(self) -> int:
         """Return the launches of a turn, without those of the loops within."""
         return sum(self.kinds.values())
+
+    @property
+    def launches(self) -> int:
+        """Return the launches of a turn; a loop within counts once where its turns are unknown."""
+        return self.kernels + sum((each.turns or 1) * each.launches for each in self.loops)
+
+    @property
+    def depth(self) -> int:
+        """Return how many loops are within each other here."""
+        return max((1 + each.depth for each in self.loops), default=0)
 
     def as_json(self) -> dict[str, Any]:
         """Return what a line says of it."""
@@ -170,12 +182,12 @@ def environment():
 
 
 PARTS = {
-    "sac_update": Part("update", workload("sac_update")),
-    "ensemble_step": Part("gradient step", workload("ensemble_step")),
-    "budget_fit": Part("gradient step", budget_fit),
-    "holdout": Part("look", holdout),
-    "rollout": Part("step of all rollouts", workload("rollout")),
-    "environment": Part("environment step", environment),
+    "sac_update": Part("update", 1, workload("sac_update")),
+    "ensemble_step": Part("gradient step", 2, workload("ensemble_step")),
+    "budget_fit": Part("gradient step", 2, budget_fit),
+    "holdout": Part("look", 0, holdout),
+    "rollout": Part("step of all rollouts", 1, workload("rollout")),
+    "environment": Part("environment step", 1, environment),
 }
 
 
@@ -255,10 +267,12 @@ def num_bytes(shape: str) -> int:
     return total
 
 
-def innermost(program: Loop) -> Loop:
-    """Return the loop within loops that launches most; the program itself if it has none."""
-    candidates = [innermost(each) for each in program.loops]
-    return max(candidates, key=lambda each: each.kernels, default=program)
+def busiest(program: Loop, depth: int) -> Loop:
+    """Return the loop within so many loops that launches most in a turn."""
+    if depth == 0:
+        return program
+    deep_enough = [each for each in program.loops if each.depth >= depth - 1]
+    return max((busiest(each, depth - 1) for each in deep_enough), key=lambda each: each.launches)
 
 
 def copied_in_loops(program: Loop) -> int:
@@ -275,12 +289,12 @@ def count(name: str, runs: int) -> dict[str, Any]:
     text = compiled.as_text()
     assert text is not None
     program = read_program(text)
-    unit, memory = innermost(program), compiled.memory_analysis()
+    unit, memory = busiest(program, PARTS[name].depth), compiled.memory_analysis()
     return {
         "part": name,
         "unit": PARTS[name].unit,
         "runs": runs,
-        "kernels_per_unit": unit.kernels,
+        "kernels_per_unit": unit.launches,
         "kinds": dict(unit.kinds),
         "loops": program.as_json(),
         "copied_bytes": {"outside": program.copied_bytes, "loops": copied_in_loops(program)},

@@ -17,6 +17,7 @@ from benchmarks import worker
 from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
+from mbpo_jax.envs.termination import brax_rule
 from mbpo_jax.models import fit, stopping
 from mbpo_jax.models.dataset import Dataset, draw_member_rows, make_dataset
 from mbpo_jax.models.ensemble import Ensemble, EnsembleState, make_ensemble
@@ -32,7 +33,7 @@ def _unused(*_: object) -> NoReturn:
     raise NotImplementedError("no workload steps the environment")
 
 
-ENV = Env(SPEC, _unused, _unused)
+ENV = Env(SPEC, _unused, _unused, terminated=brax_rule(SPEC.name, "generalized"))
 CONFIG = Config(
     algorithm="sac",
     env=EnvConfig(name="hopper"),

@@ -150,7 +150,7 @@ def make_networks(spec: EnvSpec, config: SACConfig) -> tuple[networks.Network, n
         1,
         layer_norm=config.critic_layer_norm,
     )
-    return policy_net, networks.ensemble_of(critic, config.num_critics, shared_input=True)
+    return policy_net, networks.ensemble_of(critic, config.num_critics)
 
 
 def make_actor_critic(policy_net: networks.Network, critic_net: networks.Network) -> ActorCritic:
@@ -167,7 +167,8 @@ def make_actor_critic(policy_net: networks.Network, critic_net: networks.Network
         return distributions.tanh_normal_log_prob(*moments(policy, observation), action)
 
     def q_values(critics: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
-        return critic_net.apply(critics, jnp.concatenate([observation, action], -1))[..., 0]
+        x = jnp.concatenate([observation, action], -1)
+        return critic_net.apply(critics, networks.for_all(critics, x))[..., 0]
 
     return ActorCritic(sample, log_prob, q_values)
 

@@ -18,8 +18,7 @@ def predict_all(
     ensemble: Ensemble, state: EnsembleState, observation: jax.Array, action: jax.Array
 ) -> Outcome:
     """Predict the same rows `[B, ...]` with every member of a state; fields are `[E, B, ...]`."""
-    num_members = networks.num_members(state.params.members)
-    rows = [jnp.broadcast_to(x, (num_members, *x.shape)) for x in (observation, action)]
+    rows = [networks.for_all(state.params.members, x) for x in (observation, action)]
     return ensemble.predict(state, *rows)
 
 

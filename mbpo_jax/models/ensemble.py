@@ -154,7 +154,6 @@ def make_ensemble(
             spectral_norm=config.spectral_norm,
         ),
         config.num_members,
-        shared_input=False,
     )
 
     def init(key: jax.Array) -> EnsembleState:

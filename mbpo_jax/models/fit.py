@@ -99,7 +99,7 @@ def holdout_squared_error(
         first = i * size
         rows = jax.lax.dynamic_slice(dataset.holdout_rows, (first,), (size,))
         weight = first + jnp.arange(size) < num_holdout
-        x = jnp.broadcast_to(dataset.inputs[rows], (num_members, *dataset.inputs[rows].shape))
+        x = networks.for_all(params.members, dataset.inputs[rows])
         error = jnp.square(ensemble.outputs(params, x).mean - dataset.targets[rows][None])
         return total + jnp.sum(jnp.where(weight[None, :, None], error, 0.0), axis=1)
 

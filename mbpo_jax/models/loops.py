@@ -1,9 +1,12 @@
-"""Loops whose length is known only when they run, as each kind of device likes them.
+"""Loops as each kind of device likes them.
 
-On an accelerator the host would be asked before each turn whether there is another one, which takes
-longer than a small step. So turns are made in chunks of a fixed length there, which XLA can replay
-as one graph. A CPU loses nothing by asking, and would lose the turns with which a chunk is filled
-up.
+Where the number of turns is known only as they are made, the host of an accelerator would be asked
+before each turn whether there is another one, which takes longer than a small step. So turns are
+made in chunks of a fixed length there, which XLA can replay as one graph. A CPU loses nothing by
+asking, and would lose the turns with which a chunk is filled up.
+
+Where turns do not depend on each other, an accelerator makes all of them at once, so as to launch
+as few programs as it can; a CPU makes one after the other, so that its caches hold a turn.
 """
 
 from collections.abc import Callable
@@ -32,6 +35,13 @@ def repeat(num_turns: jax.Array, turn: Turn, start: PyTree) -> PyTree:
         start,
         cpu=lambda num_turns, start: jax.lax.fori_loop(0, num_turns, turn, start),
         default=lambda num_turns, start: in_chunks(num_turns, turn, start),
+    )
+
+
+def map_turns(fn: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+    """Apply a function to each of the rows `[N, ...]` of a tree: `fn(row [...]) -> [...]`."""
+    return jax.lax.platform_dependent(
+        rows, cpu=lambda rows: jax.lax.map(fn, rows), default=jax.vmap(fn)
     )
 
 

@@ -117,24 +117,29 @@ def spectrally_normalised(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(normalised, params)
 
 
-def ensemble_of(network: Network, num_members: int, *, shared_input: bool) -> Network:
+def ensemble_of(network: Network, num_members: int) -> Network:
     """Stack independently initialised copies of a network on a leading axis `E`.
 
-    Args:
-      network: the member.
-      num_members: E.
-      shared_input: whether all members see the same input `[..., I]`, or each its own,
-        `[E, ..., I]`.
+    Its input is `[E, ..., I]`, a row for each member; `for_all` makes it from one for all.
     """
     return Network(
         init=lambda key: jax.vmap(network.init)(jax.random.split(key, num_members)),
-        apply=jax.vmap(network.apply, in_axes=(0, None if shared_input else 0)),
+        apply=jax.vmap(network.apply),
     )
 
 
 def num_members(params: PyTree) -> int:
     """Return how many copies of a network `ensemble_of` has stacked."""
     return jax.tree.leaves(params)[0].shape[0]
+
+
+def for_all(params: PyTree, x: jax.Array) -> jax.Array:
+    """Repeat an input `[..., I]` for the copies that `params` stacks: `[E, ..., I]`.
+
+    A product of many kernels with one input would be a single wide one, around which XLA turns the
+    kernels to and fro.
+    """
+    return jnp.broadcast_to(x, (num_members(params), *x.shape))
 
 
 def kernels(params: PyTree) -> list[jax.Array]:

@@ -50,14 +50,15 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
 
     Besides the state of its runs, a device holds what they had learned when they were evaluated
     best; what a fit needs: scaled copies of the replay buffer and the rows of each member; and what
-    a model rollout needs: some copies of all its transitions, and the activations of a block of
-    rows. On a CPU the loop over several runs copies the state of each in and out.
+    a model rollout needs: some copies of all its transitions, and the activations of all rows, on a
+    CPU of a block of them. There, the loop over several runs copies the state of each in and out.
 
     Args:
       config: sizes.
       run: state of one run, or its shapes.
       runs_per_device: runs that share a device.
     """
+    on_cpu = jax.default_backend() == "cpu"
     state = devices.tree_bytes(run)
     best = devices.tree_bytes(learned(run)) * runs_per_device
     fit = rollout = 0
@@ -68,8 +69,9 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     if algorithm_record(config.algorithm).branches:
         rows = config.rollout.rollouts_per_step * config.steps_per_fit
         widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
-        rollout = 3 * rows * row_bytes + 4 * 4 * min(rows, BLOCK_ROWS) * widest
-    if jax.default_backend() != "cpu":  # `vmap`: the state is donated, all runs roll out at once
+        at_once = min(rows, BLOCK_ROWS) if on_cpu else rows
+        rollout = 3 * rows * row_bytes + 4 * 4 * at_once * widest
+    if not on_cpu:  # `vmap`: the state is donated, all runs roll out at once
         return (state + fit + rollout) * runs_per_device + best
     copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
     return state * copies + best + fit + rollout

@@ -9,6 +9,7 @@ from mbpo_jax.nets.networks import (
     POWER_ITERATIONS,
     POWER_STARTS,
     ensemble_of,
+    for_all,
     kernels,
     largest_singular_value,
     make_mlp,
@@ -81,30 +82,32 @@ def test_forward_pass_equals_numpy(key, layer_norm):
 
 def test_kernels_come_in_the_order_of_the_layers(key):
     sizes = tuple(range(2, 14))  # more than ten layers, which strings sort wrongly
-    network = ensemble_of(make_mlp(1, sizes, 14), 2, shared_input=True)
+    network = ensemble_of(make_mlp(1, sizes, 14), 2)
     shapes = [kernel.shape for kernel in kernels(jax.eval_shape(network.init, key))]
     assert shapes == [(2, i, i + 1) for i in range(1, 14)]
 
 
 def test_ensemble_members_start_differently(key):
-    network = ensemble_of(make_mlp(3, (4,), 2), 4, shared_input=True)
+    network = ensemble_of(make_mlp(3, (4,), 2), 4)
     for kernel in kernels(jax.jit(network.init)(key)):
         assert len(np.unique(np.asarray(kernel).reshape(4, -1), axis=0)) == 4
         assert np.all(np.std(kernel, axis=0) > 0.0)
 
 
-@pytest.mark.parametrize("shared_input", [True, False])
-def test_each_member_is_applied_to_its_input(key, shared_input):
+@pytest.mark.parametrize("shared", [True, False])
+def test_each_member_is_applied_to_its_input(key, shared):
     network = make_mlp(3, (4,), 2)
-    stacked = ensemble_of(network, 3, shared_input=shared_input)
+    stacked = ensemble_of(network, 3)
     init_key, x_key = jax.random.split(key)
     params = jax.jit(stacked.init)(init_key)
-    x = jax.random.normal(x_key, (5, 3) if shared_input else (3, 5, 3))
+    x = jax.random.normal(x_key, (3, 5, 3))
+    if shared:
+        x = for_all(params, x[0])
     output = jax.jit(stacked.apply)(params, x)
     assert output.shape == (3, 5, 2)
     for i in range(3):
         member = jax.tree.map(lambda leaf, i=i: leaf[i], params)
-        expected = jax.jit(network.apply)(member, x if shared_input else x[i])
+        expected = jax.jit(network.apply)(member, x[0 if shared else i])
         np.testing.assert_allclose(output[i], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -224,10 +227,10 @@ def test_a_normalised_network_stretches_no_distance_by_more_than_its_activations
 
 def test_members_are_normalised_one_by_one(key):
     network = make_mlp(3, (), 2, spectral_norm=True)
-    stacked = ensemble_of(network, 2, shared_input=True)
+    stacked = ensemble_of(network, 2)
     kernel = np.stack([random_kernel((3, 2), 0.5, 0), random_kernel((3, 2), 10.0, 1)])
     params = {"params": {"layer_0": {"kernel": kernel, "bias": np.zeros((2, 2), np.float32)}}}
     x = jax.random.normal(key, (5, 3))
-    output = jax.jit(stacked.apply)(params, x)
+    output = jax.jit(stacked.apply)(params, for_all(params, x))
     np.testing.assert_allclose(output[0], x @ kernel[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(output[1], x @ kernel[1] / 10.0, rtol=TOLERANCE, atol=1e-3)

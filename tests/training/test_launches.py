@@ -90,7 +90,10 @@ def test_a_program_is_read_loop_by_loop():
     (outer,) = read.loops
     (inner,) = outer.loops
     assert (read.turns, outer.turns, inner.turns) == (1, None, 7)
-    assert gpu_launches.innermost(read) in (inner, outer)
+    assert gpu_launches.busiest(read, 0) == read
+    assert gpu_launches.busiest(read, 2) == inner
+    assert outer.launches == outer.kernels + 7 * inner.kernels
+    assert read.launches == read.kernels + outer.launches
     assert inner.kinds["sort"] == 1
 
 
@@ -100,3 +103,12 @@ def test_a_program_is_read_loop_by_loop():
 )
 def test_sizes_of_printed_shapes(shape, size):
     assert gpu_launches.num_bytes(shape) == size
+
+
+@pytest.mark.parametrize("name", gpu_launches.PARTS)
+def test_every_part_is_made_and_can_be_repeated(name):
+    fn, carry = gpu_launches.PARTS[name].make()
+    made = jax.eval_shape(fn, carry)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), carry
+    )
