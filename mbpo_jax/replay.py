@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.loops import greatest_of_runs
 from mbpo_jax.trees import all_finite
-from mbpo_jax.types import RUNS_AXIS, PyTree, Transition
+from mbpo_jax.types import PyTree, Transition
 
 
 class ReplayState(NamedTuple):
@@ -111,17 +112,6 @@ def add(
     limit = rows if max_size is None else jnp.minimum(max_size, rows)
     size = jnp.minimum(state.size + added, limit).astype(jnp.int32)
     return ReplayState(data, (state.position + added) % rows, size)
-
-
-def greatest_of_runs(number: jax.Array | int) -> jax.Array | int:
-    """Return the greatest of a number in the runs that are computed side by side, for all of them.
-
-    A loop whose bound differs between runs would copy all of its carry, the buffers, at each step.
-    """
-    try:
-        return jax.lax.pmax(number, RUNS_AXIS)
-    except NameError:  # one run, or one after the other
-        return number
 
 
 def filled_up(state: ReplayState, rows: int) -> ReplayState:

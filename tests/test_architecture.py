@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 LAYERS = (
     ("errors", "exit_codes"),
     ("types", "fields", "files", "import_paths"),
-    ("config", "keys", "trees"),
+    ("config", "keys", "trees", "loops"),
     ("config_io",),
     ("presets", "nets", "replay", "export"),
     ("envs", "models", "agents", "planning"),

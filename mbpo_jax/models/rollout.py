@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
+from mbpo_jax.loops import greatest_of_runs
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import DynamicsModel, Metrics, Point, Policy, PyTree, Transition
 
@@ -132,7 +133,7 @@ def branch(
         nonfinite=jnp.float32(0),
         refused=jnp.float32(0),
     )
-    end = jax.lax.fori_loop(0, replay.greatest_of_runs(length), step, start)
+    end = jax.lax.fori_loop(0, greatest_of_runs(length), step, start)
     metrics = {
         "rollout/length": jnp.asarray(length, jnp.float32),
         # Without rollouts there is no mean.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.config import Propagation
-from mbpo_jax.models.loops import map_turns
+from mbpo_jax.loops import map_turns
 from mbpo_jax.types import PyTree
 
 BLOCK_ROWS = 10_000

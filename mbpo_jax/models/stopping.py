@@ -11,12 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax import loops
 from mbpo_jax.config import FitConfig
-from mbpo_jax.models import loops
 from mbpo_jax.models.dataset import Split, shuffled, training_rows
 from mbpo_jax.models.ensemble import EnsembleParams
 from mbpo_jax.models.rows import where_rows
-from mbpo_jax.replay import greatest_of_runs
 from mbpo_jax.types import PyTree
 
 GradientStep = Callable[
@@ -223,7 +222,7 @@ def train_by_budget(
 
     # Runs side by side are all cold or none is, but `vmap` does not know: a number for each run
     # would copy all parameters at each turn.
-    shares = greatest_of_runs(jnp.where(is_cold, config.cold_factor, 1))
+    shares = loops.greatest_of_runs(jnp.where(is_cold, config.cold_factor, 1))
     params, optimizer_state = jax.lax.fori_loop(0, shares, share, start)
     steps = jnp.int32(shares * config.num_steps)
     return Trained(params, optimizer_state, steps * config.batch_size / num_train, steps)

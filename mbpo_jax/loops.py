@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.types import PyTree
+from mbpo_jax.types import RUNS_AXIS, PyTree
 
 CHUNK = 16
 """Turns in a chunk."""
@@ -22,11 +22,22 @@ CHUNK = 16
 Turn = Callable[[jax.Array, PyTree], PyTree]
 
 
+def greatest_of_runs(number: jax.Array | int) -> jax.Array | int:
+    """Return the greatest of a number in the runs that are computed side by side, for all of them.
+
+    A loop whose bound differs between runs would copy all of its carry, the buffers, at each step.
+    """
+    try:
+        return jax.lax.pmax(number, RUNS_AXIS)
+    except NameError:  # one run, or one after the other
+        return number
+
+
 def repeat(num_turns: jax.Array, turn: Turn, start: PyTree) -> PyTree:
     """Make so many turns, `turn(i, carry) -> carry` with i from 0 on.
 
     Args:
-      num_turns: int32, traced, the same for all runs that are computed side by side.
+      num_turns: int32, traced.
       turn: a pure function.
       start: what it starts from.
     """
@@ -57,4 +68,4 @@ def in_chunks(num_turns: jax.Array, turn: Turn, start: PyTree) -> PyTree:
             0, CHUNK, lambda i, carry: turn_if_due(number * CHUNK + i, carry), carry
         )
 
-    return jax.lax.fori_loop(0, -(-num_turns // CHUNK), chunk, start)
+    return jax.lax.fori_loop(0, greatest_of_runs(-(-num_turns // CHUNK)), chunk, start)
