@@ -75,7 +75,11 @@ RULES: Mapping[str, dict[str, Any]] = {
     "early, each time anew": {},
     **{f"budget {n}": budget(n) for n in (25, 50, 100, 250, 500, 1000)},
     "budget 50, first 1000": budget(50, 1000),
+    "budget 50, first 2000": budget(50, 2000),
+    "budget 75, first 1500": budget(75, 1500),
     "budget 100, first 1000": budget(100, 1000),
+    "budget 25, scaled": budget(25, ensemble=SCALED),
+    "budget 50, first 2000, scaled": budget(50, 2000, ensemble=SCALED),
     "budget 100, scaled": budget(100, ensemble=SCALED),
     "budget 100, batches of 1024": budget(100, fit={"batch_size": 1024}),
     "budget 100, batches of 1024, rate 2e-3": budget(
