@@ -1,17 +1,36 @@
 #!/usr/bin/env bash
-# On a GPU: time the components, train inverted_pendulum, test the parts and the compiled step.
-# Needs an environment with `pip install ".[cuda12,dev]"` (or cuda13): benchmarks/on_gpu.sh OUT [python]
-set -euo pipefail
+# What is worth knowing of a GPU that is there for eight minutes, the most important first. All that is found is
+# written at once, so that what was done counts if the time ends early.
+#
+#   benchmarks/on_gpu.sh OUT [python] [another checkout, to compare with]
+#
+# The environment needs `pip install ".[cuda13]"` (or cuda12). REHEARSAL=1 goes through it on a CPU, with small sizes.
+set -uo pipefail
 
 out=${1:?name the folder for the results}
 python=${2:-python3}
+against=${3:+--against "$3"}
 mkdir -p "$out"
-"$python" -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()'
-"$python" -m benchmarks.components | tee "$out/components.jsonl"
-"$python" -m benchmarks.runs_scaling --work hopper | tee "$out/runs_scaling.jsonl"
-for seeds in 1 16; do
-  "$python" -m mbpo_jax train inverted_pendulum --num-seeds "$seeds" --run-dir "$out/pendulum-$seeds"
+began=$SECONDS
+left() { echo $((${LIMIT:-480} - SECONDS + began)); }
+
+if [ -n "${REHEARSAL:-}" ]; then
+  sizes=(--runs 1 2 --rounds 1 --seconds 0.1) seeds=2 tasks="pendulum"
+else
+  "$python" -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()' || exit 1
+  sizes=(--rounds 1 --seconds 2) seeds=8 tasks="gym/HalfCheetah-v5 gym/Hopper-v5"
+fi
+
+# 1. A SAC update and a gradient step of the ensemble, of 1, 16, 4 and 64 runs, in turns with the other checkout.
+# shellcheck disable=SC2086
+timeout 240 "$python" -m benchmarks.side_by_side "${sizes[@]}" $against | tee "$out/side_by_side.jsonl"
+
+# 2. Trainings, for the rest of the time in equal parts; what is interrupted leaves its rows and its curve.
+count=$(wc -w <<<"$tasks")
+for task in $tasks; do
+  seconds=$(($(left) / count - 10))
+  [ "$seconds" -gt 30 ] || break
+  timeout --signal INT --kill-after 20 "$seconds" "$python" -m mbpo_jax train "$task" --num-seeds "$seeds" \
+    --run-dir "$out/$(basename "$task" -v5)" 2>&1 | tee "$out/$(basename "$task" -v5).log"
+  count=$((count - 1))
 done
-# The tests hold on any device; products in TF32 are coarser than what they allow.
-JAX_PLATFORMS=cuda JAX_DEFAULT_MATMUL_PRECISION=highest "$python" -m pytest -m "slow or not slow" \
-  tests/agents tests/models tests/algorithms tests/training/test_loop.py | tee "$out/tests.txt"
