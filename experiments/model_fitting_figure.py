@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
 
 REFERENCE = "early"
 MEASURES = {"nll": "Log-loss beyond the reference's", "k_step_error": "10-step error / reference's"}
-OTHERS = "osD^vPX*<>d"
+OTHERS = "osD^vPX*<>dphH"
 
 
 def means(rows: Sequence[Row], part: str, column: str) -> np.ndarray:
@@ -47,8 +48,18 @@ def is_plain_budget(rule: str) -> bool:
     return rule.startswith("budget") and "," not in rule
 
 
-def panel(axes: Axes, rows: Sequence[Row], schedule: str, column: str) -> dict[str, Any]:
-    """Draw each rule at its gradient steps, and return what a legend needs."""
+def panel(
+    axes: Axes, rows: Sequence[Row], schedule: str, column: str, others: Sequence[str]
+) -> dict[str, Any]:
+    """Draw each rule at its gradient steps, and return what a legend needs.
+
+    Args:
+      axes: to draw into.
+      rows: of one task.
+      schedule: "dense" or "sparse".
+      column: a measure.
+      others: rules that are no plain budgets, of all tasks: each has its marker and colour in all.
+    """
     rules, handles = rules_of(rows, schedule), {}
     axes.axhline(0.0 if column == "nll" else 1.0, color="0.6", linewidth=0.8)
     plain = sorted(
@@ -71,34 +82,40 @@ def panel(axes: Axes, rows: Sequence[Row], schedule: str, column: str) -> dict[s
                 ha="center",
                 fontsize="x-small",
             )
-    others = [rule for rule in rules if not is_plain_budget(rule)]
     for i, rule in enumerate(others):
+        if rule not in rules:
+            continue
         y = against_reference(rows, schedule, rule, column)
         x = total(rows, f"{schedule}: {rule}", "gradient_steps")
         handles[rule] = axes.errorbar(
             x,
             y.mean(),
             np.array([[y.mean() - y.min()], [y.max() - y.mean()]]),
-            marker=OTHERS[i % len(OTHERS)],
+            marker=OTHERS[i],
             color=CURVE_STYLES[(i + 1) % len(CURVE_STYLES)][0],
             linestyle="",
             markersize=5,
             elinewidth=0.8,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     return handles
 
 
 def draw(path: Path, by_task: Mapping[str, Sequence[Row]], schedule: str = "dense") -> None:
     """Draw both measures of all tasks against the gradient steps of a schedule."""
     by_task = {task: rows for task, rows in by_task.items() if rules_of(rows, schedule)}
+    rules = dict.fromkeys(rule for rows in by_task.values() for rule in rules_of(rows, schedule))
+    others = [rule for rule in rules if not is_plain_budget(rule)]
     with figure_style():
         figure = Figure(figsize=(3.6 * len(by_task), 6.6), layout="constrained")
         grid = figure.subplots(len(MEASURES), len(by_task), squeeze=False, sharex="col")
         handles: dict[str, Any] = {}
         for column, (task, rows) in enumerate(by_task.items()):
             for line, (name, label) in enumerate(MEASURES.items()):
-                handles |= panel(grid[line, column], rows, schedule, name)
+                handles |= panel(grid[line, column], rows, schedule, name, others)
                 if column == 0:
                     grid[line, column].set_ylabel(label)
             grid[0, column].set_title(task)
@@ -121,7 +138,9 @@ def table(by_task: Mapping[str, Sequence[Row]]) -> str:
             lines += ["", f"## {task}, {schedule}", ""]
             lines += ["| rule | gradient steps | seconds | log-loss | ten-step error |"]
             lines += ["|---|---|---|---|---|"]
-            for rule in rules:
+            for rule in sorted(
+                rules, key=lambda r: total(rows, f"{schedule}: {r}", "gradient_steps")
+            ):
                 steps, seconds = (
                     total(rows, f"{schedule}: {rule}", name)
                     for name in ("gradient_steps", "seconds")
