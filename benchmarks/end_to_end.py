@@ -210,6 +210,10 @@ def compare(
             "mbrl_lib_steps_per_second": runs * env_steps / statistics.median(peer_seconds),
             "ratio": statistics.median(ratios),
             "ratio_range": [min(ratios), max(ratios)],
+            # The first fit may be a long one.
+            "ratio_of_totals": sum(peer_seconds) / sum(own_seconds),
+            "ours_seconds": [round(seconds, 2) for seconds in own_seconds],
+            "mbrl_lib_seconds": [round(seconds, 2) for seconds in peer_seconds],
             "rounds": rounds,
             "env_steps_per_round": env_steps,
             "replay_sizes": [config.random_steps + i * env_steps for i in range(rounds)],

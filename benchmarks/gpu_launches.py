@@ -50,8 +50,8 @@ from mbpo_jax.types import RUNS_AXIS, Env, EnvState, Transition
 H100 = Path(__file__).with_name("h100.txtpb")
 RUNS = (1, 8, 64)
 WITHOUT_LAUNCH = {
-    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
-    *("call", "after-all", "partition-id", "opt-barrier"),
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
+    *("partition-id", "opt-barrier"),
 }
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
 
@@ -235,6 +235,16 @@ def read_program(text: str) -> Loop:
                     inner.append(read([_called("body", line)], known and int(known[1])))
                 elif kind == "call":
                     waiting.append(_called("to_apply", line))
+                elif kind == "conditional":
+                    # The host asks which branch is due; the longest counts.
+                    branches = re.findall(r"%([\w.\-]+)", line.partition("computation")[2])
+                    longest = max(
+                        (read([name], 1) for name in branches if name in computations),
+                        key=lambda each: each.launches,
+                    )
+                    kinds += longest.kinds + Counter({"conditional": 1})
+                    copied += longest.copied_bytes
+                    inner += longest.loops
                 elif kind not in WITHOUT_LAUNCH:
                     kinds[_kind(kind, line)] += 1
                     copied += num_bytes(shape) if kind.startswith("copy") else 0

@@ -9,8 +9,10 @@ set -uo pipefail
 
 out=${1:?name the folder for the results}
 python=${2:-python3}
-against=${3:+--against "$3"}
+against_dir=${3:+$(realpath "$3")}
 mkdir -p "$out"
+out=$(realpath "$out")
+cd "$(dirname "$0")/.." || exit 1
 began=$SECONDS
 left() { echo $((${LIMIT:-480} - SECONDS + began)); }
 
@@ -22,8 +24,8 @@ else
 fi
 
 # 1. A SAC update and a gradient step of the ensemble, of 1, 16, 4 and 64 runs, in turns with the other checkout.
-# shellcheck disable=SC2086
-timeout 240 "$python" -m benchmarks.side_by_side "${sizes[@]}" $against | tee "$out/side_by_side.jsonl"
+timeout 240 "$python" -m benchmarks.side_by_side "${sizes[@]}" ${against_dir:+--against "$against_dir"} |
+  tee "$out/side_by_side.jsonl"
 
 # 2. Trainings, for the rest of the time in equal parts; what is interrupted leaves its rows and its curve.
 count=$(wc -w <<<"$tasks")

@@ -9,6 +9,7 @@ theirs over ours.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -27,8 +28,13 @@ from mbpo_jax.training.devices import compiler_options, describe_devices
 from mbpo_jax.types import RUNS_AXIS
 name, runs, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 work = WORKLOADS[name]()
-fn = jax.vmap(work.fn, axis_name=RUNS_AXIS)
-carry = jax.tree.map(lambda x: jnp.repeat(x[None], runs, axis=0), work.carry)
+axes = 0
+if name == "ensemble_step":  # as in training, all runs have as many rows
+    axes = (0, 0, 0, 0, None)
+def repeat(axis, tree):
+    return tree if axis is None else jax.tree.map(lambda x: jnp.repeat(x[None], runs, 0), tree)
+fn = jax.vmap(work.fn, (axes,), axes, axis_name=RUNS_AXIS)
+carry = repeat(0, work.carry) if axes == 0 else tuple(map(repeat, axes, work.carry))
 compiled = jax.jit(fn, donate_argnums=0).lower(carry).compile(compiler_options())
 carry = jax.block_until_ready(compiled(carry))
 calls, began = 0, time.perf_counter()
@@ -43,7 +49,7 @@ print(json.dumps({"seconds": seconds, "devices": describe_devices(), "jax": jax.
 def measure(checkout: Path, name: str, runs: int, seconds: float) -> dict[str, Any]:
     """Return the seconds of a unit and where, measured in a process that has the device to itself.
 
-    This one does not touch it: a process takes most of its memory.
+    This one does not touch it: a process takes most of its memory. NaN if that failed.
     """
     done = subprocess.run(
         [sys.executable, "-c", WORKER, name, str(runs), str(seconds)],
@@ -51,8 +57,10 @@ def measure(checkout: Path, name: str, runs: int, seconds: float) -> dict[str, A
         cwd=checkout,
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        return {"seconds": math.nan}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -76,10 +84,13 @@ def main() -> None:
                 side: statistics.median(each["seconds"] for each in rounds)
                 for side, rounds in found.items()
             }
-            row = {side: round(1e6 * seconds, 1) for side, seconds in medians.items()}
-            if "theirs" in medians:
+            row: dict[str, Any] = {
+                side: None if math.isnan(seconds) else round(1e6 * seconds, 1)
+                for side, seconds in medians.items()
+            }
+            if None not in row.values() and "theirs" in medians:
                 row["ratio"] = round(medians["theirs"] / medians["ours"], 2)
-            where = {key: found["ours"][0][key] for key in ("devices", "jax")}
+            where = {key: found["ours"][0].get(key) for key in ("devices", "jax")}
             line = {"part": name, "runs": runs, **row, **where, "date": time.strftime("%F")}
             print(json.dumps(line), flush=True)
 

@@ -18,6 +18,7 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnsembleConfig, EnvConfig, FitConfig, RolloutConfig, SACConfig
 from mbpo_jax.envs.termination import brax_rule
+from mbpo_jax.loops import greatest_of_runs
 from mbpo_jax.models import fit, stopping
 from mbpo_jax.models.dataset import Dataset, draw_member_rows, make_dataset
 from mbpo_jax.models.ensemble import Ensemble, EnsembleState, make_ensemble
@@ -169,6 +170,8 @@ def ensemble_step() -> Workload:
         gradient_step = fit.make_gradient_step(
             ensemble, OPTIMIZER, dataset, CONFIG.fit, CONFIG.ensemble.bound_penalty
         )
+        # The same for all runs, as in training.
+        num_train = greatest_of_runs(num_train)
         key, epoch_key = jax.random.split(key)
         training, _ = stopping.train_epoch(
             epoch_key, training, gradient_step, rows, num_train, CONFIG.fit.batch_size

@@ -13,7 +13,10 @@ from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
 
 REFERENCE = "early"
-MEASURES = {"nll": "Log-loss beyond the reference's", "k_step_error": "10-step error / reference's"}
+MEASURES = {
+    "nll": "Median log-loss beyond the reference's",
+    "k_step_error": "10-step error / reference's",
+}
 OTHERS = "osD^vPX*<>dphH"
 
 
@@ -91,7 +94,7 @@ def panel(
             x,
             y.mean(),
             np.array([[y.mean() - y.min()], [y.max() - y.mean()]]),
-            marker=OTHERS[i],
+            marker=OTHERS[i % len(OTHERS)],
             color=CURVE_STYLES[(i + 1) % len(CURVE_STYLES)][0],
             linestyle="",
             markersize=5,
@@ -127,9 +130,10 @@ def draw(path: Path, by_task: Mapping[str, Sequence[Row]], schedule: str = "dens
 def table(by_task: Mapping[str, Sequence[Row]]) -> str:
     """Return the table of all rules in Markdown."""
     lines = [
-        "Means over the fits and over two seeds: gradient steps and seconds of all fits, the",
-        "log-loss of one step on the 1,000 transitions that come next, less the reference's",
-        "(`early`), and the error of open-loop predictions over ten steps, over the reference's.",
+        "Means over the fits and over two seeds: gradient steps and seconds of all fits (on a core",
+        "beside other work, so seconds tell little), the median log-loss of one step over the",
+        "1,000 transitions that come next, less the reference's (`early`), and the error of",
+        "open-loop predictions over ten steps, over the reference's.",
     ]
     for task, rows in by_task.items():
         for schedule in ("dense", "sparse"):

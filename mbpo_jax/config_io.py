@@ -161,7 +161,11 @@ def unread_as_set(config: Config, path: str) -> str | None:
     if group == "fit" and any(
         name in names for rule, names in OF_STOPPING.items() if rule != config.fit.stopping
     ):
-        return f"a fit does not read it with fit.stopping={config.fit.stopping}; leave it out"
+        (other,) = (rule for rule, names in OF_STOPPING.items() if name in names)
+        return (
+            f"a fit does not read it with fit.stopping={config.fit.stopping}; leave it out, or set "
+            f"fit.stopping={other}"
+        )
     tracked = config.track_gradients > 0
     if group == "tracking" and not tracked:
         return "nothing is tracked; set track_gradients, or leave it out"

@@ -142,9 +142,9 @@ class FitConfig(Checked):
     report_all_outputs: bool = False
     """Report the hold-out error of each of the model's outputs even where they are many."""
     num_steps: Positive = 250
-    """budget: gradient steps in a fit."""
+    """Gradient steps in a fit by a budget."""
     cold_factor: Positive = 10
-    """budget: a model that was never fitted is given so many times `num_steps`."""
+    """How many times `num_steps` a model that was never fitted is given by a budget."""
 
 
 @dataclasses.dataclass(frozen=True)

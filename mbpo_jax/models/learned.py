@@ -56,7 +56,9 @@ def make_learned_model(
             bound_penalty_weight=config.ensemble.bound_penalty,
             normalize_targets=config.ensemble.normalize_targets,
             num_rows=jnp.minimum(env_steps, replay.capacity(real)),
-            is_cold=optax.tree_utils.tree_get(state.optimizer, "count") == 0,
+            # A run that diverged in its first step is never fitted; the others do not wait for it.
+            is_cold=(optax.tree_utils.tree_get(state.optimizer, "count") == 0)
+            & (env_steps <= config.random_steps),
         )
 
     def step(

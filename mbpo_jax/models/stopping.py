@@ -220,8 +220,8 @@ def train_by_budget(
         first = number * config.num_steps
         return jax.lax.fori_loop(0, config.num_steps, lambda i, c: step(first + i, c), carry)
 
-    # Runs side by side are all cold or none is, but `vmap` does not know: a number for each run
-    # would copy all parameters at each turn.
+    # Runs side by side are all cold or none is that counts, but `vmap` does not know: a number for
+    # each run would copy all parameters at each turn.
     shares = loops.greatest_of_runs(jnp.where(is_cold, config.cold_factor, 1))
     params, optimizer_state = jax.lax.fori_loop(0, shares, share, start)
     steps = jnp.int32(shares * config.num_steps)

@@ -188,7 +188,8 @@ def _claim(run_dir: Path, group: Group) -> bool:
 def lengthen(run_dir: Path, group: Group) -> None:
     """Write down that runs are to go on to another end, in a directory that is held."""
     # In this order: who is stopped between the two is asked to go on once more.
-    write_status(run_dir, "interrupted")
+    if read_state(run_dir) in ("finished", "diverged"):
+        write_status(run_dir, "interrupted")
     write_group(run_dir, group)
 
 
@@ -246,8 +247,12 @@ def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
             "names"
         )
     fit = content.get("fit")
-    if isinstance(fit, dict) and fit.get("stopping") == "fixed":
-        content = {**content, "fit": {**fit, "stopping": "budget", "cold_factor": 1}}
+    if isinstance(fit, dict) and "cold_factor" not in fit:
+        if fit.get("stopping") == "fixed":
+            fit = {**fit, "stopping": "budget", "cold_factor": 1}
+        else:  # which does not read it, and it had another default
+            fit = {name: value for name, value in fit.items() if name != "num_steps"}
+        content = {**content, "fit": fit}
     # A group of settings that nobody reads any more.
     return {name: value for name, value in content.items() if name != "search"}
 

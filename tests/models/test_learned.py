@@ -1,5 +1,6 @@
 """The ensemble as a dynamics model: which elite meets which row, noise, terminations, wiring."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,7 +15,7 @@ from mbpo_jax.models import diagnostics, fit, learned
 from mbpo_jax.models import rows as layout
 from mbpo_jax.models.ensemble import Outcome, make_ensemble
 from mbpo_jax.trees import all_finite
-from mbpo_jax.types import Point
+from mbpo_jax.types import RUNS_AXIS, Point
 from tests.linear_system import SPEC, filled
 from tests.probe_environments import linear_dynamics, linear_model
 
@@ -357,3 +358,22 @@ def test_members_predict_their_means_for_their_own_rows(key):
     expected = np.vstack([outcome + bias[0], outcome + bias[1]])
     np.testing.assert_allclose(prediction.reward, expected[:, 0], rtol=1e-5)
     np.testing.assert_allclose(point.observation, expected[:, 1:], rtol=1e-5)
+
+
+def test_a_run_that_was_never_fitted_does_not_hold_up_the_others(key):
+    """It diverged in its first step; side by side, a cold budget of one would be that of all."""
+    config, buffer = small_config(), filled(50, 60)
+    config = dataclasses.replace(config, random_steps=25)
+    model = learned.make_learned_model(SPEC, config, None)
+    init_key, *fit_keys, last_key = jax.random.split(key, 4)
+    never = jax.jit(model.init)(init_key)
+    steps = {}
+    for fit_key, env_steps in zip(fit_keys, (25, 50), strict=True):
+        fitted, metrics = jax.jit(model.fit)(fit_key, never, buffer, jnp.int32(env_steps))
+        steps[env_steps] = int(metrics["model/gradient_steps"])
+    assert steps == {25: 12, 50: 4}
+    both = jax.tree.map(lambda *rows: jnp.stack(rows), never, fitted)
+    buffers = jax.tree.map(lambda x: jnp.stack([x, x]), buffer)
+    side_by_side = jax.vmap(model.fit, (None, 0, 0, None), axis_name=RUNS_AXIS)
+    _, metrics = jax.jit(side_by_side)(last_key, both, buffers, jnp.int32(50))
+    np.testing.assert_array_equal(metrics["model/gradient_steps"], 4)

@@ -259,9 +259,12 @@ def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
     shutil.copytree(straight(), "run")
     config = Path("run/config.yaml")
     config.write_text(config.read_text() + "search:\n  horizon: 3\n")
-    old = config.read_text().replace("stopping: early", "stopping: fixed")
+    # Without the second stopping rule there was no factor, and the number had another default.
+    old = config.read_text().replace("  cold_factor: 10\n", "")
+    assert old != config.read_text()
+    config.write_text(old.replace("num_steps: 250", "num_steps: 2000"))
     Path("old").mkdir()
-    Path("old/config.yaml").write_text(old.replace("  cold_factor: 10\n", ""))
+    Path("old/config.yaml").write_text(old.replace("stopping: early", "stopping: fixed"))
     fit = run_directory.load_group(Path("old")).config.fit
     assert (fit.stopping, fit.cold_factor) == ("budget", 1)
     assert train(small_config(total_env_steps=70)) == "finished"

@@ -97,6 +97,16 @@ def test_a_program_is_read_loop_by_loop():
     assert inner.kinds["sort"] == 1
 
 
+def test_of_a_condition_the_longest_branch_counts():
+    def program(p, x):
+        return jax.lax.cond(p, lambda x: jnp.sort(x)[::-1], lambda x: x, x)
+
+    text = jax.jit(program).lower(True, jnp.zeros(64)).compile().as_text()
+    read = gpu_launches.read_program(text)
+    assert read.kinds["conditional"] == 1
+    assert read.kinds["sort"] == 1
+
+
 @pytest.mark.parametrize(
     ("shape", "size"),
     [("f32[2,3]{1,0}", 24), ("(f32[2], s8[5]{0}, pred[])", 14), ("u64[]", 8), ("bf16[4,4]", 32)],
