@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import common
+from experiments.model_fitting_figure import count_logarithmically
 from mbpo_jax.files import Row, read_rows
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
@@ -111,7 +112,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
                     panel.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
                 panel.set_xlabel(label)
                 if name == "gradient_steps":
-                    panel.set_xscale("log")
+                    count_logarithmically(panel)
             grid[0, column].set_title(task)
             grid[0, column].legend()
         for line in grid:

@@ -100,11 +100,16 @@ def panel(
             markersize=5,
             elinewidth=0.8,
         )
+    count_logarithmically(axes)
+    return handles
+
+
+def count_logarithmically(axes: Axes) -> None:
+    """Give a panel a logarithmic axis of counts, written in full."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    return handles
 
 
 def draw(path: Path, by_task: Mapping[str, Sequence[Row]], schedule: str = "dense") -> None:
