@@ -67,7 +67,7 @@ _DEBUG = Preset(
 # steps, a quarter on Hopper, a twentieth on pendulum. Fewer are too few on HalfCheetah, in the
 # first fit for the model, in later ones for the returns (experiments: model_fitting, fast_preset).
 _FAST = Preset(
-    "any environment, with half of the model's gradient steps or fewer; learns a little slower (ours)",
+    "any environment, fewer gradient steps of the model; learns a little slower (ours)",
     {"fit": {"stopping": "budget", "num_steps": 100, "cold_factor": 25}},
 )
 
