@@ -171,7 +171,7 @@ def ensemble_step() -> Workload:
             ensemble, OPTIMIZER, dataset, CONFIG.fit, CONFIG.ensemble.bound_penalty
         )
         # The same for all runs, as in training.
-        num_train = greatest_of_runs(num_train)
+        num_train = jnp.int32(greatest_of_runs(num_train))
         key, epoch_key = jax.random.split(key)
         training, _ = stopping.train_epoch(
             epoch_key, training, gradient_step, rows, num_train, CONFIG.fit.batch_size
