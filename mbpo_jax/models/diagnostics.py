@@ -83,15 +83,15 @@ def k_step_errors(
     Returns:
       `[length]` float32; NaN where no trajectory is that long.
     """
-    num_rows, num_elites = batch.reward.shape[0], elites.elites.shape[0]
+    num_rows, members = batch.reward.shape[0], elites.params.members
     follows = jnp.all(batch.next_observation[:-1] == batch.observation[1:], axis=-1)
     follows = jnp.append(follows, False)
-    start = jnp.broadcast_to(batch.observation, (num_elites, *batch.observation.shape))
+    start = networks.for_all(members, batch.observation)
 
     def step(carry, i):
         predicted, connected = carry
         row = jnp.minimum(jnp.arange(num_rows) + i, num_rows - 1)
-        action = jnp.broadcast_to(batch.action[row], (num_elites, *batch.action.shape))
+        action = networks.for_all(members, batch.action[row])
         predicted = ensemble.predict(elites, predicted, action).mean[..., 1:]
         error = jnp.square((predicted - batch.next_observation[row][None]) / scale[None, None])
         error = jnp.sqrt(weighted_mean(jnp.mean(error, axis=-1), connected))

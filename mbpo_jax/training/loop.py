@@ -291,8 +291,8 @@ def freeze_if_diverged(
     def without_buffers(state: TrainState) -> PyTree:
         return jax.tree.map(lambda x: () if is_buffer(x) else x, kept(state), is_leaf=is_buffer)
 
-    # A `where` for each array would have XLA repeat what `healthy` follows from in each of them,
-    # which was two fifths of the compiled step.
+    # On a CPU a `where` for each array would have XLA repeat what `healthy` follows from in each of
+    # them, which was two fifths of the compiled step.
     chosen = jax.lax.cond(
         healthy,
         lambda new, old: new,
