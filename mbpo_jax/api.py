@@ -108,7 +108,8 @@ def _asked_for(
             raise ConfigError("env: an environment is given already; leave one of them out")
         environment, env = preset(*presets), environment
     elif isinstance(environment, str):
-        environment = environment_preset(environment, *presets)
+        algorithm = str(settings.get("algorithm", ""))
+        environment = environment_preset(environment, *presets, algorithm=algorithm)
     elif presets:
         raise ConfigError("presets: a whole configuration has them in it; leave them out")
     base = environment

@@ -77,6 +77,12 @@ def capacity(state: ReplayState) -> int:
     return state.data.reward.shape[0]
 
 
+def is_valid(state: ReplayState) -> jax.Array:
+    """Return which rows are valid, `[capacity]` bool."""
+    rows = capacity(state)
+    return (state.position - 1 - jnp.arange(rows)) % rows < state.size
+
+
 def add(
     state: ReplayState,
     batch: Transition,
@@ -136,8 +142,7 @@ def without_nonfinite(state: ReplayState) -> ReplayState:
     the oldest row, which breaks sequences there, and the window shrinks by it. Where there is none,
     numbers are read and nothing is written. Simulator states are not looked at.
     """
-    rows = capacity(state)
-    valid = (state.position - 1 - jnp.arange(rows)) % rows < state.size
+    rows, valid = capacity(state), is_valid(state)
 
     def find(data: Transition) -> jax.Array:
         return valid & ~all_finite(data._replace(simulator=()), axes=1)

@@ -195,11 +195,13 @@ class Experience(NamedTuple):
         makes model data. `view` is the model's.
       sample: `(key, state, replay, shape) -> batch [*shape, ...]`: transitions, or what else the
         agent's update reads.
+      refreshes: how often model data are made between two fits, at even distances.
     """
 
     init: Callable[[], PyTree]
     refresh: Callable[..., tuple[PyTree, Metrics]]
     sample: Callable[..., PyTree]
+    refreshes: int = 1
 
 
 class Agent(NamedTuple):
@@ -218,6 +220,11 @@ class Agent(NamedTuple):
       deterministic: `(state, observation [..., O]) -> action [..., A]`, what it does without
         exploring where the observation is all that it needs; None for a planner.
       log_prob: `(state, observation [..., O], action [..., A]) -> [...]`; None if unknown.
+      observe: `(state, replay) -> state`, what it takes from all real transitions after a fit.
+      update_critics: `(key, state, view, batch) -> state`, an update of its critics alone; None if
+        it has none.
+      critic_updates: such updates after a fit.
+      catches_up: it makes as many updates before it first acts as belong to the steps until then.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -229,6 +236,10 @@ class Agent(NamedTuple):
     policy: Callable[[PyTree], Policy] | None = None
     deterministic: Callable[[PyTree, jax.Array], jax.Array] | None = None
     log_prob: Callable[..., jax.Array] | None = None
+    observe: Callable[[PyTree, PyTree], PyTree] = lambda state, replay: state
+    update_critics: Callable[[jax.Array, PyTree, PyTree, PyTree], PyTree] | None = None
+    critic_updates: int = 0
+    catches_up: bool = False
 
 
 class Algorithm(NamedTuple):

@@ -7,7 +7,7 @@ log-density LOG_PROB whatever it does. Values are linear: `V(s) = w s + e`.
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.agents.sac import ActorCritic, SACState
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState
 from mbpo_jax.types import DynamicsModel, Point, Prediction, Transition
 
 A, B, C, D = 0.8, 0.5, 1.0, -0.3

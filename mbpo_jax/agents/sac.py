@@ -11,32 +11,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mbpo_jax import replay
 from mbpo_jax.agents import targets
+from mbpo_jax.agents.actor_critic import (
+    ActorCritic,
+    SACState,
+    ValueRange,
+    followed_range,
+    make_actor_critic,
+    make_networks,
+    moments,
+    target_q,
+)
 from mbpo_jax.config import SACConfig
-from mbpo_jax.nets import distributions, networks
+from mbpo_jax.nets.normalizer import fit_scaler, identity_scaler
 from mbpo_jax.types import Agent, EnvSpec, EnvState, Metrics, Policy, PyTree, Transition
-
-
-class SACState(NamedTuple):
-    """What an update changes.
-
-    Attributes:
-      policy: parameters.
-      critics: parameters, stacked over critics.
-      target_critics: their Polyak averages.
-      log_alpha: float32, logarithm of the temperature.
-      policy_optimizer: Adam's state.
-      critic_optimizer: Adam's state.
-      alpha_optimizer: Adam's state.
-    """
-
-    policy: PyTree
-    critics: PyTree
-    target_critics: PyTree
-    log_alpha: jax.Array
-    policy_optimizer: PyTree
-    critic_optimizer: PyTree
-    alpha_optimizer: PyTree
 
 
 class Regression(NamedTuple):
@@ -46,27 +35,16 @@ class Regression(NamedTuple):
       observation: `[B, O]`.
       action: `[B, A]`.
       target: `[B]`.
+      soft_reward: of any shape, rewards with the entropy's bonus that such targets add up; the
+        range of values follows them.
       weight: `[B]` of each row in the mean; None if all count alike.
     """
 
     observation: jax.Array
     action: jax.Array
     target: jax.Array
+    soft_reward: jax.Array
     weight: jax.Array | None = None
-
-
-class ActorCritic(NamedTuple):
-    """The networks, for those who fill the slots.
-
-    Attributes:
-      sample: `(key, policy, observation [..., O]) -> (action [..., A], log_prob [...])`.
-      log_prob: `(policy, observation [..., O], action [..., A]) -> [...]`.
-      q_values: `(critics, observation [..., O], action [..., A]) -> [C, ...]`.
-    """
-
-    sample: Callable[[jax.Array, PyTree, jax.Array], tuple[jax.Array, jax.Array]]
-    log_prob: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
-    q_values: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
 
 
 CriticTarget = Callable[[jax.Array, ActorCritic, SACState, PyTree, PyTree], Regression]
@@ -78,16 +56,14 @@ ActorObjective = Callable[
 """`(key, nets, policy, state, view, batch) -> (loss, log_prob)`, differentiated with respect to the
 policy; the temperature is steered by the log-densities."""
 
+Rehearsal = Callable[[jax.Array, ActorCritic, PyTree, PyTree, PyTree], PyTree]
+"""`(key, nets, policy, view, batch) -> batch`: what critics and policy both learn from in the place
+of what was drawn, made by the policy, whose gradient goes through it. All of it float32."""
+
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Return `min_i Q_i - alpha log pi` (eq. 3 with the minimum over critics).
-
-    Args:
-      q: `[C, B]`.
-      log_prob: `[B]`.
-      alpha: temperature.
-    """
-    return jnp.min(q, axis=0) - alpha * log_prob
+    """Return `Q - alpha log pi`, elementwise (eq. 3)."""
+    return q - alpha * log_prob
 
 
 def critic_loss(q: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
@@ -97,7 +73,7 @@ def critic_loss(q: jax.Array, target: jax.Array, weight: jax.Array | None = None
 
 
 def policy_loss(q: jax.Array, log_prob: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Return the mean of `alpha log pi - min_i Q_i` (eq. 9)."""
+    """Return the mean of `alpha log pi - Q` (eq. 9) over a batch `[B]`."""
     return -jnp.mean(soft_value(q, log_prob, alpha))
 
 
@@ -114,11 +90,16 @@ def temperature_loss(
 
 def next_soft_value(
     key: jax.Array, nets: ActorCritic, state: SACState, observation: jax.Array
-) -> jax.Array:
-    """Return one sample of the soft value of observations `[..., O]` by the target critics."""
+) -> tuple[jax.Array, jax.Array]:
+    """Let the policy act once in each observation `[..., O]`.
+
+    Returns:
+      The soft values `[...]` by the target critics, and the bonus `-alpha log pi` in them.
+    """
     action, log_prob = nets.sample(key, state.policy, observation)
-    q = nets.q_values(state.target_critics, observation, action)
-    return soft_value(q, log_prob, jnp.exp(state.log_alpha))
+    q = target_q(jax.random.fold_in(key, 2), nets, state, observation, action)
+    alpha = jnp.exp(state.log_alpha)
+    return soft_value(q, log_prob, alpha), -alpha * log_prob
 
 
 def td0_target(gamma: jax.Array | float) -> CriticTarget:
@@ -126,9 +107,9 @@ def td0_target(gamma: jax.Array | float) -> CriticTarget:
 
     def target(key, nets, state, view, batch: Transition) -> Regression:
         del view
-        value = next_soft_value(key, nets, state, batch.next_observation)
+        value, bonus = next_soft_value(key, nets, state, batch.next_observation)
         value = targets.td0(batch.reward, batch.discount, value, gamma)
-        return Regression(batch.observation, batch.action, value)
+        return Regression(batch.observation, batch.action, value, batch.reward + bonus)
 
     return target
 
@@ -137,40 +118,8 @@ def q_objective(key, nets, policy, state, view, batch: Transition) -> tuple[jax.
     """Improve the policy by the critics' gradient at its own action (eq. 9)."""
     del view
     action, log_prob = nets.sample(key, policy, batch.observation)
-    q = nets.q_values(state.critics, batch.observation, action)
+    q = nets.climbed(nets.q_values(state.critics, batch.observation, action))
     return policy_loss(q, log_prob, jnp.exp(state.log_alpha)), log_prob
-
-
-def make_networks(spec: EnvSpec, config: SACConfig) -> tuple[networks.Network, networks.Network]:
-    """Build the policy's network and the stacked one of the critics."""
-    policy_net = networks.make_mlp(spec.observation_size, config.hidden_sizes, 2 * spec.action_size)
-    critic = networks.make_mlp(
-        spec.observation_size + spec.action_size,
-        config.hidden_sizes,
-        1,
-        layer_norm=config.critic_layer_norm,
-    )
-    return policy_net, networks.ensemble_of(critic, config.num_critics)
-
-
-def make_actor_critic(policy_net: networks.Network, critic_net: networks.Network) -> ActorCritic:
-    """Build the functions of the networks."""
-
-    def moments(policy: PyTree, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return distributions.split_mean_log_std(policy_net.apply(policy, observation))
-
-    def sample(key: jax.Array, policy: PyTree, observation: jax.Array):
-        mean, log_std = moments(policy, observation)
-        return distributions.tanh_normal(mean, log_std, jax.random.normal(key, mean.shape))
-
-    def log_prob(policy: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
-        return distributions.tanh_normal_log_prob(*moments(policy, observation), action)
-
-    def q_values(critics: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
-        x = jnp.concatenate([observation, action], -1)
-        return critic_net.apply(critics, networks.for_all(critics, x))[..., 0]
-
-    return ActorCritic(sample, log_prob, q_values)
 
 
 def make_sac(
@@ -179,6 +128,7 @@ def make_sac(
     *,
     critic_target: CriticTarget | None = None,
     actor_objective: ActorObjective = q_objective,
+    rehearse: Rehearsal | None = None,
     updates_per_step: int | None = None,
 ) -> Agent:
     """Build soft actor-critic for an environment's sizes.
@@ -188,16 +138,20 @@ def make_sac(
       config: sizes and rates.
       critic_target: what the critics regress to; TD(0) if None.
       actor_objective: how the policy is improved.
+      rehearse: what both of them learn from; what was drawn, if None.
       updates_per_step: updates per environment step; `config.utd_ratio` if None.
     """
-    policy_net, critic_net = make_networks(spec, config)
-    nets = make_actor_critic(policy_net, critic_net)
+    networks = make_networks(spec, config)
     target_fn = critic_target or td0_target(config.gamma)
     optimizer = optax.adam(config.learning_rate)
+    target_entropy = config.target_entropy
+    if target_entropy is None:
+        target_entropy = -float(spec.action_size)
 
     def init(key: jax.Array) -> SACState:
         policy_key, critic_key = jax.random.split(key)
-        policy, critics = policy_net.init(policy_key), critic_net.init(critic_key)
+        policy, critics = networks.policy.init(policy_key), networks.critics.init(critic_key)
+        zero = jnp.float32(0)
         log_alpha = jnp.log(jnp.asarray(config.initial_alpha, jnp.float32))
         return SACState(
             policy=policy,
@@ -208,14 +162,24 @@ def make_sac(
             policy_optimizer=optimizer.init(policy),
             critic_optimizer=optimizer.init(critics),
             alpha_optimizer=optimizer.init(log_alpha),
+            scaler=identity_scaler(spec.observation_size) if config.scale_observations else (),
+            value_range=ValueRange(zero, jnp.copy(zero)) if config.value_range == "rewards" else (),
         )
 
+    def bound(state: SACState) -> ActorCritic:
+        return make_actor_critic(networks, config, state)
+
+    def observe(state: SACState, real: replay.ReplayState) -> SACState:
+        if not config.scale_observations:
+            return state
+        weight = replay.is_valid(real).astype(jnp.float32)
+        return state._replace(scaler=fit_scaler(real.data.observation, weight))
+
     def policy(state: SACState) -> Policy:
-        return lambda key, observation: nets.sample(key, state.policy, observation)[0]
+        return lambda key, observation: bound(state).sample(key, state.policy, observation)[0]
 
     def deterministic(state: SACState, observation: jax.Array) -> jax.Array:
-        mean_log_std = policy_net.apply(state.policy, observation)
-        return jnp.tanh(distributions.split_mean_log_std(mean_log_std)[0])
+        return jnp.tanh(moments(networks, state, state.policy, observation)[0])
 
     def act(key: jax.Array, state: SACState, view, memory: tuple[()], env: EnvState, explore: bool):
         del view
@@ -223,8 +187,14 @@ def make_sac(
             return policy(state)(key, env.observation), memory
         return deterministic(state, env.observation), memory
 
-    def update_critics(key: jax.Array, state: SACState, view: PyTree, batch: PyTree):
-        goal = target_fn(key, nets, state, view, batch)
+    def regress(
+        key: jax.Array, state: SACState, view: PyTree, batch: PyTree
+    ) -> tuple[SACState, Metrics]:
+        goal = target_fn(key, bound(state), state, view, batch)
+        if state.value_range:
+            reached = followed_range(state.value_range, goal.soft_reward, config)
+            state = state._replace(value_range=reached)
+        nets = bound(state)
 
         def loss(critics):
             q = nets.q_values(critics, goal.observation, goal.action)
@@ -239,31 +209,59 @@ def make_sac(
         )
         return state, {"sac/critic_loss": value, "sac/q_mean": q_mean}
 
-    def update_policy(key: jax.Array, state: SACState, view: PyTree, batch: PyTree):
-        def loss(policy):
+    def climb(
+        key: jax.Array,
+        state: SACState,
+        view: PyTree,
+        batch: PyTree,
+        pull_back: Callable[[PyTree], tuple[PyTree]] | None,
+    ) -> tuple[SACState, jax.Array, Metrics]:
+        nets = bound(state)
+
+        def loss(policy, batch):
             return actor_objective(key, nets, policy, state, view, batch)
 
-        (value, log_prob), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy)
+        if pull_back is None:
+            grad = jax.value_and_grad(loss, has_aux=True)
+            (value, log_prob), gradient = grad(state.policy, batch)
+        else:
+            grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+            (value, log_prob), (gradient, through) = grad(state.policy, batch)
+            gradient = jax.tree.map(jnp.add, gradient, *pull_back(through))
         updates, optimizer_state = optimizer.update(gradient, state.policy_optimizer)
         policy = optax.apply_updates(state.policy, updates)
         state = state._replace(policy=policy, policy_optimizer=optimizer_state)
         return state, log_prob, {"sac/policy_loss": value, "sac/entropy": -jnp.mean(log_prob)}
 
     def update_temperature(state: SACState, log_prob: jax.Array):
-        gradient = jax.grad(temperature_loss)(state.log_alpha, log_prob, config.target_entropy)
+        gradient = jax.grad(temperature_loss)(state.log_alpha, log_prob, target_entropy)
         updates, optimizer_state = optimizer.update(gradient, state.alpha_optimizer)
         log_alpha = optax.apply_updates(state.log_alpha, updates)
         return state._replace(log_alpha=log_alpha, alpha_optimizer=optimizer_state)
+
+    def rehearsed(key: jax.Array, state: SACState, view: PyTree, batch: PyTree):
+        """Return what is learned from, and how its gradient comes to the policy."""
+        if rehearse is None:
+            return batch, None
+        key = jax.random.fold_in(key, 2)
+        nets = bound(state)
+        return jax.vjp(lambda policy: rehearse(key, nets, policy, view, batch), state.policy)
 
     @jax.named_scope("gradient_step")
     def update(
         key: jax.Array, state: SACState, view: PyTree, batch: PyTree
     ) -> tuple[SACState, Metrics]:
+        batch, pull_back = rehearsed(key, state, view, batch)
         critic_key, policy_key = jax.random.split(key)
-        state, critic_metrics = update_critics(critic_key, state, view, batch)
-        state, log_prob, policy_metrics = update_policy(policy_key, state, view, batch)
+        state, critic_metrics = regress(critic_key, state, view, batch)
+        state, log_prob, policy_metrics = climb(policy_key, state, view, batch, pull_back)
         state = update_temperature(state, log_prob)
         return state, {**critic_metrics, **policy_metrics, "sac/alpha": jnp.exp(state.log_alpha)}
+
+    @jax.named_scope("gradient_step")
+    def update_critics(key: jax.Array, state: SACState, view: PyTree, batch: PyTree) -> SACState:
+        batch, _ = rehearsed(key, state, view, batch)
+        return regress(key, state, view, batch)[0]
 
     return Agent(
         init=init,
@@ -274,7 +272,11 @@ def make_sac(
         batch_size=config.batch_size,
         policy=policy,
         deterministic=deterministic,
-        log_prob=lambda state, observation, action: nets.log_prob(
+        log_prob=lambda state, observation, action: bound(state).log_prob(
             state.policy, observation, action
         ),
+        observe=observe,
+        update_critics=update_critics,
+        critic_updates=config.critic_updates,
+        catches_up=config.catches_up,
     )

@@ -73,6 +73,7 @@ def branched_experience(
     first_action: FirstAction = policy_action,
     keep_model_data: bool = True,
     accept: rollout.Accept | None = None,
+    simulator: PyTree = (),
 ) -> Experience:
     """Feed updates from replay mixed with branched rollouts of a model.
 
@@ -84,11 +85,18 @@ def branched_experience(
       first_action: what they do first; the policy acts from then on.
       keep_model_data: keep the transitions of earlier models, for `rollout.retain_epochs`.
       accept: which rows may make their next step, see `rollout.branch`.
+      simulator: shapes of one simulator state, if model transitions are to hold them, too.
     """
-    num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit
+    refreshes = config.rollout.refreshes_per_fit
+    num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit // refreshes
 
     def init() -> ReplayState:
-        return replay.init(model_buffer_capacity(config), spec.observation_size, spec.action_size)
+        return replay.init(
+            model_buffer_capacity(config),
+            spec.observation_size,
+            spec.action_size,
+            simulator=simulator,
+        )
 
     def refresh(key, buffer: ReplayState, view: PyTree, real: ReplayState, policy, env_steps):
         start_key, action_key, rollout_key = jax.random.split(key, 3)
@@ -114,4 +122,4 @@ def branched_experience(
     def sample(key, buffer: ReplayState, real: ReplayState, shape) -> Transition:
         return mixed_batch(key, real, buffer, shape, config.rollout.real_ratio)
 
-    return Experience(init, refresh, sample)
+    return Experience(init, refresh, sample, refreshes)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.agents.sac import ActorCritic, SACState, soft_value
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q
+from mbpo_jax.agents.sac import soft_value
 from mbpo_jax.models.imagination import imagine
 from mbpo_jax.types import DynamicsModel, Point, PyTree
 
@@ -77,12 +78,28 @@ def expand(
     )
 
 
-def last_value(
-    nets: ActorCritic, critics: PyTree, state: SACState, expansion: Expansion
+def last_target(key: jax.Array, nets: ActorCritic, state: SACState, made: Expansion) -> jax.Array:
+    """Return the soft value `[B]` of the expansion's last state that a target holds."""
+    q = target_q(key, nets, state, made.observation[-1], made.action[-1])
+    return soft_value(q, made.log_prob[-1], jnp.exp(state.log_alpha))
+
+
+def imagined_return(
+    nets: ActorCritic, state: SACState, made: Expansion, gamma: jax.Array | float
 ) -> jax.Array:
-    """Return the soft value `[B]` of the expansion's last state, by these critics."""
-    q = nets.q_values(critics, expansion.observation[-1], expansion.action[-1])
-    return soft_value(q, expansion.log_prob[-1], jnp.exp(state.log_alpha))
+    """Return what a policy climbs that goes through the model, `[B]`.
+
+    `sum_{t<H} gamma^t m_t (r_t - alpha log pi_t) + gamma^H m_H (Q(s_H, a_H) - alpha log pi_H)`,
+    where m_t is 0 from the first predicted termination on and Q is what the critics say together.
+    """
+    alpha = jnp.exp(state.log_alpha)
+    horizon = made.reward.shape[0]
+    depth = jnp.arange(horizon + 1, dtype=jnp.float32)
+    weight = gamma ** depth[:, None] * reach(made.discount)
+    soft_reward = made.reward - alpha * made.log_prob[:-1]
+    q = nets.climbed(nets.q_values(state.critics, made.observation[-1], made.action[-1]))
+    value = soft_value(q, made.log_prob[-1], alpha)
+    return jnp.sum(weight[:-1] * soft_reward, axis=0) + weight[-1] * value
 
 
 def reach(discount: jax.Array) -> jax.Array:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
-from mbpo_jax.agents.sac import ActorCritic, CriticTarget, Regression, SACState, make_sac
-from mbpo_jax.algorithms.expansion import expand, last_value, reach
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.sac import CriticTarget, Regression, make_sac
+from mbpo_jax.algorithms.expansion import expand, last_target, reach
 from mbpo_jax.algorithms.parts import make_model, replay_experience
 from mbpo_jax.config import Config
 from mbpo_jax.types import Algorithm, DynamicsModel, Env, PyTree, Transition
@@ -41,23 +42,26 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             propagation=expansion.propagation,
         )
         discount = jnp.concatenate([real.discount[None], made.discount])
-        value = last_value(nets, state.target_critics, state, made)
+        value = last_target(jax.random.fold_in(key, 2), nets, state, made)
+        bonus = -jnp.exp(state.log_alpha) * made.log_prob
+        reward = jnp.concatenate([real.reward[None], made.reward])
         returns = targets.lambda_return(
-            reward=jnp.concatenate([real.reward[None], made.reward]),
+            reward=reward,
             discount=discount,
             next_value=jnp.broadcast_to(value, discount.shape),
-            entropy_bonus=-jnp.exp(state.log_alpha) * made.log_prob[:-1],
+            entropy_bonus=bonus[:-1],
             gamma=gamma,
             decay=1.0,
         )
         if not expansion.td_k:
-            return Regression(real.observation, real.action, returns[0])
+            return Regression(real.observation, real.action, returns[0], reward + bonus)
         observation = jnp.concatenate([real.observation[None], made.observation[:-1]])
         action = jnp.concatenate([real.action[None], made.action[:-1]])
         return Regression(
             observation=observation.reshape(-1, observation.shape[-1]),
             action=action.reshape(-1, action.shape[-1]),
             target=returns.reshape(-1),
+            soft_reward=reward + bonus,
             weight=reach(discount[:-1]).reshape(-1),
         )
 

@@ -89,8 +89,10 @@ def mixed_batch(
     num_real = jnp.floor(real_ratio * shape[-1] * (1.0 + 2.4e-7))
     # Without a finite prediction yet, there are no model transitions to draw.
     is_real = (jnp.arange(shape[-1]) < num_real) | (model.size == 0)
-    real_batch = replay.sample(real_key, real, shape)._replace(log_prob=(), simulator=())
     model_batch = replay.sample(model_key, model, shape)
+    real_batch = replay.sample(real_key, real, shape)._replace(log_prob=())
+    if not jax.tree.leaves(model_batch.simulator):
+        real_batch = real_batch._replace(simulator=())
 
     def mix(a: jax.Array, b: jax.Array) -> jax.Array:
         axes = (*range(len(shape) - 1), *range(len(shape), a.ndim))

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from mbpo_jax import replay
 from mbpo_jax.agents import targets
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q
 from mbpo_jax.agents.sac import (
-    ActorCritic,
     CriticTarget,
     Regression,
-    SACState,
     make_sac,
     next_soft_value,
     q_objective,
@@ -44,17 +43,18 @@ def retrace_target(config: Config) -> CriticTarget:
         steps, connected = jax.tree.map(
             lambda x: jnp.swapaxes(x, 0, 1), (batch.transitions, batch.connected)
         )
-        next_value = next_soft_value(key, nets, state, steps.next_observation)
+        next_value, bonus = next_soft_value(key, nets, state, steps.next_observation)
         later = jax.tree.map(lambda x: x[1:], steps)
         log_prob = nets.log_prob(state.policy, later.observation, later.action)
         if settings.correction == "retrace":
-            q = nets.q_values(state.target_critics, later.observation, later.action)
+            q_key = jax.random.fold_in(key, 3)
+            next_q = target_q(q_key, nets, state, later.observation, later.action)
             trace = targets.retrace_coefficient(log_prob, later.log_prob, settings.decay)
             returns = targets.retrace(
                 reward=steps.reward,
                 discount=steps.discount,
                 next_value=next_value,
-                next_q=jnp.min(q, axis=0),
+                next_q=next_q,
                 trace=trace * connected[1:],
                 gamma=gamma,
             )
@@ -68,7 +68,7 @@ def retrace_target(config: Config) -> CriticTarget:
                 decay=settings.decay * connected[1:],
             )
         first = first_transition(batch)
-        return Regression(first.observation, first.action, returns[0])
+        return Regression(first.observation, first.action, returns[0], steps.reward + bonus)
 
     return target
 

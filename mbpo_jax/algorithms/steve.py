@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
-from mbpo_jax.agents.sac import ActorCritic, CriticTarget, Regression, SACState, make_sac
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.sac import CriticTarget, Regression, make_sac
 from mbpo_jax.algorithms.expansion import Expansion, expand, reach
 from mbpo_jax.algorithms.parts import make_model, replay_experience
 from mbpo_jax.config import Config
@@ -68,11 +69,14 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             propagation="members",
             copies=num_members,
         )
-        q = nets.q_values(state.target_critics, made.observation, made.action)
-        candidates = depth_targets(tiled, made, q, jnp.exp(state.log_alpha), config.sac.gamma)
+        alpha = jnp.exp(state.log_alpha)
+        critics = nets.chosen(jax.random.fold_in(key, 2), state.target_critics)
+        q = nets.bounded(nets.q_values(critics, made.observation, made.action))
+        candidates = depth_targets(tiled, made, q, alpha, config.sac.gamma)
         candidates = candidates.reshape(candidates.shape[0], -1, num_rows)
         mixed = targets.steve_target(candidates, weights_fn(candidates))
-        return Regression(real.observation, real.action, mixed)
+        soft_reward = jnp.concatenate([tiled.reward[None], made.reward]) - alpha * made.log_prob
+        return Regression(real.observation, real.action, mixed, soft_reward)
 
     return target
 

@@ -7,14 +7,13 @@ state where they end (SAC-SVG(H) of Amos et al. 2021, arXiv:2008.12775).
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState
 from mbpo_jax.agents.sac import (
-    ActorCritic,
     ActorObjective,
-    SACState,
     make_sac,
     td0_target,
 )
-from mbpo_jax.algorithms.expansion import expand, last_value, reach
+from mbpo_jax.algorithms.expansion import expand, imagined_return
 from mbpo_jax.algorithms.mve import mve_target
 from mbpo_jax.algorithms.parts import make_model, replay_experience
 from mbpo_jax.config import Config
@@ -22,7 +21,7 @@ from mbpo_jax.types import Algorithm, DynamicsModel, Env, PyTree, Transition
 
 
 def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
-    """Climb `E[sum_{t<H} gamma^t (r_t - alpha log pi_t) + gamma^H (min_i Q_i - alpha log pi_H)]`.
+    """Climb the mean of `imagined_return` from real states.
 
     Amos et al. divide by H + 1; Adam does not feel it. The temperature follows the entropy at the
     real states, as without expansion.
@@ -50,12 +49,7 @@ def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
             # The mean over rows makes the gradient of each so much shorter.
             max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
         )
-        depth = jnp.arange(expansion.horizon + 1, dtype=jnp.float32)
-        weight = gamma ** depth[:, None] * reach(made.discount)
-        soft_reward = made.reward - jnp.exp(state.log_alpha) * made.log_prob[:-1]
-        value = jnp.sum(weight[:-1] * soft_reward, axis=0)
-        value += weight[-1] * last_value(nets, state.critics, state, made)
-        return -jnp.mean(value), made.log_prob[0]
+        return -jnp.mean(imagined_return(nets, state, made, gamma)), made.log_prob[0]
 
     return objective
 

@@ -20,7 +20,8 @@ from mbpo_jax.presets import environment_preset
 class Train:
     """Train on an environment, or resume: the same command goes on where it stopped.
 
-    An environment's preset comes first, then --preset, then --config, then the other options.
+    An environment's preset comes first, then that of the algorithm if it has one, then --preset,
+    then --config, then the other options.
     """
 
     environment: Annotated[Positional[str], arg(metavar="ENV")]
@@ -91,12 +92,19 @@ def layers_of(argv: Sequence[str]) -> Layers:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", action="append", default=[])
     parser.add_argument("--config", action="append", default=[], type=Path)
+    parser.add_argument("--algorithm", default="")
     given, _ = parser.parse_known_args(argv[2:])
-    config, asked_for = environment_preset(environment, *given.preset), []
-    for path in given.config:
+    contents, asked_for = [], []
+    if given.config:
         from mbpo_jax import config_io
 
-        content = config_io.read_yaml(path)
+        contents = [config_io.read_yaml(path) for path in given.config]
+    by_file = [content["algorithm"] for content in contents if "algorithm" in content]
+    algorithm = given.algorithm or str(by_file[-1] if by_file else "")
+    config = environment_preset(environment, *given.preset, algorithm=algorithm)
+    for path, content in zip(given.config, contents, strict=True):
+        from mbpo_jax import config_io
+
         config = config_io.apply(config, content, str(path))
         asked_for += [] if config_io.is_complete(content) else config_io.paths(content)
     if config.env.name != environment:

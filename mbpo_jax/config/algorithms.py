@@ -18,6 +18,7 @@ class AlgorithmRecord:
       maker: import path of the function `(Env, Config) -> Algorithm` that assembles it.
       uses: the settings that it reads besides those that every run reads; single ones, or groups.
       differentiates_model: it takes derivatives of the model.
+      preset: with its published numbers, where they are not those of the environment's own.
     """
 
     title: str
@@ -26,6 +27,7 @@ class AlgorithmRecord:
     maker: str
     uses: tuple[str, ...]
     differentiates_model: bool = False
+    preset: str | None = None
 
     @property
     def has_model(self) -> bool:
@@ -59,7 +61,7 @@ _BRANCHES = (
         f"rollout.{name}"
         for name in (
             *("rollouts_per_step", "min_length", "max_length", "start_epoch", "end_epoch"),
-            *("retain_epochs", "real_ratio"),
+            *("refreshes_per_fit", "retain_epochs", "real_ratio"),
         )
     ),
 )
@@ -119,6 +121,18 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
             *("expansion.critic", "expansion.max_cotangent_norm"),
         ),
         differentiates_model=True,
+    ),
+    "dhmbpo": AlgorithmRecord(
+        "DHMBPO",
+        "policy and critics on short rollouts from where long ones led",
+        "Kubo, Parmas and Ishii 2025, arXiv:2512.15439",
+        "mbpo_jax.algorithms.dhmbpo:make_dhmbpo",
+        (
+            *("model", *_SAC, *_BRANCHES, "expansion.horizon", "expansion.propagation"),
+            "expansion.max_cotangent_norm",
+        ),
+        differentiates_model=True,
+        preset="dhmbpo",
     ),
     "retrace": AlgorithmRecord(
         "Retrace",

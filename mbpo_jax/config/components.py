@@ -49,10 +49,28 @@ class SACConfig(Checked):
     """Transitions per update."""
     hidden_sizes: tuple[Positive, ...] = (256, 256)
     """Widths of the hidden layers of policy and critics."""
+    activation: Literal["relu", "swish"] = "relu"
+    """Of the hidden layers of policy and critics."""
     num_critics: Positive = 2
-    """Critics whose minimum is the value estimate."""
+    """Critics, whose minimum is the value estimate."""
+    num_target_critics: Positive | None = None
+    """So many of them, drawn anew at each update, make its targets (Chen et al. 2021,
+    arXiv:2101.05982); all if unset."""
+    policy_value: Literal["min", "mean"] = "min"
+    """What the policy climbs: the critics' minimum or their mean."""
     critic_layer_norm: bool = False
     """Layer normalisation in the critics."""
+    scale_observations: bool = False
+    """Let policy and critics see observations at zero mean and unit variance, by those in the
+    replay buffer at the time of the last fit."""
+    value_range: Literal["free", "rewards"] = "free"
+    """Let critics say anything, or scale what they say to the values that the most and the least
+    rewarded hundredth of steps would have if it went on so, and clip targets to them."""
+    critic_updates: NonNegative = 0
+    """Updates of the critics alone after each fit."""
+    catches_up: bool = False
+    """Make the updates that belong to the random steps before the policy acts; with rollouts, those
+    of whole spans between two starts of them."""
     learning_rate: Rate = 3e-4
     """Adam step size of policy, critics and temperature."""
     gamma: Fraction = 0.99
@@ -61,8 +79,15 @@ class SACConfig(Checked):
     """Polyak step of the target critics, at every update."""
     initial_alpha: Rate = 1.0
     """Temperature at the start."""
-    target_entropy: float = -1.0
-    """Entropy the temperature steers to, in nats."""
+    target_entropy: float | None = None
+    """Entropy the temperature steers to, in nats; minus the number of action components if
+    unset."""
+
+    def _rule_errors(self) -> list[str]:
+        chosen = self.num_target_critics
+        if chosen is not None and chosen > self.num_critics:
+            return [f"num_target_critics: {chosen} exceeds num_critics ({self.num_critics})"]
+        return []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +102,11 @@ class EnsembleConfig(Checked):
     """Widths of the hidden layers."""
     layer_norm: bool = False
     """Layer normalisation after every hidden layer."""
+    dropout: Annotated[float, Ge(0), Lt(1), STRUCTURAL] = 0.0
+    """Share of each hidden layer's units that a gradient step leaves out."""
+    noise: Literal["heteroscedastic", "homoscedastic"] = "heteroscedastic"
+    """Whether a log-variance is an output of the network, or a number for each member and target
+    that is trained with it."""
     bounds: Literal["learned", "fixed"] = "learned"
     """Whether the bounds of the log-variance are trained or stay at their initial values."""
     min_log_variance: LogVariance = -10.0
@@ -152,7 +182,9 @@ class RolloutConfig(Checked):
     """Branched model rollouts (Janner et al. 2019, arXiv:1906.08253)."""
 
     rollouts_per_step: Positive = 400
-    """Rollouts started per environment step; a fit starts `steps_per_fit` times as many."""
+    """Rollouts started per environment step; `steps_per_fit` times as many between two fits."""
+    refreshes_per_fit: Positive = 1
+    """How often rollouts are started between two fits, at even distances, by the policy of then."""
     min_length: Annotated[Positive, DATA] = 1
     """Rollout length k up to `start_epoch`."""
     max_length: Annotated[Positive, DATA] = 1

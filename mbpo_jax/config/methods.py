@@ -36,12 +36,13 @@ class DynaConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class ExpansionConfig(Checked):
-    """Value expansion through the model, for `mve`, `steve` and `svg`."""
+    """Value expansion through the model, for `mve`, `steve`, `svg` and `dhmbpo`."""
 
     horizon: NonNegative = 3
-    """Model steps (H); with 0 the algorithm is SAC, but for the critics' mixture of `steve`."""
+    """Model steps (H); with 0 the algorithm is SAC, but for the critics' mixture of `steve`, and
+    `dhmbpo` is MBPO."""
     propagation: Propagation = "step"
-    """How rollouts of `mve` and `svg` meet the ensemble; `steve` asks each elite."""
+    """How rollouts meet the ensemble, but for those of `steve`, which asks each elite."""
     td_k: bool = True
     """`mve`: train the critics on every depth of the rollout, not only on the real transition."""
     covariance: bool = False
@@ -49,7 +50,7 @@ class ExpansionConfig(Checked):
     critic: Literal["td0", "mve"] = "td0"
     """`svg`: what its critics regress to."""
     max_cotangent_norm: Rate | None = None
-    """`svg`: longest gradient that one row passes from a model state to the one before it."""
+    """`svg`, `dhmbpo`: longest gradient that a row passes from a model state to the one before."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -197,13 +197,20 @@ class Config(Checked):
         return errors
 
     def _branching_errors(self) -> list[str]:
-        if self.steps_per_fit > self.rollout.retain_epochs * self.epoch_length:
-            return [
+        errors, refreshes = [], self.rollout.refreshes_per_fit
+        if self.steps_per_fit % refreshes:
+            errors.append(
+                f"rollout.refreshes_per_fit: {refreshes} does not divide steps_per_fit "
+                f"({self.steps_per_fit}), so rollouts would not start at even distances"
+            )
+        elif self.steps_per_fit // refreshes > self.rollout.retain_epochs * self.epoch_length:
+            errors.append(
                 f"rollout.retain_epochs: {self.rollout.retain_epochs} epochs of "
-                f"{self.epoch_length} steps hold less than the rollouts of one fit "
-                f"({self.steps_per_fit} steps); raise it, or epoch_length"
-            ]
-        return []
+                f"{self.epoch_length} steps hold less than the rollouts that are started at once "
+                f"({self.steps_per_fit // refreshes} steps); raise it, epoch_length, or "
+                "rollout.refreshes_per_fit"
+            )
+        return errors
 
 
 CONFIG_CLASSES = (

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from mbpo_jax.agents.sac import SACState
+from mbpo_jax.agents.actor_critic import SACState
 from mbpo_jax.config import (
     Config,
     EstimatorConfig,

@@ -21,7 +21,8 @@ class EnsembleParams(NamedTuple):
     """What gradient descent changes.
 
     Attributes:
-      members: network parameters, stacked on axis `E`.
+      members: network parameters, stacked on axis `E`; beside them, where noise is homoscedastic,
+        the collection `noise` of log-variances `[E, D]`, not bounded yet.
       min_log_variance: `[D]`, shared by the members.
       max_log_variance: `[D]`, shared by the members.
     """
@@ -84,7 +85,8 @@ class Ensemble(NamedTuple):
       init: `key -> EnsembleState`.
       bounds: `EnsembleParams -> (low [D], high [D])` of the log-variance; they pass no gradient if
         they are fixed.
-      outputs: `(EnsembleParams, scaled input [E, B, O + A]) -> Outputs`.
+      outputs: `(EnsembleParams, scaled input [E, B, O + A], key=None) -> Outputs`; a key, which is
+        used up, leaves units out as in training.
       predict: `(EnsembleState, observation [E, B, O], action [E, B, A]) -> Outcome`. `E` may be a
         subset: the parameters decide.
       inputs: `(observation [..., O], action [..., A]) -> [..., O + A]`, not scaled.
@@ -93,7 +95,7 @@ class Ensemble(NamedTuple):
 
     init: Callable[[jax.Array], EnsembleState]
     bounds: Callable[[EnsembleParams], tuple[jax.Array, jax.Array]]
-    outputs: Callable[[EnsembleParams, jax.Array], Outputs]
+    outputs: Callable[..., Outputs]
     predict: Callable[[EnsembleState, jax.Array, jax.Array], Outcome]
     inputs: Callable[[jax.Array, jax.Array], jax.Array]
     targets: Callable[[Transition], jax.Array]
@@ -143,22 +145,28 @@ def make_ensemble(
       learned_termination: add a head that predicts the logit of termination.
     """
     target_size = 1 + spec.observation_size
+    homoscedastic = config.noise == "homoscedastic"
     network = networks.ensemble_of(
         networks.make_mlp(
             spec.observation_size + spec.action_size,
             config.hidden_sizes,
-            2 * target_size + learned_termination,
+            (1 if homoscedastic else 2) * target_size + learned_termination,
             activation=jax.nn.swish,
             kernel_init=networks.truncated_normal_fan_in,
             layer_norm=config.layer_norm,
             spectral_norm=config.spectral_norm,
+            dropout=config.dropout,
         ),
         config.num_members,
     )
 
     def init(key: jax.Array) -> EnsembleState:
+        members = network.init(key)
+        if homoscedastic:
+            log_variance = jnp.zeros((config.num_members, target_size))
+            members = {**members, "noise": {"log_variance": log_variance}}
         params = EnsembleParams(
-            members=network.init(key),
+            members=members,
             min_log_variance=jnp.full(target_size, config.min_log_variance, jnp.float32),
             max_log_variance=jnp.full(target_size, config.max_log_variance, jnp.float32),
         )
@@ -174,9 +182,13 @@ def make_ensemble(
         low, high = params.min_log_variance, params.max_log_variance
         return jax.lax.stop_gradient((low, high)) if config.bounds == "fixed" else (low, high)
 
-    def outputs(params: EnsembleParams, x: jax.Array) -> Outputs:
-        raw = network.apply(params.members, x)
+    def outputs(params: EnsembleParams, x: jax.Array, key: jax.Array | None = None) -> Outputs:
+        raw = network.apply(params.members, x, key)
         mean, log_variance = raw[..., :target_size], raw[..., target_size : 2 * target_size]
+        if homoscedastic:
+            log_variance = jnp.broadcast_to(
+                params.members["noise"]["log_variance"][:, None], mean.shape
+            )
         low, high = (jnp.expand_dims(b, (0, 1)) for b in bounds(params))
         logit = raw[..., -1] if learned_termination else None
         return Outputs(mean, soft_clamp(log_variance, low, high), logit)

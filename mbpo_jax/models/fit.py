@@ -32,6 +32,7 @@ QUANTILES = (10, 50, 90)
 
 
 def loss_fn(
+    key: jax.Array,
     params: EnsembleParams,
     ensemble: Ensemble,
     rows: jax.Array,
@@ -47,6 +48,7 @@ def loss_fn(
     cross-entropy of terminations is added (ours).
 
     Args:
+      key: a key, used up if units are left out.
       params: of the ensemble.
       ensemble: its functions.
       rows: `[E, B]` int32, rows of the dataset.
@@ -55,7 +57,7 @@ def loss_fn(
       config: weight decays.
       penalty: weight of `bound_penalty`.
     """
-    out = ensemble.outputs(params, dataset.inputs[rows])
+    out = ensemble.outputs(params, dataset.inputs[rows], key)
     nll = jnp.mean(gaussian_nll(out.mean, out.log_variance, dataset.targets[rows]), axis=-1)
     if out.termination_logit is not None:
         logit = out.termination_logit
@@ -74,13 +76,13 @@ def make_gradient_step(
 ) -> GradientStep:
     """Build what is done with each minibatch; see `loss_fn`."""
 
-    def loss(params: EnsembleParams, rows: jax.Array, weight: jax.Array) -> jax.Array:
-        return loss_fn(params, ensemble, rows, weight, dataset, config, penalty)
+    def loss(params: EnsembleParams, key: jax.Array, rows: jax.Array, weight: jax.Array):
+        return loss_fn(key, params, ensemble, rows, weight, dataset, config, penalty)
 
     @jax.named_scope("gradient_step")
-    def gradient_step(rows, weight, carry):
+    def gradient_step(key, rows, weight, carry):
         params, optimizer_state = carry
-        gradient = jax.grad(loss)(params, rows, weight)
+        gradient = jax.grad(loss)(params, key, rows, weight)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         stepped: Any = optax.apply_updates(params, updates)
         return stepped, optimizer_state

@@ -94,6 +94,7 @@ def branch(
       The buffer with the new transitions and `rollout/*` metrics.
     """
     num_rollouts = first_action.shape[0]
+    keeps_simulator = bool(jax.tree.leaves(buffer.data.simulator))
 
     def step(i, loop: RolloutLoop) -> RolloutLoop:
         keys = jax.random.split(jax.random.fold_in(key, i), 2 if accept is None else 3)
@@ -105,6 +106,7 @@ def branch(
             reward=prediction.reward,
             discount=prediction.discount,
             next_observation=point.observation,
+            simulator=loop.point.simulator if keeps_simulator else (),
         )
         stored = loop.alive & prediction.finite
         refused = jnp.zeros_like(stored)

@@ -19,9 +19,10 @@ from mbpo_jax.models.rows import where_rows
 from mbpo_jax.types import PyTree
 
 GradientStep = Callable[
-    [jax.Array, jax.Array, tuple[EnsembleParams, PyTree]], tuple[EnsembleParams, PyTree]
+    [jax.Array, jax.Array, jax.Array, tuple[EnsembleParams, PyTree]],
+    tuple[EnsembleParams, PyTree],
 ]
-"""`(rows [E, B], weight [B], (params, optimizer state)) -> (params, optimizer state)`."""
+"""`(key, rows [E, B], weight [B], (params, optimizer state)) -> (params, optimizer state)`."""
 
 
 class Trained(NamedTuple):
@@ -121,7 +122,7 @@ def train_epoch(
         first = i * batch_size
         batch_slots = jax.lax.dynamic_slice(slots, (first,), (batch_size,))
         weight = (first + jnp.arange(batch_size) < num_train).astype(jnp.float32)
-        return gradient_step(member_rows[:, batch_slots], weight, carry)
+        return gradient_step(jax.random.fold_in(key, i), member_rows[:, batch_slots], weight, carry)
 
     return loops.repeat(steps, step, start), steps
 
@@ -213,8 +214,10 @@ def train_by_budget(
     weight = jnp.ones(config.batch_size)
 
     def step(i: jax.Array, carry: tuple[EnsembleParams, PyTree]):
-        slots = jax.random.randint(jax.random.fold_in(key, i), shape, 0, num_train)
-        return gradient_step(training_rows(split, slots), weight, carry)
+        step_key = jax.random.fold_in(key, i)
+        slots = jax.random.randint(step_key, shape, 0, num_train)
+        rows = training_rows(split, slots)
+        return gradient_step(jax.random.fold_in(step_key, 0), rows, weight, carry)
 
     def share(number: jax.Array, carry: tuple[EnsembleParams, PyTree]):
         first = number * config.num_steps

@@ -35,11 +35,12 @@ class Network(NamedTuple):
 
     Attributes:
       init: `key -> params`.
-      apply: `(params, input [..., I]) -> output [..., D]`.
+      apply: `(params, input [..., I], key=None) -> output [..., D]`; with a key, which is used up,
+        units are left out as in training.
     """
 
     init: Callable[[jax.Array], PyTree]
-    apply: Callable[[PyTree, jax.Array], jax.Array]
+    apply: Callable[..., jax.Array]
 
 
 class _MLP(nn.Module):
@@ -48,14 +49,18 @@ class _MLP(nn.Module):
     activation: Callable[[jax.Array], jax.Array]
     kernel_init: Initializer
     layer_norm: bool
+    dropout: float
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         for i, size in enumerate(self.hidden_sizes):
             x = nn.Dense(size, kernel_init=self.kernel_init, name=f"layer_{i}")(x)
             if self.layer_norm:
                 x = nn.LayerNorm(name=f"norm_{i}")(x)
             x = self.activation(x)
+            if self.dropout and key is not None:
+                drop = nn.Dropout(self.dropout, deterministic=False)
+                x = drop(x, rng=jax.random.fold_in(key, i))
         last = len(self.hidden_sizes)
         return nn.Dense(self.output_size, kernel_init=self.kernel_init, name=f"layer_{last}")(x)
 
@@ -69,14 +74,15 @@ def make_mlp(
     kernel_init: Initializer = glorot_uniform,
     layer_norm: bool = False,
     spectral_norm: bool = False,
+    dropout: float = 0.0,
 ) -> Network:
     """Build a multilayer perceptron with a linear output layer and zero initial biases."""
-    module = _MLP(hidden_sizes, output_size, activation, kernel_init, layer_norm)
+    module = _MLP(hidden_sizes, output_size, activation, kernel_init, layer_norm, dropout)
     # Flax's own type allows for updated collections beside the output; there are none here.
-    plain = cast(Callable[[PyTree, jax.Array], jax.Array], module.apply)
+    plain = cast(Callable[..., jax.Array], module.apply)
 
-    def apply(params: PyTree, x: jax.Array) -> jax.Array:
-        return plain(spectrally_normalised(params) if spectral_norm else params, x)
+    def apply(params: PyTree, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        return plain(spectrally_normalised(params) if spectral_norm else params, x, key)
 
     return Network(lambda key: module.init(key, jnp.zeros((1, input_size))), apply)
 
@@ -122,9 +128,14 @@ def ensemble_of(network: Network, num_members: int) -> Network:
 
     Its input is `[E, ..., I]`, a row for each member; `for_all` makes it from one for all.
     """
+
+    def apply(params: PyTree, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        if key is None:
+            return jax.vmap(network.apply)(params, x)
+        return jax.vmap(network.apply)(params, x, jax.random.split(key, x.shape[0]))
+
     return Network(
-        init=lambda key: jax.vmap(network.init)(jax.random.split(key, num_members)),
-        apply=jax.vmap(network.apply),
+        init=lambda key: jax.vmap(network.init)(jax.random.split(key, num_members)), apply=apply
     )
 
 

@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.config import Config
+from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.import_paths import is_import_path, load_function
+from mbpo_jax.presets.algorithms import ALGORITHM_PRESETS
 from mbpo_jax.presets.analytic import ANALYTIC_PRESETS
 from mbpo_jax.presets.base import Preset
 from mbpo_jax.presets.brax import BRAX_PRESETS
@@ -41,13 +42,21 @@ _DEBUG = Preset(
         "checkpoint_every": 50,
         "stop_at_return": None,
         "env": {"episode_length": 60},
-        "sac": {"utd_ratio": 2, "batch_size": 32, "hidden_sizes": (32, 32)},
+        "sac": {
+            "utd_ratio": 2,
+            "batch_size": 32,
+            "hidden_sizes": (32, 32),
+            "critic_updates": 0,
+            "catches_up": False,
+        },
         "ensemble": {"num_members": 3, "num_elites": 2, "hidden_sizes": (32, 32)},
         "planner": {"num_particles": 4},  # each plan meets both elites
         "fit": {
             "batch_size": 32,
             "min_steps": 0,
             "max_epochs": 5,
+            "num_steps": 10,
+            "cold_factor": 2,
             "weight_decays": (2.5e-5, 5e-5, 1e-4),
         },
         "rollout": {
@@ -57,6 +66,7 @@ _DEBUG = Preset(
             "start_epoch": 0,
             "end_epoch": 1,
             "retain_epochs": 1,
+            "refreshes_per_fit": 1,
             "real_ratio": 0.25,
             "diagnostic_length": 5,
         },
@@ -71,7 +81,7 @@ _FAST = Preset(
     {"fit": {"stopping": "budget", "num_steps": 100, "cold_factor": 25}},
 )
 
-PRESETS = {**ENVIRONMENT_PRESETS, "debug": _DEBUG, "fast": _FAST}
+PRESETS = {**ENVIRONMENT_PRESETS, **ALGORITHM_PRESETS, "debug": _DEBUG, "fast": _FAST}
 
 
 def preset(*names: str) -> Config:
@@ -97,14 +107,18 @@ def preset(*names: str) -> Config:
     return config
 
 
-def environment_preset(environment: str, *names: str) -> Config:
-    """Return the preset of an environment, changed by further presets.
+def environment_preset(environment: str, *names: str, algorithm: str = "") -> Config:
+    """Return the preset of an environment, changed by that of an algorithm and by further presets.
 
-    An environment of one's own, `module:function`, has the defaults as its preset.
+    An environment of one's own, `module:function`, has the defaults as its preset. The algorithm's
+    name itself is put over it by whoever asks for it.
 
     Raises:
       ConfigError: the environment or a preset is unknown.
     """
+    record = ALGORITHMS.get(algorithm)
+    if record and record.preset:
+        names = (record.preset, *names)
     if is_import_path(environment):
         config = _changed(preset(*names), {"env": {"name": environment, "backend": "own"}})
     elif environment in ENVIRONMENT_PRESETS:

@@ -143,7 +143,7 @@ def _points(
                 for path, value in values.items()
                 if not config_io.unread(algorithm, model, path)
             }
-            preset = environment_preset(environment, *presets)
+            preset = environment_preset(environment, *presets, algorithm=algorithm)
             if preset.env.name != environment:
                 raise ConfigError(
                     f"{source}: presets: {', '.join(presets)} are of an environment; name those "

@@ -2,6 +2,8 @@
 
     fit the model -> make model data -> F x {one environment step, G updates} -> diagnose
 
+Model data may be made anew at even distances between two fits.
+
 Each function here is pure and written for one run; `training.runs_axis` maps it over runs.
 """
 
@@ -153,10 +155,21 @@ def update_agent(
     return state._replace(agent=agent_state), mean_metrics(metrics)
 
 
+def make_data(
+    algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree, env_steps: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """Make model data by the policy as it is now."""
+    policy = algorithm.agent.policy(state.agent) if algorithm.agent.policy else None
+    experience, metrics = algorithm.experience.refresh(
+        key, state.experience, view, state.replay, policy, env_steps
+    )
+    return state._replace(experience=experience), metrics
+
+
 def refresh(
     algorithm: Algorithm, key: jax.Array, state: TrainState, env_steps: jax.Array
 ) -> tuple[TrainState, PyTree, Metrics]:
-    """Fit the model and make its data.
+    """Fit the model, make its data, and let the agent take from both what it takes once.
 
     Returns:
       The new state, the model's view, and metrics.
@@ -166,12 +179,55 @@ def refresh(
     if algorithm.model is not None:
         model, metrics = algorithm.model.fit(fit_key, state.model, state.replay, env_steps)
         view = algorithm.model.ready(model)
-    policy = algorithm.agent.policy(state.agent) if algorithm.agent.policy else None
-    experience, data_metrics = algorithm.experience.refresh(
-        data_key, state.experience, view, state.replay, policy, env_steps
-    )
-    state = state._replace(model=model, experience=experience)
+    agent = algorithm.agent.observe(state.agent, state.replay)
+    state = state._replace(model=model, agent=agent)
+    state, data_metrics = make_data(algorithm, data_key, state, view, env_steps)
+    if algorithm.agent.critic_updates:
+        state = update_critics(algorithm, jax.random.fold_in(key, 2), state, view)
     return state, view, metrics | data_metrics
+
+
+def update_critics(
+    algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree
+) -> TrainState:
+    """Make the updates of the critics alone that follow a fit."""
+    agent = algorithm.agent
+    assert agent.update_critics is not None
+    batch_key, update_key = jax.random.split(key)
+    shape = (agent.critic_updates, agent.batch_size)
+    batches = algorithm.experience.sample(batch_key, state.experience, state.replay, shape)
+
+    def update(agent_state, inputs):
+        return agent.update_critics(inputs[0], agent_state, view, inputs[1]), None
+
+    keys = jax.random.split(update_key, agent.critic_updates)
+    return state._replace(agent=jax.lax.scan(update, state.agent, (keys, batches))[0])
+
+
+def catch_up(
+    algorithm: Algorithm, key: jax.Array, state: TrainState, span: int, env_steps: int
+) -> TrainState:
+    """Make the updates that belong to the random steps.
+
+    Args:
+      algorithm: the assembly.
+      key: a key, used up.
+      state: after the random steps.
+      span: environment steps between two makings of model data, whose updates are made here.
+      env_steps: the random steps.
+    """
+    state, view, _ = refresh(algorithm, jax.random.fold_in(key, 0), state, jnp.int32(env_steps))
+
+    def update(state, key):
+        return update_agent(algorithm, key, state, view)[0], None
+
+    def one_span(state, key):
+        data_key, updates_key = jax.random.split(key)
+        state, _ = make_data(algorithm, data_key, state, view, jnp.int32(env_steps))
+        return jax.lax.scan(update, state, jax.random.split(updates_key, span))[0], None
+
+    keys = jax.random.split(jax.random.fold_in(key, 1), -(-env_steps // span))
+    return jax.lax.scan(one_span, state, keys)[0]
 
 
 def make_program(env: Env) -> Program:
@@ -216,7 +272,13 @@ def make_program(env: Env) -> Program:
 
         key, steps_key = jax.random.split(state.key)
         keys = jax.random.split(steps_key, config.random_steps)
-        return jax.lax.scan(step, state._replace(key=key), keys)[0]
+        state = jax.lax.scan(step, state._replace(key=key), keys)[0]
+        if not algorithm.agent.catches_up:
+            return state
+        key, updates_key = jax.random.split(state.key)
+        span = config.steps_per_fit // algorithm.experience.refreshes
+        state = state._replace(key=key)
+        return catch_up(algorithm, updates_key, state, span, config.random_steps)
 
     def step(config: Config, env_steps: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
@@ -232,14 +294,30 @@ def make_program(env: Env) -> Program:
             state, metrics = update_agent(algorithm, update_key, state, view)
             return state, (metrics, reward, finished)
 
-        keys = jax.random.split(steps_key, config.steps_per_fit)
-        end, (update_metrics, rewards, finished) = jax.lax.scan(
-            env_step, start._replace(key=key), keys
-        )
+        refreshes, data_metrics = algorithm.experience.refreshes, {}
+        span = config.steps_per_fit // refreshes
+
+        def one_span(state, inputs):
+            key, first = inputs
+            data_key, span_key = jax.random.split(key)
+            state, metrics = make_data(algorithm, data_key, state, view, env_steps + first)
+            state, found = jax.lax.scan(env_step, state, jax.random.split(span_key, span))
+            return state, (found, metrics)
+
+        start = start._replace(key=key)
+        if refreshes == 1:
+            keys = jax.random.split(steps_key, config.steps_per_fit)
+            end, found = jax.lax.scan(env_step, start, keys)
+        else:
+            keys = jax.random.split(steps_key, refreshes)
+            firsts = jnp.arange(refreshes) * span
+            end, (found, data_metrics) = jax.lax.scan(one_span, start, (keys, firsts))
+        update_metrics, rewards, finished = found
         stored = jnp.sum(~jnp.isnan(rewards), dtype=jnp.int32)
         unseen = end.replay._replace(size=jnp.minimum(end.replay.size, stored))
         metrics = {
             **refresh_metrics,
+            **mean_metrics(data_metrics),
             **mean_metrics(update_metrics),
             **(algorithm.model.diagnose(end.model, unseen) if algorithm.model else {}),
             # Where all were stored, the mean of them to the last bit.

@@ -61,20 +61,21 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     on_cpu = jax.default_backend() == "cpu"
     state = devices.tree_bytes(run)
     best = devices.tree_bytes(learned(run)) * runs_per_device
-    fit = rollout = 0
+    fit = rollouts = 0
     capacity = replay.capacity(run.replay)
     row_bytes = devices.tree_bytes(run.replay.data) // capacity
     if config.learns_model:
         fit = capacity * 2 * (row_bytes + 4 * config.ensemble.num_members)
     if algorithm_record(config.algorithm).branches:
-        rows = config.rollout.rollouts_per_step * config.steps_per_fit
+        rollout = config.rollout
+        rows = rollout.rollouts_per_step * config.steps_per_fit // rollout.refreshes_per_fit
         widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         at_once = min(rows, BLOCK_ROWS) if on_cpu else rows
-        rollout = 3 * rows * row_bytes + 4 * 4 * at_once * widest
+        rollouts = 3 * rows * row_bytes + 4 * 4 * at_once * widest
     if not on_cpu:  # `vmap`: the state is donated, all runs roll out at once
-        return (state + fit + rollout) * runs_per_device + best
+        return (state + fit + rollouts) * runs_per_device + best
     copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
-    return state * copies + best + fit + rollout
+    return state * copies + best + fit + rollouts
 
 
 def plan_memory(setup: Setup) -> Plan:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbpo_jax.agents.sac import SACState
+from mbpo_jax.agents.actor_critic import SACState
 from mbpo_jax.config import Config, named
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row

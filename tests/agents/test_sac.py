@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 import mbpo_jax.algorithms  # noqa: F401 - makes configurations arguments of compiled functions
+from mbpo_jax import replay
 from mbpo_jax.agents import sac
+from mbpo_jax.agents.actor_critic import (
+    ValueRange,
+    followed_range,
+    make_actor_critic,
+    make_networks,
+    target_q,
+)
 from mbpo_jax.agents.sac import Regression, make_sac
 from mbpo_jax.config import SACConfig
 from mbpo_jax.types import EnvSpec, EnvState, Transition
@@ -56,9 +64,9 @@ def log_prob():
     return np.random.default_rng(2).normal(size=5).astype(np.float32)
 
 
-def test_soft_value_is_smallest_critic_plus_entropy(q, log_prob):
-    value = sac.soft_value(jnp.asarray(q), jnp.asarray(log_prob), jnp.float32(0.3))
-    np.testing.assert_allclose(value, q.min(axis=0) - 0.3 * log_prob, rtol=1e-5)
+def test_soft_value_is_value_plus_entropy(q, log_prob):
+    value = sac.soft_value(jnp.asarray(q[0]), jnp.asarray(log_prob), jnp.float32(0.3))
+    np.testing.assert_allclose(value, q[0] - 0.3 * log_prob, rtol=1e-5)
 
 
 def test_critic_loss_is_half_the_mean_square_summed_over_critics(q):
@@ -69,9 +77,9 @@ def test_critic_loss_is_half_the_mean_square_summed_over_critics(q):
     )
 
 
-def test_policy_loss_is_entropy_cost_minus_smallest_critic(q, log_prob):
-    expected = np.mean(0.3 * log_prob - q.min(axis=0))
-    loss = sac.policy_loss(jnp.asarray(q), jnp.asarray(log_prob), jnp.float32(0.3))
+def test_policy_loss_is_entropy_cost_minus_value(q, log_prob):
+    expected = np.mean(0.3 * log_prob - q[0])
+    loss = sac.policy_loss(jnp.asarray(q[0]), jnp.asarray(log_prob), jnp.float32(0.3))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
@@ -254,11 +262,11 @@ def slotted_update(slots, state, key, view, batch):
 
 def weighted(key, nets, state, view, batch) -> Regression:
     """Regress the stored actions to the rewards, weighted by what stands in the view."""
-    return Regression(batch.observation, batch.action, batch.reward, view)
+    return Regression(batch.observation, batch.action, batch.reward, batch.reward, view)
 
 
 def unweighted(key, nets, state, view, batch) -> Regression:
-    return Regression(batch.observation, batch.action, batch.reward)
+    return Regression(batch.observation, batch.action, batch.reward, batch.reward)
 
 
 def test_a_weighted_critic_loss_is_the_mean_of_weighted_squares(q):
@@ -294,7 +302,7 @@ def test_the_critics_regress_to_what_their_slot_says(key):
     observation, action, goal = 0.5 * jnp.ones((40, 3)), -0.2 * jnp.ones((40, 2)), 3.0
 
     def constant(key, nets, state, view, batch) -> Regression:
-        return Regression(observation, action, jnp.full(40, goal))
+        return Regression(observation, action, jnp.full(40, goal), jnp.full(40, goal))
 
     slots = (("critic_target", constant),)
     after, metrics = slotted_update(slots, state, key, (), random_batch())
@@ -323,8 +331,8 @@ def test_the_actors_slot_moves_the_policy_and_its_log_density_the_temperature(ke
         after.policy,
         state.policy,
     )
-    # The target entropy is -1 and the entropy minus the log-density.
-    rise = 1e-2 * np.sign(log_prob - 1.0)
+    # The target entropy is minus two action components and the entropy minus the log-density.
+    rise = 1e-2 * np.sign(log_prob - 2.0)
     np.testing.assert_allclose(after.log_alpha - state.log_alpha, rise, rtol=1e-4)
     np.testing.assert_allclose(metrics["sac/entropy"], -log_prob, rtol=1e-6)
 
@@ -412,3 +420,107 @@ def test_a_time_limit_does_not_stop_the_bootstrap(key, train):
     """A constant reward for ever is worth 1 / (1 - gamma), however its episodes are cut."""
     state = train(key, "endless")
     assert value(state, 0.0) == pytest.approx(1.0 / (1.0 - PROBE_GAMMA), abs=0.05)
+
+
+# What may be chosen about critics and observations.
+
+
+def test_the_target_is_the_smallest_of_some_critics_which_change(key):
+    config = dataclasses.replace(SMALL, num_critics=3, num_target_critics=2)
+    state = make_sac(SPEC, config).init(jax.random.clone(key))
+    nets = make_actor_critic(make_networks(SPEC, config), config, state)
+    observation, action = random_batch().observation, random_batch().action
+    all_values = np.stack(all_q(state.target_critics, observation, action))
+    pairs = [all_values[list(pair)].min(axis=0) for pair in ((0, 1), (0, 2), (1, 2))]
+    met = set()
+    for draw in jax.random.split(key, 30):
+        got = target_q(draw, nets, state, observation, action)
+        near = [np.allclose(got, pair, rtol=1e-5, atol=1e-6) for pair in pairs]
+        assert sum(near) == 1
+        met.add(near.index(True))
+    assert met == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("policy_value", "expected"), [("min", np.min), ("mean", np.mean)])
+def test_the_policy_climbs_the_minimum_or_the_mean(key, policy_value, expected):
+    config = dataclasses.replace(SMALL, num_critics=3, policy_value=policy_value)
+    state = make_sac(SPEC, config).init(jax.random.clone(key))
+    nets = make_actor_critic(make_networks(SPEC, config), config, state)
+    batch = random_batch()
+    loss, log_prob = sac.q_objective(jax.random.clone(key), nets, state.policy, state, (), batch)
+    action, _ = nets.sample(key, state.policy, batch.observation)
+    q = expected(np.stack(all_q(state.critics, batch.observation, action)), axis=0)
+    alpha = np.exp(state.log_alpha)
+    np.testing.assert_allclose(loss, np.mean(alpha * log_prob - q), rtol=1e-5, atol=1e-6)
+
+
+def test_scaled_observations_are_those_that_the_buffer_has_seen(key):
+    """With a scaler the policy does what it does without one on observations that are scaled."""
+    rng = np.random.default_rng(0)
+    observation = (5.0 + 3.0 * rng.normal(size=(6, SPEC.observation_size))).astype(np.float32)
+    batch = jax.tree.map(lambda x: jnp.zeros((6, *x.shape[1:])), random_batch())
+    batch = batch._replace(observation=jnp.asarray(observation))
+    real = replay.add(replay.init(10, SPEC.observation_size, SPEC.action_size), batch)
+    config = dataclasses.replace(SMALL, scale_observations=True)
+    agent, plain = make_sac(SPEC, config), make_sac(SPEC, SMALL)
+    state = agent.init(key)
+    before = agent.deterministic(state, batch.observation)
+    np.testing.assert_array_equal(before, plain.deterministic(state, batch.observation))
+    state = agent.observe(state, real)
+    np.testing.assert_allclose(state.scaler.mean, observation.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(state.scaler.std, observation.std(axis=0), rtol=1e-5)
+    scaled = (observation - observation.mean(axis=0)) / observation.std(axis=0)
+    got = agent.deterministic(state, batch.observation)
+    expected = plain.deterministic(state._replace(scaler=()), jnp.asarray(scaled))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert plain.observe(state, real) is state
+
+
+def test_the_range_of_values_follows_the_rewards(key):
+    config = dataclasses.replace(SMALL, value_range="rewards", gamma=0.9)
+    first, second = (jnp.linspace(*ends, 101) for ends in ((-1.0, 3.0), (0.0, 10.0)))
+    nothing = make_sac(SPEC, config).init(key).value_range
+    once = followed_range(nothing, first, config)
+    np.testing.assert_allclose(once, (-9.6, 29.6), rtol=1e-5)
+    twice = followed_range(once, second, config)
+    expected = 0.9997 * np.asarray(once) + 3e-4 * np.asarray([1.0, 99.0])
+    np.testing.assert_allclose(twice, expected, rtol=1e-5)
+    alike = followed_range(nothing, jnp.full(7, -2.0), config)
+    assert alike.low < alike.high
+
+
+def test_critics_say_what_they_say_within_the_range(key):
+    config = dataclasses.replace(SMALL, value_range="rewards")
+    state = make_sac(SPEC, config).init(jax.random.clone(key))
+    state = state._replace(value_range=ValueRange(jnp.float32(-1.0), jnp.float32(0.01)))
+    nets = make_actor_critic(make_networks(SPEC, config), config, state)
+    batch = random_batch()
+    raw = np.stack(all_q(state.target_critics, batch.observation, batch.action))
+    q = nets.q_values(state.target_critics, batch.observation, batch.action)
+    np.testing.assert_allclose(q, -0.495 + 0.505 * raw, rtol=1e-4, atol=1e-5)
+    state = state._replace(target_critics=jax.tree.map(lambda x: 100.0 * x, state.target_critics))
+    target = target_q(key, nets, state, batch.observation, batch.action)
+    assert np.min(target) == -1.0
+    assert np.max(target) <= np.float32(0.01)
+
+
+def test_an_update_of_the_critics_alone_leaves_the_policy(key):
+    agent = make_sac(SPEC, SMALL)
+    before = agent.init(jax.random.clone(key))
+    after = jax.jit(agent.update_critics)(key, before, (), random_batch())
+    for name in ("policy", "log_alpha", "policy_optimizer", "alpha_optimizer"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    changed = jax.tree.map(lambda a, b: np.any(a != b), after.critics, before.critics)
+    assert all(jax.tree.leaves(changed))
+
+
+def test_unless_told_entropy_is_steered_to_minus_the_number_of_actions(key):
+    config = dataclasses.replace(SMALL, target_entropy=None)
+    told = dataclasses.replace(SMALL, target_entropy=-float(SPEC.action_size))
+    batch = random_batch()
+    with jax.debug_key_reuse(False):
+        ends = [
+            jax.jit(agent.update)(key, agent.init(key), (), batch)[0]
+            for agent in (make_sac(SPEC, config), make_sac(SPEC, told))
+        ]
+    assert ends[0].log_alpha == ends[1].log_alpha

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.agents import sac
+from mbpo_jax.agents.actor_critic import make_actor_critic, make_networks
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import ALGORITHMS, Config, actor_critics
 from mbpo_jax.envs.base import play_episodes
@@ -79,7 +79,7 @@ def test_every_critic_learns_that_a_reward_one_step_away_is_worth_gamma(algorith
     observation = jnp.asarray([[0.0], [1.0]])
     with jax.debug_key_reuse(False):
         action = policy(jax.random.key(1), observation)
-    networks = sac.make_networks(PROBES["delayed"].spec, config.sac)
-    nets = sac.make_actor_critic(*networks)
+    networks = make_networks(PROBES["delayed"].spec, config.sac)
+    nets = make_actor_critic(networks, config.sac, state.agent)
     q = nets.q_values(state.agent.critics, observation, action)
     np.testing.assert_allclose(q.mean(axis=0), [config.sac.gamma, 1.0], atol=0.05)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.agents.sac import ActorCritic, SACState, q_objective
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.sac import q_objective
 from mbpo_jax.algorithms.svg import svg_objective
 from mbpo_jax.config import Config, ExpansionConfig, SACConfig
 from mbpo_jax.types import DynamicsModel, Point, Prediction, Transition

@@ -243,3 +243,41 @@ def test_selected_members_predict_as_they_did(key):
     some = predict(selected, x[members, :, :2], x[members, :, 2:])
     np.testing.assert_allclose(some.mean, everyone.mean[members], rtol=1e-6)
     np.testing.assert_allclose(some.std, everyone.std[members], rtol=1e-6)
+
+
+def test_homoscedastic_noise_is_one_number_for_each_member_and_target(key):
+    ensemble = linear(noise="homoscedastic", bounds="fixed")
+    state = jax.jit(ensemble.init)(key)
+    numbers = jnp.linspace(-4.0, 0.0, NUM_MEMBERS * NUM_TARGETS).reshape(NUM_MEMBERS, NUM_TARGETS)
+    members = {**state.params.members, "noise": {"log_variance": numbers}}
+    params = state.params._replace(members=members)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(NUM_MEMBERS, 5, 3)), jnp.float32)
+    out = ensemble.outputs(params, x)
+    assert out.mean.shape == out.log_variance.shape == (NUM_MEMBERS, 5, NUM_TARGETS)
+    expected = clamped(np.asarray(numbers), -10.0, 0.5)[:, None]
+    np.testing.assert_allclose(out.log_variance, np.repeat(expected, 5, axis=1), rtol=1e-4)
+    # Whoever is chosen takes its noise along, and training moves it.
+    chosen = select_members(state._replace(params=params), jnp.asarray([2]))
+    np.testing.assert_array_equal(chosen.params.members["noise"]["log_variance"], numbers[2:3])
+    gradient = jax.grad(lambda p: jnp.sum(gaussian_nll(*ensemble.outputs(p, x)[:2], 0.0)))(params)
+    assert np.all(gradient.members["noise"]["log_variance"] != 0.0)
+
+
+def test_dropout_leaves_units_out_in_training_alone(key):
+    """One hidden layer's output is linear in its units, so its mean over draws is that without."""
+    config = EnsembleConfig(num_members=2, num_elites=2, hidden_sizes=(16,), dropout=0.25)
+    ensemble = make_ensemble(SPEC, config, optax.adam(1e-3), learned_termination=False)
+    params = jax.jit(ensemble.init)(key).params
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, 3)), jnp.float32)
+    whole = ensemble.outputs(params, x).mean
+    keys = jax.random.split(jax.random.key(1), 4000)
+    draws = jax.vmap(lambda key: ensemble.outputs(params, x, key).mean)(keys)
+    assert len(np.unique(draws[:, 0, 0, 0])) > 1000
+    standard_error = np.std(draws, axis=0) / np.sqrt(len(keys))
+    np.testing.assert_array_less(np.abs(np.mean(draws, axis=0) - whole), 4.5 * standard_error)
+    # A quarter is left out: variance p / (1 - p) of each unit's part of the output.
+    layers = params.members["params"]
+    hidden = jax.nn.swish(x @ layers["layer_0"]["kernel"] + layers["layer_0"]["bias"][:, None])
+    parts = hidden[:, 0, :, None] * layers["layer_1"]["kernel"][..., :NUM_TARGETS]
+    variance = np.sum(np.square(parts), axis=1) * 0.25 / 0.75
+    np.testing.assert_allclose(np.var(draws[:, :, 0], axis=0), variance, rtol=0.15)

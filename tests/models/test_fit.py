@@ -119,7 +119,10 @@ def test_loss_equals_numpy(key, learned_termination):
     params = random_params(init_key, ensemble)
     dataset, *_ = dataset_of(data_key, filled(40, 40), config)
     rows = np.random.default_rng(1).integers(0, 40, (NUM_MEMBERS, 12))
-    loss = jax.jit(lambda *args: fitting.loss_fn(args[0], ensemble, *args[1:], config, 0.01))
+    unused = jax.random.key(0)
+    loss = jax.jit(
+        lambda *args: fitting.loss_fn(unused, args[0], ensemble, *args[1:], config, 0.01)
+    )
     expected = numpy_loss(params, dataset, rows, (0.01, 0.1, 1.0), 0.01, learned_termination)
     np.testing.assert_allclose(loss(params, rows, jnp.ones(12), dataset), expected, rtol=1e-5)
     # A partial batch is averaged over its own rows.
@@ -128,8 +131,9 @@ def test_loss_equals_numpy(key, learned_termination):
     np.testing.assert_allclose(loss(params, rows, weight, dataset), expected, rtol=1e-5)
 
 
-def count_visits(rows, weight, carry):
+def count_visits(key, rows, weight, carry):
     """Count how often, with its weight, each row is visited, and note at which step last."""
+    del key
     counts, visited, step = carry
     counts = jax.vmap(lambda counts, rows: counts.at[rows].add(weight))(counts, rows)
     visited = jax.vmap(lambda visited, rows: visited.at[rows].set(step))(visited, rows)
@@ -176,9 +180,9 @@ def test_a_budget_is_drawn_from_the_training_rows_by_each_member_for_itself(key)
     config = fit_config(stopping="budget", num_steps=40, cold_factor=5, batch_size=16)
     dataset, *_ = dataset_of(data_key, filled(60, 50, max_size=45), config)
 
-    def gradient_step(rows, weight, carry):
+    def gradient_step(key, rows, weight, carry):
         counts, steps = carry
-        *counts, _ = count_visits(rows, weight, (*counts, steps))
+        *counts, _ = count_visits(key, rows, weight, (*counts, steps))
         return tuple(counts), steps + 1
 
     *visited, start = visits(50)

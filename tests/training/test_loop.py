@@ -8,6 +8,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mbpo_jax import replay
@@ -315,3 +316,67 @@ def test_an_evaluation_plays_whole_episodes_and_no_more(key, name, value, length
         returns, lengths = program.evaluate(config, play_key, state)
     np.testing.assert_array_equal(returns, [value] * config.eval_episodes)
     np.testing.assert_array_equal(lengths, [length] * config.eval_episodes)
+
+
+# Model data between two fits, and updates before the first action.
+
+
+def count_of(optimizer_state) -> int:
+    return int(optax.tree_utils.tree_get(optimizer_state, "count"))
+
+
+def test_rollouts_may_start_several_times_between_two_fits(key):
+    """As many in all, by the policy of then: actions in one state differ from span to span."""
+    config = dataclasses.replace(
+        CONFIG,
+        sac=dataclasses.replace(CONFIG.sac, learning_rate=0.1),
+        rollout=dataclasses.replace(
+            CONFIG.rollout, refreshes_per_fit=2, min_length=1, max_length=1, retain_epochs=4
+        ),
+    )
+    once = dataclasses.replace(
+        config, rollout=dataclasses.replace(config.rollout, refreshes_per_fit=1)
+    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def train(config, key):
+        state = PROGRAM.collect(config, PROGRAM.init(config, key))
+        return PROGRAM.step(config, env_steps(0), state)
+
+    several, metrics = train(config, jax.random.clone(key))
+    single, _ = train(once, key)
+    # The step begins with rollouts of its own, before the first of these.
+    per_span = config.rollout.rollouts_per_step * config.steps_per_fit // 2
+    made = int(several.experience.position)
+    assert made == 3 * per_span
+    assert int(single.experience.position) == 2 * per_span
+    assert metrics["rollout/length_mean"] == 1.0
+    assert count_of(several.agent.policy_optimizer) == count_of(single.agent.policy_optimizer)
+
+
+def test_an_agent_may_catch_up_on_the_updates_of_the_random_steps(key):
+    config = dataclasses.replace(
+        CONFIG, sac=dataclasses.replace(CONFIG.sac, catches_up=True, critic_updates=3)
+    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def collected(config, key):
+        return PROGRAM.collect(config, PROGRAM.init(config, key))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def stepped(config, state):
+        return PROGRAM.step(config, env_steps(0), state)[0]
+
+    state = collected(config, jax.random.clone(key))
+    plain = collected(CONFIG, key)
+    assert_equal(state.replay, plain.replay)
+    spans = -(-config.random_steps // config.steps_per_fit)
+    updates = spans * config.steps_per_fit * config.sac.utd_ratio
+    assert count_of(state.agent.policy_optimizer) == updates
+    assert count_of(state.agent.critic_optimizer) == updates + 3
+    assert count_of(state.model.optimizer) > 0
+    assert count_of(plain.agent.policy_optimizer) == 0
+    after = stepped(config, state)
+    per_step = config.steps_per_fit * config.sac.utd_ratio
+    assert count_of(after.agent.policy_optimizer) == updates + per_step
+    assert count_of(after.agent.critic_optimizer) == updates + per_step + 6

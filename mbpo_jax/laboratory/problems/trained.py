@@ -10,13 +10,18 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from mbpo_jax import replay
-from mbpo_jax.agents.sac import ActorCritic, SACState, make_actor_critic, make_networks
+from mbpo_jax.agents.actor_critic import (
+    ActorCritic,
+    SACState,
+    make_actor_critic,
+    make_networks,
+    moments,
+)
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import episode_limit, step_or_reset
 from mbpo_jax.laboratory.problems.dynamics import System, make_learned_system, make_true_system
 from mbpo_jax.laboratory.problems.problem import Critic, Gaussian, Problem
 from mbpo_jax.models.ensemble import EnsembleState, select_members
-from mbpo_jax.nets.distributions import split_mean_log_std
 from mbpo_jax.types import Env, EnvState, Point, PyTree
 
 VALUE_DRAWS = 8
@@ -47,7 +52,7 @@ def visited(
     Returns:
       States `[N]` with their simulators.
     """
-    sample = actor_critic(env, config).sample
+    sample = actor_critic(env, config, agent).sample
     looks = num_states // num_envs
     spacing = -(-episode_limit(env.spec) // looks)
 
@@ -69,9 +74,9 @@ def visited(
     return jax.tree.map(lambda x: x.reshape(looks * num_envs, *x.shape[2:]), points)
 
 
-def actor_critic(env: Env, config: Config) -> ActorCritic:
+def actor_critic(env: Env, config: Config, agent: SACState) -> ActorCritic:
     """Return the functions of a run's networks."""
-    return make_actor_critic(*make_networks(env.spec, config.sac))
+    return make_actor_critic(make_networks(env.spec, config.sac), config.sac, agent)
 
 
 def make_learned_problem(
@@ -114,8 +119,7 @@ def policy_problem(
       system: what it acts in.
       starts: real states `[N]`, one of which is drawn for every trajectory.
     """
-    policy_net, _ = make_networks(env.spec, config.sac)
-    q_values = actor_critic(env, config).q_values
+    networks, nets = make_networks(env.spec, config.sac), actor_critic(env, config, agent)
     params, restore = ravel_pytree(agent.policy)
     # In pairs of opposite sign, so that a value linear in the action is told exactly.
     half = jax.random.normal(jax.random.key(0), (VALUE_DRAWS // 2, env.spec.action_size))
@@ -127,11 +131,11 @@ def policy_problem(
         return system.begin(own_key, *jax.tree.map(lambda x: x[row], tuple(starts)))
 
     def policy(restored: PyTree, state: PyTree) -> Gaussian:
-        mean, log_std = split_mean_log_std(policy_net.apply(restored, state.observation))
+        mean, log_std = moments(networks, agent, restored, state.observation)
         return Gaussian(mean, jnp.exp(log_std))
 
     def q(state: PyTree, raw: jax.Array) -> jax.Array:
-        return jnp.min(q_values(agent.critics, state.observation, jnp.tanh(raw)))
+        return nets.climbed(nets.q_values(agent.critics, state.observation, jnp.tanh(raw)))
 
     def value(params: jax.Array, state: PyTree) -> jax.Array:
         law = policy(restore(params), state)

@@ -1,0 +1,90 @@
+"""Double-horizon model-based policy optimization (Kubo et al. 2025, arXiv:2512.15439).
+
+Long model rollouts say where to learn, short ones what: states of rollouts that branched from
+replay states are where a training rollout of H steps begins, whose value the critics regress to at
+its first action and whose gradient the policy climbs. Without training rollouts it is MBPO.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.agents import targets
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.sac import CriticTarget, Regression, Rehearsal, make_sac
+from mbpo_jax.algorithms.branching import branched_experience
+from mbpo_jax.algorithms.expansion import Expansion, expand, imagined_return, last_target
+from mbpo_jax.algorithms.mbpo import make_mbpo
+from mbpo_jax.algorithms.parts import make_model
+from mbpo_jax.config import Config
+from mbpo_jax.types import Algorithm, DynamicsModel, Env, PyTree, Transition
+
+
+def training_rollout(model: DynamicsModel, config: Config) -> Rehearsal:
+    """Roll the policy out for H steps from the states of a batch, whatever was done there."""
+    expansion = config.expansion
+    limit = expansion.max_cotangent_norm
+
+    def rehearse(
+        key: jax.Array, nets: ActorCritic, policy: PyTree, view: PyTree, batch: Transition
+    ) -> Expansion:
+        return expand(
+            key,
+            nets,
+            policy,
+            model,
+            view,
+            model.start(batch.observation, batch.simulator),
+            horizon=expansion.horizon,
+            propagation=expansion.propagation,
+            # The mean over rows makes the gradient of each so much shorter.
+            max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
+        )
+
+    return rehearse
+
+
+def imagined_target(gamma: jax.Array | float) -> CriticTarget:
+    """Regress the first action of a training rollout to its H-step soft return."""
+
+    def target(
+        key: jax.Array, nets: ActorCritic, state: SACState, view: PyTree, made: Expansion
+    ) -> Regression:
+        del view
+        bonus = -jnp.exp(state.log_alpha) * made.log_prob
+        value = last_target(key, nets, state, made)
+        returns = targets.lambda_return(
+            reward=made.reward,
+            discount=made.discount,
+            next_value=jnp.broadcast_to(value, made.discount.shape),
+            entropy_bonus=bonus[1:-1],
+            gamma=gamma,
+            decay=1.0,
+        )
+        soft_reward = made.reward + bonus[1:]
+        return Regression(made.observation[0], made.action[0], returns[0], soft_reward)
+
+    return target
+
+
+def make_dhmbpo(env: Env, config: Config) -> Algorithm:
+    """Assemble DHMBPO: long rollouts for states, short ones within each update."""
+    if config.expansion.horizon == 0:
+        return make_mbpo(env, config)
+    model, gamma = make_model(env, config), config.sac.gamma
+
+    def objective(key, nets, policy, state, view, made: Expansion):
+        del key, policy, view
+        return -jnp.mean(imagined_return(nets, state, made, gamma)), made.log_prob[0]
+
+    agent = make_sac(
+        env.spec,
+        config.sac,
+        critic_target=imagined_target(gamma),
+        actor_objective=objective,
+        rehearse=training_rollout(model, config),
+    )
+    simulator = ()
+    if model.needs_simulator:
+        simulator = jax.eval_shape(env.reset, jax.random.key(0)).simulator
+    experience = branched_experience(env.spec, model, config, simulator=simulator)
+    return Algorithm(agent, experience, model)
