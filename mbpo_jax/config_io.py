@@ -20,6 +20,7 @@ from mbpo_jax.config import (
     ALGORITHMS,
     ESTIMATORS,
     OF_STOPPING,
+    OF_TRUNCATION,
     Config,
     readers,
     reads,
@@ -158,14 +159,16 @@ def unread_as_set(config: Config, path: str) -> str | None:
       path: of the one that is asked about.
     """
     group, _, name = path.partition(".")
-    if group == "fit" and any(
-        name in names for rule, names in OF_STOPPING.items() if rule != config.fit.stopping
+    for of_rules, subject, setting, rule in (
+        (OF_STOPPING, "a fit does", "fit.stopping", config.fit.stopping),
+        (OF_TRUNCATION, "rollouts do", "rollout.truncation", config.rollout.truncation),
     ):
-        (other,) = (rule for rule, names in OF_STOPPING.items() if name in names)
-        return (
-            f"a fit does not read it with fit.stopping={config.fit.stopping}; leave it out, or set "
-            f"fit.stopping={other}"
-        )
+        readers_of_it = [other for other, names in of_rules.items() if name in names]
+        if group == setting.partition(".")[0] and readers_of_it and rule not in readers_of_it:
+            return (
+                f"{subject} not read it with {setting}={rule}; leave it out, or set "
+                f"{setting}={readers_of_it[0]}"
+            )
     tracked = config.track_gradients > 0
     if group == "tracking" and not tracked:
         return "nothing is tracked; set track_gradients, or leave it out"

@@ -173,6 +173,8 @@ class DynamicsModel(NamedTuple):
         in point and action. With propagation "trajectory" the i-th of `num_members` equal shares of
         the rows meets the i-th member, with "members" its mean.
       diagnose: `(state, replay) -> Metrics`, on a buffer of transitions made after the fit.
+      outcomes: `(view, Point [B], action [B, A]) -> (mean, std)`, each `[num_members, B, 1 + O]`,
+        what each member predicts of reward and next observation; None if there are no members.
     """
 
     num_members: int
@@ -184,6 +186,7 @@ class DynamicsModel(NamedTuple):
     follow: Callable[[jax.Array, PyTree, Transition], tuple[Point, Transition]]
     step: Callable[[jax.Array, PyTree, Point, jax.Array, str], tuple[Point, Prediction]]
     diagnose: Callable[..., Metrics]
+    outcomes: Callable[..., tuple[jax.Array, jax.Array]] | None = None
 
 
 class Experience(NamedTuple):

@@ -1,6 +1,7 @@
 """Experience of branched model rollouts: what MBPO, Dyna and MBA have in common."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from mbpo_jax.algorithms.parts import mixed_batch
 from mbpo_jax.config import Config
 from mbpo_jax.models import rollout
 from mbpo_jax.models.rows import map_blocks
+from mbpo_jax.models.truncation import Accept, Truncation, accepting, truncation_of
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import DynamicsModel, EnvSpec, Experience, Policy, PyTree, Transition
 
@@ -18,6 +20,18 @@ Starts = Callable[[jax.Array, ReplayState, int], Transition]
 
 FirstAction = Callable[[jax.Array, Policy, Transition], jax.Array]
 """`(key, policy, starts) -> action [n, A]`, what rollouts do first."""
+
+
+class Branched(NamedTuple):
+    """Model data of rollouts whose truncation remembers something.
+
+    Attributes:
+      buffer: model transitions.
+      truncation: what the rule remembers.
+    """
+
+    buffer: ReplayState
+    truncation: PyTree
 
 
 def uniform_starts(key: jax.Array, real: ReplayState, num_rows: int) -> Transition:
@@ -64,6 +78,16 @@ def model_buffer_capacity(config: Config) -> int:
     return max(int(limit), 1)
 
 
+def with_memory(buffer: ReplayState, remembered: PyTree) -> ReplayState | Branched:
+    """Return what is carried: the buffer alone where a rule remembers nothing."""
+    return Branched(buffer, remembered) if jax.tree.leaves(remembered) else buffer
+
+
+def parts_of(state: ReplayState | Branched) -> tuple[ReplayState, PyTree]:
+    """Return model transitions, and what the rule of truncation remembers."""
+    return tuple(state) if isinstance(state, Branched) else (state, ())
+
+
 def branched_experience(
     spec: EnvSpec,
     model: DynamicsModel,
@@ -72,7 +96,7 @@ def branched_experience(
     starts: Starts = uniform_starts,
     first_action: FirstAction = policy_action,
     keep_model_data: bool = True,
-    accept: rollout.Accept | None = None,
+    accept: Accept | None = None,
     simulator: PyTree = (),
 ) -> Experience:
     """Feed updates from replay mixed with branched rollouts of a model.
@@ -84,21 +108,30 @@ def branched_experience(
       starts: where they start.
       first_action: what they do first; the policy acts from then on.
       keep_model_data: keep the transitions of earlier models, for `rollout.retain_epochs`.
-      accept: which rows may make their next step, see `rollout.branch`.
+      accept: which rows may make their next step, another one ends where it is; in the place of
+        the rule that the settings ask for.
       simulator: shapes of one simulator state, if model transitions are to hold them, too.
     """
     refreshes = config.rollout.refreshes_per_fit
     num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit // refreshes
 
-    def init() -> ReplayState:
-        return replay.init(
+    def rule(length: jax.Array | int) -> Truncation | None:
+        return accepting(accept) if accept else truncation_of(model, config.rollout, length)
+
+    def init() -> ReplayState | Branched:
+        buffer = replay.init(
             model_buffer_capacity(config),
             spec.observation_size,
             spec.action_size,
             simulator=simulator,
         )
+        truncation = rule(config.rollout.longest)
+        return with_memory(buffer, truncation.init() if truncation else ())
 
-    def refresh(key, buffer: ReplayState, view: PyTree, real: ReplayState, policy, env_steps):
+    def refresh(
+        key, state: ReplayState | Branched, view: PyTree, real: ReplayState, policy, env_steps
+    ):
+        buffer, remembered = parts_of(state)
         start_key, action_key, rollout_key = jax.random.split(key, 3)
         epoch = (env_steps - config.random_steps) // config.epoch_length
         # Without random steps the first refresh has no real transition to start from.
@@ -106,7 +139,7 @@ def branched_experience(
         if not keep_model_data:
             buffer = buffer._replace(size=jnp.zeros_like(buffer.size))
         begin, policy = starts(start_key, real, num_rollouts), in_blocks(policy)
-        return rollout.branch(
+        buffer, remembered, metrics = rollout.branch(
             rollout_key,
             model,
             view,
@@ -116,10 +149,13 @@ def branched_experience(
             buffer,
             length=length,
             max_size=rollout.model_buffer_limit(length, config.rollout, config.epoch_length),
-            accept=accept,
+            truncation=rule(length),
+            remembered=remembered,
         )
+        return with_memory(buffer, remembered), metrics
 
-    def sample(key, buffer: ReplayState, real: ReplayState, shape) -> Transition:
+    def sample(key, state: ReplayState | Branched, real: ReplayState, shape) -> Transition:
+        buffer, _ = parts_of(state)
         return mixed_batch(key, real, buffer, shape, config.rollout.real_ratio)
 
     return Experience(init, refresh, sample, refreshes)

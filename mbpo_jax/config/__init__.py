@@ -18,6 +18,7 @@ from mbpo_jax.config.algorithms import (
 )
 from mbpo_jax.config.components import (
     OF_STOPPING,
+    OF_TRUNCATION,
     EnsembleConfig,
     EnvConfig,
     FitConfig,
@@ -57,6 +58,7 @@ __all__ = [
     "ESTIMATORS",
     "MEMORY_FIELDS",
     "OF_STOPPING",
+    "OF_TRUNCATION",
     "PROBLEMS",
     "AlgorithmRecord",
     "Config",

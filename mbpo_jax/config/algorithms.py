@@ -61,7 +61,8 @@ _BRANCHES = (
         f"rollout.{name}"
         for name in (
             *("rollouts_per_step", "min_length", "max_length", "start_epoch", "end_epoch"),
-            *("refreshes_per_fit", "retain_epochs", "real_ratio"),
+            *("refreshes_per_fit", "retain_epochs", "real_ratio", "truncation"),
+            *("threshold_scale", "threshold_quantile", "uncertainty_penalty"),
         )
     ),
 )

@@ -177,6 +177,13 @@ class FitConfig(Checked):
     """How many times `num_steps` a model that was never fitted is given by a budget."""
 
 
+OF_TRUNCATION = {
+    "threshold": ("threshold_scale", "threshold_quantile"),
+    "ranking": ("uncertainty_penalty",),
+}
+"""Settings of rollouts that are read under one rule of truncation alone."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig(Checked):
     """Branched model rollouts (Janner et al. 2019, arXiv:1906.08253)."""
@@ -197,6 +204,16 @@ class RolloutConfig(Checked):
     """Epochs for which model transitions are kept."""
     real_ratio: Fraction = 0.05
     """Share of every batch that comes from the environment; the rest comes from the model."""
+    truncation: Literal["none", "threshold", "ranking"] = "none"
+    """End rollouts where the members disagree: never, where their divergence is not below a
+    threshold (MACURA, Frauenknecht et al. 2024, arXiv:2405.19014), or store at each step the rows
+    that they agree most on, fewer from step to step (M2AC, Pan et al. 2020, arXiv:2010.04893)."""
+    threshold_scale: Annotated[float, Gt(0)] = 1.0
+    """Threshold, in units of a quantile of the divergence where rollouts start (xi)."""
+    threshold_quantile: Fraction = 0.95
+    """That quantile (zeta)."""
+    uncertainty_penalty: Annotated[float, Ge(0)] = 0.001
+    """Reward that is taken off a stored step for a nat of uncertainty."""
     diagnostic_length: Positive = 10
     """Steps of the open-loop predictions that are compared with real trajectories."""
     recent_steps: Positive = 250

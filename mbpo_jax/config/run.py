@@ -198,6 +198,17 @@ class Config(Checked):
 
     def _branching_errors(self) -> list[str]:
         errors, refreshes = [], self.rollout.refreshes_per_fit
+        if self.rollout.truncation != "none":
+            if self.model == "oracle":
+                errors.append(
+                    f"rollout.truncation: {self.rollout.truncation}, but the true system has no "
+                    "members that could disagree; leave it out"
+                )
+            elif self.ensemble.num_elites < 2:
+                errors.append(
+                    f"rollout.truncation: {self.rollout.truncation} compares elites, and there is "
+                    "one; raise ensemble.num_elites"
+                )
         if self.steps_per_fit % refreshes:
             errors.append(
                 f"rollout.refreshes_per_fit: {refreshes} does not divide steps_per_fit "

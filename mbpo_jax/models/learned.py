@@ -15,6 +15,7 @@ from mbpo_jax.models.ensemble import (
     select_members,
 )
 from mbpo_jax.models.rows import check_propagation, in_shares, map_blocks
+from mbpo_jax.nets import networks
 from mbpo_jax.types import (
     DynamicsModel,
     EnvSpec,
@@ -99,6 +100,18 @@ def make_learned_model(
             length=config.rollout.diagnostic_length,
         )
 
+    def outcomes(
+        elites: EnsembleState, point: Point, action: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        def predict(key: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+            del key
+            outcome = ensemble.predict(elites, *inputs)
+            return outcome.mean, outcome.std
+
+        members = elites.params.members
+        rows = [networks.for_all(members, x) for x in (point.observation, action)]
+        return map_blocks(predict, jax.random.key(0), rows)
+
     def follow(key: jax.Array, elites: EnsembleState, batch: Transition):
         del key, elites
         return Point(batch.next_observation), batch
@@ -113,6 +126,7 @@ def make_learned_model(
         follow=follow,
         step=step,
         diagnose=diagnose,
+        outcomes=outcomes,
     )
 
 

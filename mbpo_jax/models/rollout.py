@@ -1,6 +1,5 @@
 """Model rollouts branched from replay states into a buffer."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from mbpo_jax import replay
 from mbpo_jax.config import RolloutConfig
 from mbpo_jax.loops import greatest_of_runs
+from mbpo_jax.models.truncation import Truncation
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.types import DynamicsModel, Metrics, Point, Policy, PyTree, Transition
 
@@ -24,7 +24,8 @@ class RolloutLoop(NamedTuple):
       lengths: float32, transitions made so far by all rollouts.
       terminated: float32, predicted terminations so far.
       nonfinite: float32, non-finite predictions so far.
-      refused: float32, rollouts that were not to go on, so far.
+      refused: float32, steps that were not to be stored, so far.
+      truncation: what the rule of truncation remembers, () without one.
     """
 
     point: Point
@@ -35,10 +36,7 @@ class RolloutLoop(NamedTuple):
     terminated: jax.Array
     nonfinite: jax.Array
     refused: jax.Array
-
-
-Accept = Callable[[jax.Array, PyTree, Point, jax.Array], jax.Array]
-"""`(key, view, Point [B], action [B, A]) -> bool [B]`, whether a model is to be believed there."""
+    truncation: PyTree
 
 
 def rollout_length(epoch: jax.Array | int, config: RolloutConfig) -> jax.Array:
@@ -71,12 +69,14 @@ def branch(
     *,
     length: jax.Array | int,
     max_size: jax.Array | int,
-    accept: Accept | None = None,
-) -> tuple[ReplayState, Metrics]:
+    truncation: Truncation | None = None,
+    remembered: PyTree = (),
+) -> tuple[ReplayState, PyTree, Metrics]:
     """Roll a policy out in the model from real states and store what it meets.
 
     As in Janner et al. 2019 (arXiv:1906.08253, alg. 2), each row meets a random elite at each step,
-    and a row stops at a predicted termination. A non-finite prediction is not stored.
+    and a row stops at a predicted termination. A non-finite prediction is not stored, nor is a step
+    that the rule of truncation does not let be.
 
     Args:
       key: a key, used up.
@@ -88,41 +88,48 @@ def branch(
       buffer: model transitions, `B` rows at least.
       length: k, may be traced, and differ between runs that are computed side by side.
       max_size: newest model transitions that stay valid.
-      accept: which rows may make their next step; another one ends where it is. All if None.
+      truncation: which steps are kept, and which rollouts go on; all if None.
+      remembered: what the rule remembers.
 
     Returns:
-      The buffer with the new transitions and `rollout/*` metrics.
+      The buffer with the new transitions, what the rule remembers now, and `rollout/*` metrics.
     """
     num_rollouts = first_action.shape[0]
     keeps_simulator = bool(jax.tree.leaves(buffer.data.simulator))
 
     def step(i, loop: RolloutLoop) -> RolloutLoop:
-        keys = jax.random.split(jax.random.fold_in(key, i), 2 if accept is None else 3)
+        keys = jax.random.split(jax.random.fold_in(key, i), 2 if truncation is None else 3)
         model_key, policy_key = keys[0], keys[1]
         point, prediction = model.step(model_key, view, loop.point, loop.action, "step")
+        stored, goes_on = loop.alive & prediction.finite, loop.alive
+        reward, remembered = prediction.reward, loop.truncation
+        refused = jnp.zeros_like(stored)
+        if truncation is not None:
+            place = loop.point, loop.action, loop.alive
+            remembered, verdict = truncation.judge(keys[2], remembered, view, *place, i)
+            refused = stored & ~verdict.stored
+            stored &= verdict.stored
+            goes_on &= verdict.goes_on
+            reward -= verdict.penalty
         transition = Transition(
             observation=loop.point.observation,
             action=loop.action,
-            reward=prediction.reward,
+            reward=reward,
             discount=prediction.discount,
             next_observation=point.observation,
             simulator=loop.point.simulator if keeps_simulator else (),
         )
-        stored = loop.alive & prediction.finite
-        refused = jnp.zeros_like(stored)
-        if accept is not None:
-            refused = stored & ~accept(keys[2], view, loop.point, loop.action)
-            stored &= ~refused
         terminated = prediction.discount == 0.0
         return RolloutLoop(
             point=point,
             action=policy(policy_key, point.observation),
-            alive=loop.alive & ~terminated & ~refused & (i + 1 < length),
+            alive=goes_on & ~terminated & (i + 1 < length),
             buffer=replay.add(loop.buffer, transition, stored, max_size),
             lengths=loop.lengths + jnp.sum(stored),
             terminated=loop.terminated + jnp.sum(stored & terminated),
             nonfinite=loop.nonfinite + jnp.sum(loop.alive & ~prediction.finite),
             refused=loop.refused + jnp.sum(refused),
+            truncation=remembered,
         )
 
     start = RolloutLoop(
@@ -134,6 +141,7 @@ def branch(
         terminated=jnp.float32(0),
         nonfinite=jnp.float32(0),
         refused=jnp.float32(0),
+        truncation=remembered,
     )
     end = jax.lax.fori_loop(0, greatest_of_runs(length), step, start)
     metrics = {
@@ -144,6 +152,8 @@ def branch(
         "rollout/nonfinite": end.nonfinite,
         "rollout/buffer_size": end.buffer.size.astype(jnp.float32),
     }
-    if accept is not None:
-        metrics["rollout/refused"] = end.refused / max(num_rollouts, 1)
-    return end.buffer, metrics
+    if truncation is not None:
+        made = jnp.maximum(end.lengths + end.refused, 1.0)
+        metrics["rollout/kept"] = end.lengths / made
+        metrics |= truncation.report(end.truncation)
+    return end.buffer, end.truncation, metrics

@@ -14,6 +14,7 @@ from mbpo_jax.config import RolloutConfig
 from mbpo_jax.envs.termination import never
 from mbpo_jax.models import rollout
 from mbpo_jax.models.learned import sanitized
+from mbpo_jax.models.truncation import accepting
 from mbpo_jax.types import RUNS_AXIS, Transition
 from tests.probe_environments import linear_dynamics, linear_model
 
@@ -76,7 +77,7 @@ def stand_still(key, observation):
     return jnp.zeros((*observation.shape[:-1], 1))
 
 
-def branch(key, model, starts, *, length, policy=stand_still, first_action=None, accept=None):
+def branch(key, model, starts, *, length, policy=stand_still, first_action=None, truncation=None):
     """Roll out into an empty buffer that is large enough for everything."""
     dynamics, view = model
     starts = real_data(starts)
@@ -98,10 +99,11 @@ def branch(key, model, starts, *, length, policy=stand_still, first_action=None,
             empty,
             length=length,
             max_size=capacity,
-            accept=accept,
+            truncation=truncation,
+            remembered=truncation.init() if truncation else (),
         )
 
-    buffer, metrics = run(key, first_action)
+    buffer, _, metrics = run(key, first_action)
     return rows_of(buffer), {name: float(value) for name, value in metrics.items()}
 
 
@@ -143,9 +145,12 @@ def test_a_rollout_ends_where_the_model_is_not_believed(key):
     def accept(key, view, point, action):
         return point.observation[:, 0] < 2.5
 
-    rows, metrics = branch(key, counter(), [[0.0], [1.0], [5.0]], length=4, accept=accept)
+    rows, metrics = branch(
+        key, counter(), [[0.0], [1.0], [5.0]], length=4, truncation=accepting(accept)
+    )
     assert sorted(rows.observation[:, 0]) == [0.0, 1.0, 1.0, 2.0, 2.0]
-    assert metrics["rollout/refused"] == 1.0
+    # One step of each was refused.
+    assert metrics["rollout/kept"] == pytest.approx(5 / 8)
     assert metrics["rollout/length_mean"] == pytest.approx(5 / 3)
     assert metrics["rollout/nonfinite"] == 0.0
 

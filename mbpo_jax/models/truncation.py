@@ -1,0 +1,190 @@
+"""Where branched rollouts end because the members of the ensemble do not agree.
+
+M2AC (Pan et al. 2020, arXiv:2010.04893) keeps the least uncertain share of the rows of each step.
+MACURA (Frauenknecht et al. 2024, arXiv:2405.19014) goes on as long as a row's uncertainty is below
+a threshold that follows the uncertainty where rollouts start.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.config import RolloutConfig
+from mbpo_jax.types import DynamicsModel, Metrics, Point, PyTree
+
+
+class Verdict(NamedTuple):
+    """What is to become of the next step of each rollout.
+
+    Attributes:
+      stored: `[B]` bool, its transition is kept.
+      goes_on: `[B]` bool, the rollout goes on after it.
+      penalty: `[B]`, to be taken off its reward.
+    """
+
+    stored: jax.Array
+    goes_on: jax.Array
+    penalty: jax.Array
+
+
+class Truncation(NamedTuple):
+    """A rule for the steps of branched rollouts.
+
+    Attributes:
+      init: `() -> state`, what it remembers from one batch of rollouts to the next.
+      judge: `(key, state, view, point [B], action [B, A], alive [B], i) -> (state, Verdict)`,
+        before step i; `alive` are the rollouts that have come so far.
+      report: `state -> Metrics`.
+    """
+
+    init: Callable[[], PyTree]
+    judge: Callable[..., tuple[PyTree, Verdict]]
+    report: Callable[[PyTree], Metrics]
+
+
+Accept = Callable[[jax.Array, PyTree, Point, jax.Array], jax.Array]
+"""`(key, view, Point [B], action [B, A]) -> bool [B]`, whether a model is to be believed there."""
+
+
+class Threshold(NamedTuple):
+    """The mean of the bounds that the batches of rollouts so far have set.
+
+    Attributes:
+      total: float32, their sum.
+      count: float32, their number.
+    """
+
+    total: jax.Array
+    count: jax.Array
+
+
+def pairwise_divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Return the mean geometric Jensen-Shannon divergence between members, in nats.
+
+    Of two Gaussians it is `1/2 sum_d [(m1 - m2)^2 / (2 (v1 + v2)) + ln((v1 + v2) / (2 sqrt(v1
+    v2)))]`, the mean divergence of their normalised geometric mean from each of them, and the mean
+    is over all pairs (Frauenknecht et al. 2024, published code).
+
+    Args:
+      mean: `[E, B, D]`, of at least two members.
+      std: `[E, B, D]`.
+
+    Returns:
+      `[B]`, not negative.
+    """
+    num_members = mean.shape[0]
+    first, second = jnp.triu_indices(num_members, 1)
+    variance, log_variance = jnp.square(std), 2.0 * jnp.log(std)
+
+    def pair(total: jax.Array, members: tuple[jax.Array, jax.Array]):
+        a, b = members
+        both = variance[a] + variance[b]
+        shift = jnp.square(mean[a] - mean[b]) / (2.0 * both)
+        spread = jnp.log(0.5 * both) - 0.5 * (log_variance[a] + log_variance[b])
+        return total + 0.5 * jnp.sum(shift + spread, axis=-1), None
+
+    total, _ = jax.lax.scan(pair, jnp.zeros(mean.shape[1]), (first, second))
+    return total / first.shape[0]
+
+
+def one_against_rest(mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Return the mean divergence of a member from the others taken together, in nats.
+
+    `KL(N_e || N_rest)`, the rest being one Gaussian with the moments of their mixture (Pan et al.
+    2020), and the mean over all members, where theirs is the member that made the step.
+
+    Args:
+      mean: `[E, B, D]`, of at least two members.
+      std: `[E, B, D]`.
+
+    Returns:
+      `[B]`, not negative.
+    """
+    others = mean.shape[0] - 1
+    variance = jnp.square(std)
+
+    def rest(x: jax.Array) -> jax.Array:
+        return (jnp.sum(x, axis=0, keepdims=True) - x) / others
+
+    rest_mean = rest(mean)
+    # About the members' mean, where the square of a mean does not cancel.
+    centre = jnp.mean(mean, axis=0, keepdims=True)
+    spread = rest(jnp.square(mean - centre)) - jnp.square(rest_mean - centre)
+    rest_variance = rest(variance) + jnp.maximum(spread, 0.0)
+    divergence = 0.5 * (
+        (variance + jnp.square(mean - rest_mean)) / rest_variance
+        - 1.0
+        + jnp.log(rest_variance)
+        - jnp.log(variance)
+    )
+    return jnp.mean(jnp.sum(divergence, axis=-1), axis=0)
+
+
+def accepting(accept: Accept) -> Truncation:
+    """Make a rule of a function: a rollout ends before a step that is not accepted."""
+
+    def judge(key, state, view, point, action, alive, i):
+        del alive, i
+        fine = accept(key, view, point, action)
+        return state, Verdict(fine, fine, jnp.zeros(fine.shape))
+
+    return Truncation(lambda: (), judge, lambda state: {})
+
+
+def below_threshold(
+    model: DynamicsModel, scale: jax.Array | float, quantile: jax.Array | float
+) -> Truncation:
+    """End rollouts where the members' divergence is not below a threshold (MACURA).
+
+    At the first step of each batch of rollouts a bound is set, `scale` times a quantile of the
+    divergence of all rows; the threshold is the mean of all bounds so far. A step that is not
+    believed is not stored, and is no termination.
+    """
+
+    def judge(key, state: Threshold, view, point, action, alive, i):
+        del key, alive
+        u = pairwise_divergence(*model.outcomes(view, point, action))
+        bound = scale * jnp.quantile(u, quantile)
+        begins = jnp.float32(i == 0)
+        state = Threshold(state.total + begins * bound, state.count + begins)
+        fine = u < state.total / state.count
+        return state, Verdict(fine, fine, jnp.zeros(u.shape))
+
+    return Truncation(
+        init=lambda: Threshold(jnp.float32(0), jnp.float32(0)),
+        judge=judge,
+        report=lambda state: {"rollout/threshold": state.total / jnp.maximum(state.count, 1.0)},
+    )
+
+
+def least_uncertain(
+    model: DynamicsModel, length: jax.Array | int, penalty: jax.Array | float
+) -> Truncation:
+    """Store the rows in which the members agree most, fewer at each step (M2AC).
+
+    Of B rollouts of H steps the `B (H - i) / (2 (H + 1))` least uncertain steps i are stored, from
+    nearly a half to none; the others go on unseen. Rewards are lowered by the uncertainty.
+    """
+
+    def judge(key, state, view, point, action, alive, i):
+        del key
+        u = one_against_rest(*model.outcomes(view, point, action))
+        rank = jnp.argsort(jnp.argsort(jnp.where(alive, u, jnp.inf)))
+        share = (length - i) / (2.0 * (length + 1.0))
+        stored = rank < jnp.floor(u.shape[0] * share)
+        return state, Verdict(stored, jnp.ones_like(stored), penalty * u)
+
+    return Truncation(lambda: (), judge, lambda state: {})
+
+
+def truncation_of(
+    model: DynamicsModel, config: RolloutConfig, length: jax.Array | int
+) -> Truncation | None:
+    """Return the rule that the settings ask for, for rollouts of a length; None for none."""
+    if config.truncation == "threshold":
+        return below_threshold(model, config.threshold_scale, config.threshold_quantile)
+    if config.truncation == "ranking":
+        return least_uncertain(model, length, config.uncertainty_penalty)
+    return None

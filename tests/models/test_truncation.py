@@ -1,0 +1,130 @@
+"""Rules of truncation, with members whose divergence is known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax.models import truncation
+from tests.models.test_rollout import branch, counter
+
+GRID = np.linspace(-40.0, 40.0, 400_001)
+
+
+def density(mean, std):
+    return np.exp(-0.5 * ((GRID - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
+
+
+def kl(p, q):
+    """Integrate a divergence in nats, where both densities are not zero in floating point."""
+    inside = (p > 1e-250) & (q > 1e-250)
+    return np.sum(p[inside] * np.log(p[inside] / q[inside])) * (GRID[1] - GRID[0])
+
+
+def one_dimension(means, stds):
+    mean, std = (jnp.asarray(x, jnp.float32)[:, None, None] for x in (means, stds))
+    return mean, std
+
+
+@pytest.mark.parametrize(
+    ("means", "stds"), [((0.0, 1.0), (1.0, 1.0)), ((0.0, 2.0, -1.0), (1.0, 0.5, 2.0))]
+)
+def test_pairwise_divergence_is_that_of_the_geometric_means(means, stds):
+    expected = []
+    for i in range(len(means)):
+        for j in range(i):
+            p, q = density(means[i], stds[i]), density(means[j], stds[j])
+            middle = np.sqrt(p * q)
+            middle /= np.sum(middle) * (GRID[1] - GRID[0])
+            expected.append(0.5 * (kl(middle, p) + kl(middle, q)))
+    got = truncation.pairwise_divergence(*one_dimension(means, stds))
+    np.testing.assert_allclose(got, np.mean(expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("means", "stds"), [((0.0, 1.0), (1.0, 2.0)), ((0.0, 2.0, -1.0), (1.0, 0.5, 2.0))]
+)
+def test_one_against_rest_is_the_divergence_from_the_moments_of_the_others(means, stds):
+    expected = []
+    for i in range(len(means)):
+        others = [j for j in range(len(means)) if j != i]
+        mixture = np.mean([density(means[j], stds[j]) for j in others], axis=0)
+        step = GRID[1] - GRID[0]
+        mean = np.sum(GRID * mixture) * step
+        std = np.sqrt(np.sum((GRID - mean) ** 2 * mixture) * step)
+        expected.append(kl(density(means[i], stds[i]), density(mean, std)))
+    got = truncation.one_against_rest(*one_dimension(means, stds))
+    np.testing.assert_allclose(got, np.mean(expected), rtol=1e-3)
+
+
+@pytest.mark.parametrize("measure", [truncation.pairwise_divergence, truncation.one_against_rest])
+def test_members_that_agree_do_not_diverge_and_components_add_up(measure):
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(size=(3, 5, 4)), rng.uniform(0.5, 2.0, (3, 5, 4))
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    same = measure(jnp.repeat(mean[:1], 3, 0), jnp.repeat(std[:1], 3, 0))
+    np.testing.assert_allclose(same, np.zeros(5), atol=1e-6)
+    each = sum(measure(mean[..., i : i + 1], std[..., i : i + 1]) for i in range(4))
+    np.testing.assert_allclose(measure(mean, std), each, rtol=1e-5)
+    # Units do not matter.
+    np.testing.assert_allclose(measure(100.0 * mean, 100.0 * std), each, rtol=1e-4)
+
+
+def doubtful_counter():
+    """Count up; two members say x + 1 plus and minus x, with a standard deviation of 1.
+
+    Their divergence in the observation is `(2 x)^2 / 8`, half of a square.
+    """
+    model, view = counter()
+
+    def outcomes(view, point, action):
+        del view, action
+        x = point.observation
+        mean = jnp.stack([x + 1.0 + x, x + 1.0 - x])
+        return mean, jnp.ones_like(mean)
+
+    return model._replace(outcomes=outcomes), view
+
+
+def test_a_rollout_ends_where_divergence_reaches_the_threshold(key):
+    """Starts at 0, 1, ..., 4: half squares 0, 0.5, 2, 4.5, 8, whose median is 2."""
+    model = doubtful_counter()
+    rule = truncation.below_threshold(model[0], scale=2.5, quantile=0.5)
+    starts = [[float(x)] for x in range(5)]
+    rows, metrics = branch(key, model, starts, length=10, truncation=rule)
+    assert metrics["rollout/threshold"] == 5.0
+    # What is below sqrt(10), that is 3 at most, is left once more.
+    expected = [0, 1, 2, 3, 1, 2, 3, 2, 3, 3]
+    assert sorted(rows.observation[:, 0]) == sorted(expected)
+    assert metrics["rollout/length_mean"] == pytest.approx(len(expected) / 5)
+    assert np.all(rows.discount == 1.0)
+
+
+def test_the_threshold_is_the_mean_of_all_bounds_so_far(key):
+    model, view = doubtful_counter()
+    rule = truncation.below_threshold(model, scale=1.0, quantile=1.0)
+    state, zeros = rule.init(), jnp.zeros((2, 1))
+    alive = jnp.ones(2, bool)
+    bounds = []
+    for greatest in (2.0, 4.0):
+        point = model.start(jnp.asarray([[0.0], [greatest]]), ())
+        state, verdict = rule.judge(key, state, view, point, zeros, alive, 0)
+        bounds.append(greatest**2 / 2)
+        assert rule.report(state)["rollout/threshold"] == np.mean(bounds)
+        later, _ = rule.judge(key, state, view, point, zeros, alive, 1)
+        jax.tree.map(np.testing.assert_array_equal, later, state)
+    assert list(verdict.stored) == list(verdict.goes_on) == [True, False]
+
+
+def test_the_rows_that_members_agree_on_are_stored_fewer_from_step_to_step(key):
+    model = doubtful_counter()
+    rule = truncation.least_uncertain(model[0], length=4, penalty=0.25)
+    starts = [[float(x)] for x in range(10)]
+    rows, metrics = branch(key, model, starts, length=4, truncation=rule)
+    # Of ten rollouts 4, 3, 2 and 1, the lowest at each step; all go on.
+    expected = [i + x for i in range(4) for x in range(4 - i)]
+    assert list(rows.observation[:, 0]) == expected
+    assert metrics["rollout/kept"] == pytest.approx(10 / 40)
+    # Two equal Gaussians 2 x apart: KL is their squared distance over two.
+    x = rows.observation[:, 0]
+    np.testing.assert_allclose(rows.reward, x - 0.25 * 2.0 * x**2, rtol=1e-5)
