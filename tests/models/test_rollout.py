@@ -288,7 +288,7 @@ def test_runs_of_different_lengths_side_by_side_are_what_they_are_alone(key):
     empty = replay.init(num_rollouts * 3, 1, 1)
 
     def run(key, length):
-        buffer, metrics = rollout.branch(
+        buffer, _, metrics = rollout.branch(
             key,
             *model,
             stand_still,
