@@ -1,7 +1,7 @@
 """A published curve beside ours: `python -m experiments.published`.
 
-MBPO and SAC on Gymnasium's MuJoCo tasks, beside returns published for the older versions of these
-tasks. A run takes hours, so training, collecting and drawing are three commands:
+MBPO, DHMBPO and SAC on Gymnasium's MuJoCo tasks, beside returns published for the older versions
+of these tasks. A run takes hours, so training, collecting and drawing are three commands:
 
   run NAME [--core N]         trains a run of `RUNS` into `runs/published/NAME`, or resumes it,
                               in one process pinned to a core; without a name, lists all commands
@@ -66,6 +66,10 @@ RUNS = {
         *(Run("HalfCheetah-v5", "mbpo", seed, 20_000) for seed in range(2)),
         *(Run("HalfCheetah-v5", "sac", seed, 20_000) for seed in range(2)),
         *(Run("Hopper-v5", "mbpo", seed, 50_000) for seed in range(2)),
+        *(Run("HalfCheetah-v5", "dhmbpo", seed, 30_000) for seed in range(3)),
+        *(Run("Hopper-v5", "dhmbpo", seed, 30_000) for seed in range(3)),
+        *(Run("Walker2d-v5", "dhmbpo", seed, 20_000) for seed in range(2)),
+        *(Run("Ant-v5", "dhmbpo", seed, 20_000) for seed in range(2)),
     )
 }
 

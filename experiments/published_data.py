@@ -22,10 +22,12 @@ from mbpo_jax.reports.plots import collect as arrange
 from mbpo_jax.training import logs, run_directory
 
 POINTS = Path(__file__).parent / "data" / "published_returns.csv"
-ALGORITHMS: Sequence[str] = ("mbpo", "sac")
+ALGORITHMS: Sequence[str] = ("mbpo", "dhmbpo", "sac")
 """Those that are compared, in order."""
-PUBLISHED_AS = {"mbpo": "MBPO", "sac": "SAC, 5 critics"}
+PUBLISHED_AS = {"mbpo": "MBPO", "dhmbpo": "DHMBPO", "sac": "SAC, 5 critics"}
 """What the published points are of; experiments/README.md says how that was found."""
+IN_FILE = {"mbpo": "mbpo", "dhmbpo": "esvg", "sac": "sac"}
+"""What the published rows call them."""
 WINDOW = 2500
 """Steps to either side over which a published point averages a seed's returns."""
 FIRST = 5000
@@ -75,7 +77,8 @@ def published_points(task: str, algorithm: str, path: Path = POINTS) -> list[Poi
     points: dict[int, Point] = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            if (row["algorithm"], row["env"]) != (algorithm, task.partition("-v")[0]):
+            asked = IN_FILE.get(algorithm), task.partition("-v")[0]
+            if (row["algorithm"], row["env"]) != asked:
                 continue
             step, seeds = int(row["env_steps"]), int(row["seeds"])
             known = points.get(step)

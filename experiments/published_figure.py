@@ -11,10 +11,10 @@ from experiments.published_data import ALGORITHMS, PUBLISHED_AS, by_learner, pub
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.comparison import label_lines
-from mbpo_jax.reports.figures import BLUE, THOUSANDS, VERMILLION, figure_style
+from mbpo_jax.reports.figures import BLUE, GREEN, THOUSANDS, VERMILLION, figure_style
 from mbpo_jax.reports.plots import collect, format_steps
 
-COLORS = dict(zip(ALGORITHMS, (BLUE, VERMILLION), strict=True))
+COLORS = dict(zip(ALGORITHMS, (BLUE, GREEN, VERMILLION), strict=True))
 
 Learners = Mapping[tuple[str, int], Sequence[Row]]
 """Rows by algorithm and updates per step."""

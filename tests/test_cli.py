@@ -126,7 +126,7 @@ def test_an_option_that_the_algorithm_never_reads_is_named(calls, capsys):
     assert len(lines) == 2
     assert "fit.patience: sac does not read it" in lines[0]
     assert "expansion.horizon: sac does not read it" in lines[1]
-    assert lines[1].endswith("mve, steve, svg")
+    assert lines[1].endswith("mve, steve, svg, dhmbpo")
     assert not calls
     # What a preset says is for whichever algorithm needs it.
     assert cli.main(["train", "pendulum", "--algorithm", "sac", "--dry-run"]) == 0
@@ -350,3 +350,20 @@ def test_platform_without_a_device_is_one_message_with_the_way_out(monkeypatch, 
 )
 def test_options_of_a_sweep_that_would_do_nothing_are_refused(calls, capsys, options, message):
     assert message in refused(capsys, "sweep", "smoke", *options)
+
+
+@pytest.mark.parametrize("by", ["option", "file"])
+def test_who_asks_for_an_algorithm_gets_its_numbers_and_what_else_was_asked_for(
+    by, calls, tmp_path
+):
+    path = tmp_path / "asked.yaml"
+    path.write_text("algorithm: dhmbpo\nsac: {num_critics: 3}\n")
+    asked = {
+        "option": ["--algorithm", "dhmbpo", "--sac.num-critics", "3"],
+        "file": ["--config", str(path)],
+    }
+    assert cli.main(["train", "pendulum", *asked[by], "--dry-run"]) == 0
+    ((_, config, _),) = [call for call in calls if call[0] == "dry_run"]
+    assert config.algorithm == "dhmbpo"
+    assert (config.sac.num_critics, config.sac.num_target_critics) == (3, 2)
+    assert config.expansion.horizon == 5

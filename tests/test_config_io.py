@@ -140,7 +140,7 @@ def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
         refuse_unread(sac, ["rollout.max_length", "sac.gamma", "expansion.horizon"])
     first, second = error.value.args
     assert first.startswith("rollout.max_length: sac does not read it; leave it out")
-    assert first.endswith("mbpo, dyna, mba")
+    assert first.endswith("mbpo, dyna, mba, dhmbpo")
     assert second.startswith("expansion.horizon: sac does not read it")
     with pytest.raises(ConfigError, match=r"fit.num_steps: a fit .* with fit.stopping=early"):
         refuse_unread(Config(), ["fit.num_steps", "fit.patience"])

@@ -107,7 +107,7 @@ def test_every_extension_of_the_documents_is_short_and_they_train_together(small
     run = mbpo_jax.train("mine:make_spring", presets=names, algorithm="mine:make_careful_mbpo")
     assert run.state == "finished"
     assert run.path == Path("runs/mine-make_spring-mine-make_careful_mbpo-mine-small-debug-0")
-    assert {"rollout/refused", "model/holdout_r2"} <= set(run.metrics.columns)
+    assert {"rollout/kept", "model/holdout_r2"} <= set(run.metrics.columns)
     assert mbpo_jax.load(run.path).policy()([0.0, 0.0]).shape == (1,)
 
 

@@ -187,3 +187,32 @@ def test_a_preset_of_ones_own_goes_over_the_others_and_its_mistakes_are_named(mo
     ):
         with pytest.raises(ConfigError, match=message):
             preset(name)
+
+
+# Numbers of a method, over those of a task.
+
+
+def test_an_algorithm_with_numbers_of_its_own_brings_them_for_every_task():
+    """Kubo et al. 2025: one set of numbers, where MBPO's are each task's."""
+    for name in ("gym/Hopper-v5", "gym/HalfCheetah-v5", "pendulum"):
+        own, config = preset(name), environment_preset(name, algorithm="dhmbpo")
+        assert config.sac.utd_ratio == 1
+        assert (config.sac.num_critics, config.sac.num_target_critics) == (5, 2)
+        assert config.sac.gamma == 0.995
+        assert config.expansion.horizon == 5
+        assert (config.rollout.min_length, config.rollout.max_length) == (20, 20)
+        assert config.sac.target_entropy is None
+        # What belongs to the task is the task's.
+        assert config.env == own.env
+        assert config.random_steps == own.random_steps
+    assert environment_preset("pendulum", algorithm="mbpo") == preset("pendulum")
+    assert environment_preset("pendulum", "debug", algorithm="dhmbpo").steps_per_fit == 50
+
+
+@pytest.mark.parametrize("task", ["hopper", "walker2d", "halfcheetah", "ant", "humanoid"])
+def test_macura_is_mbpo_with_rollouts_that_end_where_members_disagree(task):
+    config = preset(task, f"macura_{task}")
+    assert config.algorithm == "mbpo"
+    assert config.rollout.truncation == "threshold"
+    assert config.ensemble.num_elites == config.ensemble.num_members == 7
+    assert config.rollout.max_length == 10

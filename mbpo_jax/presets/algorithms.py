@@ -1,13 +1,106 @@
-"""Presets of algorithms whose published numbers are the same for all tasks, put over a task's own.
+"""Presets of methods, whose published numbers are put over a task's own.
 
 Sources:
   [DHMBPO] Kubo, Parmas and Ishii 2025, arXiv:2512.15439, and the code they published.
+  [MACURA] Frauenknecht et al. 2024, arXiv:2405.19014, and the code they published.
+  [FTFL] Barkley and Fridovich-Keil 2025, arXiv:2510.01457, its abstract.
   [ours] chosen here.
 """
 
+from typing import Any, NamedTuple
+
 from mbpo_jax.presets.base import Preset
 
+
+class _Macura(NamedTuple):
+    """Numbers of a task, all of [MACURA]; the temperature's target is an entropy in nats."""
+
+    scale: float
+    quantile: float
+    updates: int
+    retain_epochs: int
+    width: int
+    patience: int
+    sac_width: int
+    sac_rate: float
+    batch_size: int
+    target_interval: int
+    target_entropy: float
+    rollouts_per_step: int = 400
+
+
+_MACURA = {
+    "hopper": _Macura(30.0, 0.9, 30, 1, 200, 5, 1024, 3e-4, 256, 4, 0.0),
+    "walker2d": _Macura(0.3, 0.95, 30, 3, 400, 10, 1024, 7e-5, 512, 4, -1.0),
+    "halfcheetah": _Macura(2.0, 0.95, 10, 1, 200, 5, 1024, 3e-4, 256, 1, -4.0, 200),
+    "ant": _Macura(5.0, 0.95, 20, 1, 200, 10, 1024, 1e-4, 512, 4, -1.0),
+    "humanoid": _Macura(5.0, 0.95, 20, 5, 400, 10, 2048, 1e-4, 512, 4, -10.0),
+}
+
+
+def _macura(task: str, numbers: _Macura) -> Preset:
+    changes: dict[str, Any] = {
+        "algorithm": "mbpo",
+        "steps_per_fit": 250,
+        "epoch_length": 1000,
+        "sac": {
+            # [ours]: the published number is of updates where the model buffer is half full.
+            "utd_ratio": numbers.updates,
+            "hidden_sizes": (numbers.sac_width,) * 2,
+            "learning_rate": numbers.sac_rate,
+            "batch_size": numbers.batch_size,
+            # [ours]: a part of it at each update, where theirs moves after so many.
+            "tau": 0.005 / numbers.target_interval,
+            "target_entropy": numbers.target_entropy,
+        },
+        "ensemble": {
+            "num_members": 7,
+            "num_elites": 7,  # all members roll out
+            "hidden_sizes": (numbers.width,) * 4,
+            "bounds": "fixed",
+        },
+        "fit": {
+            "learning_rate": 3e-4,
+            "weight_decays": (5e-5,) * 5,
+            "patience": numbers.patience - 1,  # ours is what must be exceeded
+        },
+        "rollout": {
+            "rollouts_per_step": numbers.rollouts_per_step,
+            "min_length": 10,
+            "max_length": 10,
+            "retain_epochs": numbers.retain_epochs,
+            "truncation": "threshold",
+            "threshold_scale": numbers.scale,
+            "threshold_quantile": numbers.quantile,
+        },
+    }
+    return Preset(f"MACURA's numbers for {task}; networks of SAC four times as wide", changes)
+
+
 ALGORITHM_PRESETS = {
+    "ftfl": Preset(
+        "any environment, FTFL's two switches of the model",
+        {
+            "ensemble": {
+                "normalize_targets": True,  # [FTFL]: each target by itself, [ours]
+                "target": "absolute",  # [FTFL]
+            },
+        },
+    ),
+    "macura": Preset(
+        "any environment, MACURA's rollouts alone: ten steps, ended where members disagree",
+        {
+            "ensemble": {"num_elites": 7},  # [MACURA]
+            "rollout": {
+                "min_length": 10,  # [MACURA]
+                "max_length": 10,  # [MACURA]
+                "truncation": "threshold",  # [MACURA]
+                "threshold_scale": 2.0,  # [MACURA], of its five tasks that in the middle
+                "threshold_quantile": 0.95,  # [MACURA]
+            },
+        },
+    ),
+    **{f"macura_{task}": _macura(task, numbers) for task, numbers in _MACURA.items()},
     "dhmbpo": Preset(
         "DHMBPO's numbers, the same for all tasks",
         {

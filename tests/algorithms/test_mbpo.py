@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax.algorithms import make_algorithm
+from mbpo_jax.training.loop import make_program
 from tests.algorithms.against_sac import assert_trains_as_sac
 from tests.algorithms.clocked_system import (
     ENV,
@@ -17,7 +18,7 @@ from tests.algorithms.clocked_system import (
     played,
     rows_of,
 )
-from tests.probe_environments import tiny_config
+from tests.probe_environments import linear_gaussian, tiny_config
 
 
 @pytest.mark.slow
@@ -57,3 +58,28 @@ def test_with_the_true_system_for_a_model_mbpo_imagines_what_is_true(key):
     imagined = {reward.tobytes() for reward in made.reward}
     assert {x.tobytes() for x in np.asarray(batch.reward[:, :4]).ravel()} <= known
     assert {x.tobytes() for x in np.asarray(batch.reward[:, 4:]).ravel()} <= imagined
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truncation", ["threshold", "ranking"])
+def test_rollouts_are_cut_by_the_rule_that_the_settings_ask_for(key, truncation):
+    """What a rule remembers goes from step to step with the model transitions."""
+    config = tiny_config()
+    rollout = dataclasses.replace(
+        config.rollout, truncation=truncation, min_length=3, threshold_scale=0.9
+    )
+    config = dataclasses.replace(config, rollout=rollout)
+    program = make_program(linear_gaussian(noise=0.05, episode_length=5))
+    state = jax.jit(lambda key: program.collect(config, program.init(config, key)))(key)
+    step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state))
+    for i in range(2):
+        state, metrics = step(jnp.int32(config.random_steps + i * config.steps_per_fit), state)
+        assert 0.0 < metrics["rollout/kept"] < 1.0
+        assert metrics["rollout/length_mean"] < 3.0
+        if truncation == "threshold":
+            assert state.experience.truncation.count == i + 1
+            assert metrics["rollout/threshold"] > 0.0
+        else:
+            # 16 rollouts of 3 steps: at most 6, 4 and 2 of them.
+            assert metrics["rollout/length_mean"] <= 12 / 16
+    assert metrics["train/healthy"] == 1.0

@@ -38,6 +38,9 @@ OF_EVERY_KIND = [
 CONDITIONAL = {
     "fit.num_steps",
     "fit.cold_factor",
+    "rollout.threshold_scale",
+    "rollout.threshold_quantile",
+    "rollout.uncertainty_penalty",
     "planner.temperature",
     "planner.noise_exponent",
     "planner.keep_fraction",
@@ -109,7 +112,7 @@ def test_records_are_told_apart_and_their_sets_fit_into_each_other():
 
 def test_who_reads_a_setting():
     assert readers("expansion.td_k") == ["mve"]
-    assert readers("rollout.max_length") == ["mbpo", "dyna", "mba"]
+    assert readers("rollout.max_length") == ["mbpo", "dyna", "mba", "dhmbpo"]
     assert set(readers("seed")) == set(ALGORITHMS)
     assert reads("mbpo", "learned", "fit.patience")
     assert not reads("mbpo", "oracle", "fit.patience")

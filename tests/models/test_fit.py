@@ -119,9 +119,8 @@ def test_loss_equals_numpy(key, learned_termination):
     params = random_params(init_key, ensemble)
     dataset, *_ = dataset_of(data_key, filled(40, 40), config)
     rows = np.random.default_rng(1).integers(0, 40, (NUM_MEMBERS, 12))
-    unused = jax.random.key(0)
     loss = jax.jit(
-        lambda *args: fitting.loss_fn(unused, args[0], ensemble, *args[1:], config, 0.01)
+        lambda *args: fitting.loss_fn(jax.random.key(0), args[0], ensemble, *args[1:], config, 0.01)
     )
     expected = numpy_loss(params, dataset, rows, (0.01, 0.1, 1.0), 0.01, learned_termination)
     np.testing.assert_allclose(loss(params, rows, jnp.ones(12), dataset), expected, rtol=1e-5)

@@ -355,7 +355,7 @@ def test_a_growing_length_is_traced_once_and_retention_is_exact(key):
 
     buffer, everything = replay.init(capacity, 1, 1), []
     for epoch, epoch_key in enumerate(jax.random.split(key, 9)):
-        buffer, metrics = run(epoch_key, buffer, jnp.int32(epoch))
+        buffer, _, metrics = run(epoch_key, buffer, jnp.int32(epoch))
         length = exact_length(epoch, 3, 5, 1, 3)
         # What fell out of a smaller window does not come back.
         everything = (everything + [epoch] * rollouts * length)[-2 * rollouts * length :]
