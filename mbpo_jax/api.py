@@ -103,12 +103,12 @@ def _asked_for(
     settings: dict[str, Any],
 ) -> tuple[Config, Env | None]:
     """Return the configuration that is asked for, and the environment if it is given."""
+    algorithm = str(settings.get("algorithm", ""))
     if isinstance(environment, Env):
         if env is not None:
             raise ConfigError("env: an environment is given already; leave one of them out")
-        environment, env = preset(*presets), environment
+        environment, env = preset(*presets, algorithm=algorithm), environment
     elif isinstance(environment, str):
-        algorithm = str(settings.get("algorithm", ""))
         environment = environment_preset(environment, *presets, algorithm=algorithm)
     elif presets:
         raise ConfigError("presets: a whole configuration has them in it; leave them out")

@@ -202,6 +202,7 @@ def test_an_algorithm_with_numbers_of_its_own_brings_them_for_every_task():
         assert config.expansion.horizon == 5
         assert (config.rollout.min_length, config.rollout.max_length) == (20, 20)
         assert config.sac.target_entropy is None
+        assert (config.sac.learning_rate, config.sac.batch_size) == (3e-4, 256)
         # What belongs to the task is the task's.
         assert config.env == own.env
         assert config.random_steps == own.random_steps

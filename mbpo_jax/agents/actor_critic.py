@@ -103,6 +103,8 @@ def make_networks(spec: EnvSpec, config: SACConfig) -> Networks:
         1,
         activation=activation,
         layer_norm=config.critic_layer_norm,
+        # So that values begin in the middle of their range.
+        zero_output=config.value_range == "rewards",
     )
     return Networks(policy, networks.ensemble_of(critic, config.num_critics))
 
@@ -170,7 +172,8 @@ def target_q(
 def followed_range(value_range: ValueRange, rewards: jax.Array, config: SACConfig) -> ValueRange:
     """Return the range of values after one more batch of soft rewards `[N]`.
 
-    The bounds follow the 1 % and 99 % quantiles of the rewards, as if each went on for ever.
+    The bounds follow the 1 % and 99 % quantiles of the rewards, as if each went on for ever (Kubo
+    et al. 2025, published code); that they stay apart where all rewards are alike is ours.
     """
     found = jnp.quantile(rewards, jnp.array([0.01, 0.99])) / (1.0 - config.gamma)
     # Rewards that are all alike, as those of a task that only has to be survived, have no range.

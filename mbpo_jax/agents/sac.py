@@ -24,6 +24,7 @@ from mbpo_jax.agents.actor_critic import (
     target_q,
 )
 from mbpo_jax.config import SACConfig
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.nets.normalizer import fit_scaler, identity_scaler
 from mbpo_jax.types import Agent, EnvSpec, EnvState, Metrics, Policy, PyTree, Transition
 
@@ -35,16 +36,16 @@ class Regression(NamedTuple):
       observation: `[B, O]`.
       action: `[B, A]`.
       target: `[B]`.
-      soft_reward: of any shape, rewards with the entropy's bonus that such targets add up; the
-        range of values follows them.
       weight: `[B]` of each row in the mean; None if all count alike.
+      soft_reward: of any shape, rewards with the entropy's bonus that such targets add up, which
+        the range of values follows; None if it cannot.
     """
 
     observation: jax.Array
     action: jax.Array
     target: jax.Array
-    soft_reward: jax.Array
     weight: jax.Array | None = None
+    soft_reward: jax.Array | None = None
 
 
 CriticTarget = Callable[[jax.Array, ActorCritic, SACState, PyTree, PyTree], Regression]
@@ -56,7 +57,7 @@ ActorObjective = Callable[
 """`(key, nets, policy, state, view, batch) -> (loss, log_prob)`, differentiated with respect to the
 policy; the temperature is steered by the log-densities."""
 
-Rehearsal = Callable[[jax.Array, ActorCritic, PyTree, PyTree, PyTree], PyTree]
+TrainingRollout = Callable[[jax.Array, ActorCritic, PyTree, PyTree, PyTree], PyTree]
 """`(key, nets, policy, view, batch) -> batch`: what critics and policy both learn from in the place
 of what was drawn, made by the policy, whose gradient goes through it. All of it float32."""
 
@@ -109,7 +110,8 @@ def td0_target(gamma: jax.Array | float) -> CriticTarget:
         del view
         value, bonus = next_soft_value(key, nets, state, batch.next_observation)
         value = targets.td0(batch.reward, batch.discount, value, gamma)
-        return Regression(batch.observation, batch.action, value, batch.reward + bonus)
+        soft_reward = batch.reward + bonus
+        return Regression(batch.observation, batch.action, value, soft_reward=soft_reward)
 
     return target
 
@@ -128,7 +130,7 @@ def make_sac(
     *,
     critic_target: CriticTarget | None = None,
     actor_objective: ActorObjective = q_objective,
-    rehearse: Rehearsal | None = None,
+    training_rollout: TrainingRollout | None = None,
     updates_per_step: int | None = None,
 ) -> Agent:
     """Build soft actor-critic for an environment's sizes.
@@ -138,7 +140,7 @@ def make_sac(
       config: sizes and rates.
       critic_target: what the critics regress to; TD(0) if None.
       actor_objective: how the policy is improved.
-      rehearse: what both of them learn from; what was drawn, if None.
+      training_rollout: what both of them learn from; what was drawn, if None.
       updates_per_step: updates per environment step; `config.utd_ratio` if None.
     """
     networks = make_networks(spec, config)
@@ -172,8 +174,10 @@ def make_sac(
     def observe(state: SACState, real: replay.ReplayState) -> SACState:
         if not config.scale_observations:
             return state
-        weight = replay.is_valid(real).astype(jnp.float32)
-        return state._replace(scaler=fit_scaler(real.data.observation, weight))
+        found = fit_scaler(real.data.observation, replay.is_valid(real).astype(jnp.float32))
+        # Without random steps there is nothing to be seen at first.
+        scaler = jax.tree.map(lambda a, b: jnp.where(real.size > 0, a, b), found, state.scaler)
+        return state._replace(scaler=scaler)
 
     def policy(state: SACState) -> Policy:
         return lambda key, observation: bound(state).sample(key, state.policy, observation)[0]
@@ -192,6 +196,11 @@ def make_sac(
     ) -> tuple[SACState, Metrics]:
         goal = target_fn(key, bound(state), state, view, batch)
         if state.value_range:
+            if goal.soft_reward is None:
+                raise ConfigError(
+                    "sac.value_range: the targets of this algorithm do not tell their rewards; let "
+                    "its Regression have a soft_reward, or use value_range=free"
+                )
             reached = followed_range(state.value_range, goal.soft_reward, config)
             state = state._replace(value_range=reached)
         nets = bound(state)
@@ -239,19 +248,19 @@ def make_sac(
         log_alpha = optax.apply_updates(state.log_alpha, updates)
         return state._replace(log_alpha=log_alpha, alpha_optimizer=optimizer_state)
 
-    def rehearsed(key: jax.Array, state: SACState, view: PyTree, batch: PyTree):
+    def rolled_out(key: jax.Array, state: SACState, view: PyTree, batch: PyTree):
         """Return what is learned from, and how its gradient comes to the policy."""
-        if rehearse is None:
+        roll_out = training_rollout
+        if roll_out is None:
             return batch, None
-        key = jax.random.fold_in(key, 2)
-        nets = bound(state)
-        return jax.vjp(lambda policy: rehearse(key, nets, policy, view, batch), state.policy)
+        key, nets = jax.random.fold_in(key, 2), bound(state)
+        return jax.vjp(lambda policy: roll_out(key, nets, policy, view, batch), state.policy)
 
     @jax.named_scope("gradient_step")
     def update(
         key: jax.Array, state: SACState, view: PyTree, batch: PyTree
     ) -> tuple[SACState, Metrics]:
-        batch, pull_back = rehearsed(key, state, view, batch)
+        batch, pull_back = rolled_out(key, state, view, batch)
         critic_key, policy_key = jax.random.split(key)
         state, critic_metrics = regress(critic_key, state, view, batch)
         state, log_prob, policy_metrics = climb(policy_key, state, view, batch, pull_back)
@@ -260,8 +269,9 @@ def make_sac(
 
     @jax.named_scope("gradient_step")
     def update_critics(key: jax.Array, state: SACState, view: PyTree, batch: PyTree) -> SACState:
-        batch, _ = rehearsed(key, state, view, batch)
-        return regress(key, state, view, batch)[0]
+        batch, _ = rolled_out(key, state, view, batch)
+        critic_key, _ = jax.random.split(key)
+        return regress(critic_key, state, view, batch)[0]
 
     return Agent(
         init=init,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mbpo_jax import replay
 from mbpo_jax.algorithms.parts import mixed_batch
 from mbpo_jax.config import Config
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.models import rollout
 from mbpo_jax.models.rows import map_blocks
 from mbpo_jax.models.truncation import Accept, Truncation, accepting, truncation_of
@@ -85,7 +86,9 @@ def with_memory(buffer: ReplayState, remembered: PyTree) -> ReplayState | Branch
 
 def parts_of(state: ReplayState | Branched) -> tuple[ReplayState, PyTree]:
     """Return model transitions, and what the rule of truncation remembers."""
-    return tuple(state) if isinstance(state, Branched) else (state, ())
+    if isinstance(state, Branched):
+        return state.buffer, state.truncation
+    return state, ()
 
 
 def branched_experience(
@@ -111,7 +114,12 @@ def branched_experience(
       accept: which rows may make their next step, another one ends where it is; in the place of
         the rule that the settings ask for.
       simulator: shapes of one simulator state, if model transitions are to hold them, too.
+
+    Raises:
+      ConfigError: there are two rules of truncation, or the model cannot do what one asks for.
     """
+    if accept and config.rollout.truncation != "none":
+        raise ConfigError("rollout.truncation: this algorithm has a rule of its own; leave it out")
     refreshes = config.rollout.refreshes_per_fit
     num_rollouts = config.rollout.rollouts_per_step * config.steps_per_fit // refreshes
 

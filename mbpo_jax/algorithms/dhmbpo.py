@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
 from mbpo_jax.agents.actor_critic import ActorCritic, SACState
-from mbpo_jax.agents.sac import CriticTarget, Regression, Rehearsal, make_sac
+from mbpo_jax.agents.sac import CriticTarget, Regression, TrainingRollout, make_sac
 from mbpo_jax.algorithms.branching import branched_experience
 from mbpo_jax.algorithms.expansion import Expansion, expand, imagined_return, last_target
 from mbpo_jax.algorithms.mbpo import make_mbpo
@@ -19,12 +19,12 @@ from mbpo_jax.config import Config
 from mbpo_jax.types import Algorithm, DynamicsModel, Env, PyTree, Transition
 
 
-def training_rollout(model: DynamicsModel, config: Config) -> Rehearsal:
+def training_rollout(model: DynamicsModel, config: Config) -> TrainingRollout:
     """Roll the policy out for H steps from the states of a batch, whatever was done there."""
     expansion = config.expansion
     limit = expansion.max_cotangent_norm
 
-    def rehearse(
+    def roll_out(
         key: jax.Array, nets: ActorCritic, policy: PyTree, view: PyTree, batch: Transition
     ) -> Expansion:
         return expand(
@@ -40,11 +40,16 @@ def training_rollout(model: DynamicsModel, config: Config) -> Rehearsal:
             max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
         )
 
-    return rehearse
+    return roll_out
 
 
 def imagined_target(gamma: jax.Array | float) -> CriticTarget:
-    """Regress the first action of a training rollout to its H-step soft return."""
+    """Regress the first action of a training rollout to its H-step soft return.
+
+    `y = sum_{t<H} gamma^t m_t r_t - alpha sum_{t=1..H} gamma^t m_t log pi_t + gamma^H m_H Q'(s_H,
+    a_H)`, where m_t is 0 from the first predicted termination on and Q' is the smallest of the
+    chosen target critics.
+    """
 
     def target(
         key: jax.Array, nets: ActorCritic, state: SACState, view: PyTree, made: Expansion
@@ -60,8 +65,9 @@ def imagined_target(gamma: jax.Array | float) -> CriticTarget:
             gamma=gamma,
             decay=1.0,
         )
-        soft_reward = made.reward + bonus[1:]
-        return Regression(made.observation[0], made.action[0], returns[0], soft_reward)
+        return Regression(
+            made.observation[0], made.action[0], returns[0], soft_reward=made.reward + bonus[1:]
+        )
 
     return target
 
@@ -81,7 +87,7 @@ def make_dhmbpo(env: Env, config: Config) -> Algorithm:
         config.sac,
         critic_target=imagined_target(gamma),
         actor_objective=objective,
-        rehearse=training_rollout(model, config),
+        training_rollout=training_rollout(model, config),
     )
     simulator = ()
     if model.needs_simulator:

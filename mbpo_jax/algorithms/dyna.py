@@ -37,12 +37,13 @@ def make_dyna(env: Env, config: Config) -> Algorithm:
 
     def sample(key: jax.Array, buffer: ReplayState, real: ReplayState, shape) -> Transition:
         num_updates, batch_size = shape
-        assert num_updates == num_real + num_model
+        # Of updates that follow a fit, not a step, as large a share.
+        num_first = num_updates * num_real // (num_real + num_model)
         # Folded, so that the real batches are SAC's, number for number.
         mixed_key = jax.random.fold_in(key, 1)
-        first = real_alone.sample(key, (), real, (num_real, batch_size))
+        first = real_alone.sample(key, (), real, (num_first, batch_size))
         first = first._replace(log_prob=(), simulator=())
-        then = branched.sample(mixed_key, buffer, real, (num_model, batch_size))
+        then = branched.sample(mixed_key, buffer, real, (num_updates - num_first, batch_size))
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, then)
 
     return Algorithm(

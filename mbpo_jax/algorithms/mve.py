@@ -54,7 +54,7 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             decay=1.0,
         )
         if not expansion.td_k:
-            return Regression(real.observation, real.action, returns[0], reward + bonus)
+            return Regression(real.observation, real.action, returns[0], soft_reward=reward + bonus)
         observation = jnp.concatenate([real.observation[None], made.observation[:-1]])
         action = jnp.concatenate([real.action[None], made.action[:-1]])
         return Regression(

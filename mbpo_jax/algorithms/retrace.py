@@ -47,7 +47,7 @@ def retrace_target(config: Config) -> CriticTarget:
         later = jax.tree.map(lambda x: x[1:], steps)
         log_prob = nets.log_prob(state.policy, later.observation, later.action)
         if settings.correction == "retrace":
-            q_key = jax.random.fold_in(key, 3)
+            q_key = jax.random.fold_in(key, 2)  # the critics of the values
             next_q = target_q(q_key, nets, state, later.observation, later.action)
             trace = targets.retrace_coefficient(log_prob, later.log_prob, settings.decay)
             returns = targets.retrace(
@@ -68,7 +68,9 @@ def retrace_target(config: Config) -> CriticTarget:
                 decay=settings.decay * connected[1:],
             )
         first = first_transition(batch)
-        return Regression(first.observation, first.action, returns[0], steps.reward + bonus)
+        return Regression(
+            first.observation, first.action, returns[0], soft_reward=steps.reward + bonus
+        )
 
     return target
 

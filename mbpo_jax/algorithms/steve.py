@@ -76,7 +76,7 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
         candidates = candidates.reshape(candidates.shape[0], -1, num_rows)
         mixed = targets.steve_target(candidates, weights_fn(candidates))
         soft_reward = jnp.concatenate([tiled.reward[None], made.reward]) - alpha * made.log_prob
-        return Regression(real.observation, real.action, mixed, soft_reward)
+        return Regression(real.observation, real.action, mixed, soft_reward=soft_reward)
 
     return target
 

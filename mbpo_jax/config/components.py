@@ -65,12 +65,13 @@ class SACConfig(Checked):
     replay buffer at the time of the last fit."""
     value_range: Literal["free", "rewards"] = "free"
     """Let critics say anything, or scale what they say to the values that the most and the least
-    rewarded hundredth of steps would have if it went on so, and clip targets to them."""
+    rewarded hundredth of steps would have if it went on so, and clip targets to them. Where every
+    step is rewarded, a state that is about to terminate is worth less than the range allows."""
     critic_updates: NonNegative = 0
     """Updates of the critics alone after each fit."""
     catches_up: bool = False
-    """Make the updates that belong to the random steps before the policy acts; with rollouts, those
-    of whole spans between two starts of them."""
+    """Make the updates that belong to the random steps before the policy acts, rounded up to those
+    of whole spans between two makings of model data, or two fits."""
     learning_rate: Rate = 3e-4
     """Adam step size of policy, critics and temperature."""
     gamma: Fraction = 0.99
@@ -79,15 +80,20 @@ class SACConfig(Checked):
     """Polyak step of the target critics, at every update."""
     initial_alpha: Rate = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = None
-    """Entropy the temperature steers to, in nats; minus the number of action components if
-    unset."""
+    target_entropy: float | None = -1.0
+    """Entropy the temperature steers to, in nats; minus the number of action components if None."""
 
     def _rule_errors(self) -> list[str]:
-        chosen = self.num_target_critics
+        errors, chosen = [], self.num_target_critics
         if chosen is not None and chosen > self.num_critics:
-            return [f"num_target_critics: {chosen} exceeds num_critics ({self.num_critics})"]
-        return []
+            errors.append(f"num_target_critics: {chosen} exceeds num_critics ({self.num_critics})")
+        # While JAX traces, it is an array, which cannot be compared.
+        if self.value_range == "rewards" and isinstance(self.gamma, float) and self.gamma == 1.0:
+            errors.append(
+                "value_range: rewards that go on for ever have no value at a gamma of 1; lower "
+                "gamma, or use value_range=free"
+            )
+        return errors
 
 
 @dataclasses.dataclass(frozen=True)

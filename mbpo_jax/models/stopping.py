@@ -116,13 +116,15 @@ def train_epoch(
     capacity = member_rows.shape[1]
     slots = shuffled(key, jnp.arange(capacity) < num_train)
     slots = jnp.concatenate([slots, jnp.zeros(batch_size, slots.dtype)])
-    steps = -(-num_train // batch_size)
+    steps, steps_key = -(-num_train // batch_size), jax.random.fold_in(key, 2)
 
     def step(i: jax.Array, carry: tuple[EnsembleParams, PyTree]):
         first = i * batch_size
         batch_slots = jax.lax.dynamic_slice(slots, (first,), (batch_size,))
         weight = (first + jnp.arange(batch_size) < num_train).astype(jnp.float32)
-        return gradient_step(jax.random.fold_in(key, i), member_rows[:, batch_slots], weight, carry)
+        return gradient_step(
+            jax.random.fold_in(steps_key, i), member_rows[:, batch_slots], weight, carry
+        )
 
     return loops.repeat(steps, step, start), steps
 
@@ -217,7 +219,7 @@ def train_by_budget(
         step_key = jax.random.fold_in(key, i)
         slots = jax.random.randint(step_key, shape, 0, num_train)
         rows = training_rows(split, slots)
-        return gradient_step(jax.random.fold_in(step_key, 0), rows, weight, carry)
+        return gradient_step(jax.random.fold_in(step_key, 2), rows, weight, carry)
 
     def share(number: jax.Array, carry: tuple[EnsembleParams, PyTree]):
         first = number * config.num_steps

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.config import RolloutConfig
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import DynamicsModel, Metrics, Point, PyTree
 
 
@@ -53,11 +54,11 @@ class Threshold(NamedTuple):
 
     Attributes:
       total: float32, their sum.
-      count: float32, their number.
+      batches: float32, their number.
     """
 
     total: jax.Array
-    count: jax.Array
+    batches: jax.Array
 
 
 def pairwise_divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -142,20 +143,26 @@ def below_threshold(
     divergence of all rows; the threshold is the mean of all bounds so far. A step that is not
     believed is not stored, and is no termination.
     """
+    outcomes = model.outcomes
+    assert outcomes is not None
 
     def judge(key, state: Threshold, view, point, action, alive, i):
         del key, alive
-        u = pairwise_divergence(*model.outcomes(view, point, action))
-        bound = scale * jnp.quantile(u, quantile)
-        begins = jnp.float32(i == 0)
-        state = Threshold(state.total + begins * bound, state.count + begins)
-        fine = u < state.total / state.count
+        u = pairwise_divergence(*outcomes(view, point, action))
+
+        def follow(state: Threshold) -> Threshold:
+            bound = scale * jnp.nanquantile(jnp.where(jnp.isfinite(u), u, jnp.nan), quantile)
+            known = jnp.isfinite(bound)
+            return Threshold(state.total + jnp.where(known, bound, 0.0), state.batches + known)
+
+        state = jax.lax.cond(i == 0, follow, lambda state: state, state)
+        fine = u < state.total / jnp.maximum(state.batches, 1.0)
         return state, Verdict(fine, fine, jnp.zeros(u.shape))
 
     return Truncation(
         init=lambda: Threshold(jnp.float32(0), jnp.float32(0)),
         judge=judge,
-        report=lambda state: {"rollout/threshold": state.total / jnp.maximum(state.count, 1.0)},
+        report=lambda state: {"rollout/threshold": state.total / jnp.maximum(state.batches, 1.0)},
     )
 
 
@@ -167,10 +174,12 @@ def least_uncertain(
     Of B rollouts of H steps the `B (H - i) / (2 (H + 1))` least uncertain steps i are stored, from
     nearly a half to none; the others go on unseen. Rewards are lowered by the uncertainty.
     """
+    outcomes = model.outcomes
+    assert outcomes is not None
 
     def judge(key, state, view, point, action, alive, i):
         del key
-        u = one_against_rest(*model.outcomes(view, point, action))
+        u = one_against_rest(*outcomes(view, point, action))
         rank = jnp.argsort(jnp.argsort(jnp.where(alive, u, jnp.inf)))
         share = (length - i) / (2.0 * (length + 1.0))
         stored = rank < jnp.floor(u.shape[0] * share)
@@ -182,7 +191,16 @@ def least_uncertain(
 def truncation_of(
     model: DynamicsModel, config: RolloutConfig, length: jax.Array | int
 ) -> Truncation | None:
-    """Return the rule that the settings ask for, for rollouts of a length; None for none."""
+    """Return the rule that the settings ask for, for rollouts of a length; None for none.
+
+    Raises:
+      ConfigError: the model cannot tell what its members say.
+    """
+    if config.truncation != "none" and model.outcomes is None:
+        raise ConfigError(
+            f"rollout.truncation: {config.truncation} asks each member of the model, and this one "
+            "has no outcomes; leave it out"
+        )
     if config.truncation == "threshold":
         return below_threshold(model, config.threshold_scale, config.threshold_quantile)
     if config.truncation == "ranking":

@@ -50,6 +50,7 @@ class _MLP(nn.Module):
     kernel_init: Initializer
     layer_norm: bool
     dropout: float
+    zero_output: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -62,7 +63,8 @@ class _MLP(nn.Module):
                 drop = nn.Dropout(self.dropout, deterministic=False)
                 x = drop(x, rng=jax.random.fold_in(key, i))
         last = len(self.hidden_sizes)
-        return nn.Dense(self.output_size, kernel_init=self.kernel_init, name=f"layer_{last}")(x)
+        kernel_init = nn.initializers.zeros if self.zero_output else self.kernel_init
+        return nn.Dense(self.output_size, kernel_init=kernel_init, name=f"layer_{last}")(x)
 
 
 def make_mlp(
@@ -75,9 +77,15 @@ def make_mlp(
     layer_norm: bool = False,
     spectral_norm: bool = False,
     dropout: float = 0.0,
+    zero_output: bool = False,
 ) -> Network:
-    """Build a multilayer perceptron with a linear output layer and zero initial biases."""
-    module = _MLP(hidden_sizes, output_size, activation, kernel_init, layer_norm, dropout)
+    """Build a multilayer perceptron with a linear output layer and zero initial biases.
+
+    With `zero_output` the weights of the last layer are zero at first, too.
+    """
+    module = _MLP(
+        hidden_sizes, output_size, activation, kernel_init, layer_norm, dropout, zero_output
+    )
     # Flax's own type allows for updated collections beside the output; there are none here.
     plain = cast(Callable[..., jax.Array], module.apply)
 

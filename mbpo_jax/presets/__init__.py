@@ -1,6 +1,7 @@
 """Named configurations: what each changes of the defaults; each file names its sources."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,6 @@ _DEBUG = Preset(
             "batch_size": 32,
             "min_steps": 0,
             "max_epochs": 5,
-            "num_steps": 10,
-            "cold_factor": 2,
             "weight_decays": (2.5e-5, 5e-5, 1e-4),
         },
         "rollout": {
@@ -84,8 +83,12 @@ _FAST = Preset(
 PRESETS = {**ENVIRONMENT_PRESETS, **ALGORITHM_PRESETS, "debug": _DEBUG, "fast": _FAST}
 
 
-def preset(*names: str) -> Config:
+def preset(*names: str, algorithm: str = "") -> Config:
     """Return the defaults changed by the named presets, a later one over an earlier one.
+
+    The algorithm's own preset, if it has one, comes behind that of an environment and before the
+    others: of the algorithm that is said to be asked for, or that the presets ask for. Its name
+    itself is put over the configuration by whoever asks for it.
 
     One of one's own, `module:function`, is a function that returns what it changes, nested as
     `Config` is.
@@ -93,6 +96,15 @@ def preset(*names: str) -> Config:
     Raises:
       ConfigError: a preset is unknown, or changes what is no setting.
     """
+    config = _layered(names)
+    record = ALGORITHMS.get(algorithm or config.algorithm)
+    if record is None or record.preset is None or record.preset in names:
+        return config
+    behind = 1 if names and names[0] in ENVIRONMENT_PRESETS else 0
+    return _layered((*names[:behind], record.preset, *names[behind:]))
+
+
+def _layered(names: Sequence[str]) -> Config:
     config = Config()
     for name in names:
         if is_import_path(name):
@@ -110,19 +122,17 @@ def preset(*names: str) -> Config:
 def environment_preset(environment: str, *names: str, algorithm: str = "") -> Config:
     """Return the preset of an environment, changed by that of an algorithm and by further presets.
 
-    An environment of one's own, `module:function`, has the defaults as its preset. The algorithm's
-    name itself is put over it by whoever asks for it.
+    An environment of one's own, `module:function`, has the defaults as its preset.
 
     Raises:
       ConfigError: the environment or a preset is unknown.
     """
-    record = ALGORITHMS.get(algorithm)
-    if record and record.preset:
-        names = (record.preset, *names)
     if is_import_path(environment):
-        config = _changed(preset(*names), {"env": {"name": environment, "backend": "own"}})
+        config = _changed(
+            preset(*names, algorithm=algorithm), {"env": {"name": environment, "backend": "own"}}
+        )
     elif environment in ENVIRONMENT_PRESETS:
-        config = preset(environment, *names)
+        config = preset(environment, *names, algorithm=algorithm)
     else:
         raise ConfigError(unknown_environment(environment))
     return config

@@ -74,7 +74,7 @@ def _macura(task: str, numbers: _Macura) -> Preset:
             "threshold_quantile": numbers.quantile,
         },
     }
-    return Preset(f"MACURA's numbers for {task}; networks of SAC four times as wide", changes)
+    return Preset(f"MACURA's numbers for {task}; with its wide networks of SAC", changes)
 
 
 ALGORITHM_PRESETS = {
@@ -102,7 +102,7 @@ ALGORITHM_PRESETS = {
     ),
     **{f"macura_{task}": _macura(task, numbers) for task, numbers in _MACURA.items()},
     "dhmbpo": Preset(
-        "DHMBPO's numbers, the same for all tasks",
+        "DHMBPO's numbers, for tasks with a fit every 250 steps",
         {
             "algorithm": "dhmbpo",
             "epoch_length": 200,  # for so many steps model states are kept, [DHMBPO]
@@ -119,6 +119,9 @@ ALGORITHM_PRESETS = {
                 "critic_updates": 60,  # [DHMBPO]: 250 every 1,000 steps
                 "catches_up": True,  # [DHMBPO]
                 "gamma": 0.995,  # [DHMBPO]
+                "batch_size": 256,  # [DHMBPO]
+                "learning_rate": 3e-4,  # [DHMBPO]
+                "tau": 0.005,  # [DHMBPO]
                 "initial_alpha": 0.1,  # [DHMBPO]
                 "target_entropy": None,  # [DHMBPO]
             },
@@ -135,6 +138,8 @@ ALGORITHM_PRESETS = {
             },
             "fit": {
                 "weight_decays": (2.5e-5, 5e-5, 7.5e-5, 1e-4),  # [ours]
+                "learning_rate": 1e-3,  # [DHMBPO]
+                "batch_size": 256,  # [ours]; [DHMBPO] has up to 2048
                 "stopping": "budget",  # [ours]
                 "num_steps": 250,  # [ours]
                 "cold_factor": 20,  # [ours]

@@ -220,13 +220,14 @@ def _load_tree(path: Path, like: PyTree, num_runs: int | None) -> tuple[PyTree, 
     with warnings.catch_warnings():
         # Orbax cannot hand a sharding to typed keys, and says so each time.
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
-        found = ocp.load(str(path.absolute()), _without_empty(saved_like))
-    saved = iter(jax.tree.leaves(found))
+        wanted = _as_on_disk(_without_empty(saved_like), described)
+        found = ocp.load(str(path.absolute()), wanted)
+    saved = {_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(found)}
 
-    def restore(target: jax.ShapeDtypeStruct) -> jax.Array:
+    def restore(place: tuple, target: jax.ShapeDtypeStruct) -> jax.Array:
         if not target.size:
             return jax.device_put(np.zeros(target.shape, target.dtype), target.sharding)
-        value = next(saved)
+        value = saved[_name(place)]
         if value.shape[:1] != target.shape[:1]:
             value = value[np.minimum(np.arange(target.shape[0]), len(value) - 1)]
         if value.shape != target.shape:
@@ -237,7 +238,28 @@ def _load_tree(path: Path, like: PyTree, num_runs: int | None) -> tuple[PyTree, 
             value = jnp.concatenate([value, more], axis=1)
         return jax.device_put(value, target.sharding)
 
-    return jax.tree.map(restore, like), min(capacities, default=None)
+    restored = jax.tree_util.tree_map_with_path(restore, like)
+    return restored, min(capacities, default=None)
+
+
+def _as_on_disk(tree: PyTree, described: PyTree) -> PyTree:
+    """Turn named tuples into dictionaries, without empty fields that a checkpoint has not.
+
+    A field that is empty unless a switch is set, such as a scaler, is missing in checkpoints that
+    were written before there was such a switch.
+    """
+    if isinstance(tree, dict) or hasattr(tree, "_fields"):
+        fields = tree if isinstance(tree, dict) else tree._asdict()
+        there = described if isinstance(described, dict) else {}
+        return {
+            name: _as_on_disk(value, there.get(name))
+            for name, value in fields.items()
+            if name in there or jax.tree.leaves(value)
+        }
+    if isinstance(tree, tuple | list):
+        there = described if isinstance(described, tuple | list) else [None] * len(tree)
+        return type(tree)(map(_as_on_disk, tree, there))
+    return tree
 
 
 def _name(place: tuple) -> str:

@@ -180,8 +180,10 @@ def refresh(
         model, metrics = algorithm.model.fit(fit_key, state.model, state.replay, env_steps)
         view = algorithm.model.ready(model)
     agent = algorithm.agent.observe(state.agent, state.replay)
-    state = state._replace(model=model, agent=agent)
-    state, data_metrics = make_data(algorithm, data_key, state, view, env_steps)
+    state, data_metrics = state._replace(model=model, agent=agent), {}
+    # Where data are made several times, the first time is yet to come, but critics learn now.
+    if algorithm.experience.refreshes == 1 or algorithm.agent.critic_updates:
+        state, data_metrics = make_data(algorithm, data_key, state, view, env_steps)
     if algorithm.agent.critic_updates:
         state = update_critics(algorithm, jax.random.fold_in(key, 2), state, view)
     return state, view, metrics | data_metrics
@@ -191,14 +193,14 @@ def update_critics(
     algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree
 ) -> TrainState:
     """Make the updates of the critics alone that follow a fit."""
-    agent = algorithm.agent
-    assert agent.update_critics is not None
+    agent, alone = algorithm.agent, algorithm.agent.update_critics
+    assert alone is not None
     batch_key, update_key = jax.random.split(key)
     shape = (agent.critic_updates, agent.batch_size)
     batches = algorithm.experience.sample(batch_key, state.experience, state.replay, shape)
 
     def update(agent_state, inputs):
-        return agent.update_critics(inputs[0], agent_state, view, inputs[1]), None
+        return alone(inputs[0], agent_state, view, inputs[1]), None
 
     keys = jax.random.split(update_key, agent.critic_updates)
     return state._replace(agent=jax.lax.scan(update, state.agent, (keys, batches))[0])
@@ -216,6 +218,7 @@ def catch_up(
       span: environment steps between two makings of model data, whose updates are made here.
       env_steps: the random steps.
     """
+    before = state
     state, view, _ = refresh(algorithm, jax.random.fold_in(key, 0), state, jnp.int32(env_steps))
 
     def update(state, key):
@@ -227,7 +230,7 @@ def catch_up(
         return jax.lax.scan(update, state, jax.random.split(updates_key, span))[0], None
 
     keys = jax.random.split(jax.random.fold_in(key, 1), -(-env_steps // span))
-    return jax.lax.scan(one_span, state, keys)[0]
+    return freeze_if_diverged(before, jax.lax.scan(one_span, state, keys)[0], {})[0]
 
 
 def make_program(env: Env) -> Program:

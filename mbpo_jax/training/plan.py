@@ -72,6 +72,9 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
         widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         at_once = min(rows, BLOCK_ROWS) if on_cpu else rows
         rollouts = 3 * rows * row_bytes + 4 * 4 * at_once * widest
+        if rollout.truncation != "none":  # what each member predicts, and what is made of it
+            outputs = 1 + run.replay.data.observation.shape[-1]
+            rollouts += 4 * 4 * rows * config.ensemble.num_elites * outputs
     if not on_cpu:  # `vmap`: the state is donated, all runs roll out at once
         return (state + fit + rollouts) * runs_per_device + best
     copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1

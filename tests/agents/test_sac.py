@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mbpo_jax.algorithms  # noqa: F401 - makes configurations arguments of compiled functions
@@ -262,11 +263,11 @@ def slotted_update(slots, state, key, view, batch):
 
 def weighted(key, nets, state, view, batch) -> Regression:
     """Regress the stored actions to the rewards, weighted by what stands in the view."""
-    return Regression(batch.observation, batch.action, batch.reward, batch.reward, view)
+    return Regression(batch.observation, batch.action, batch.reward, view)
 
 
 def unweighted(key, nets, state, view, batch) -> Regression:
-    return Regression(batch.observation, batch.action, batch.reward, batch.reward)
+    return Regression(batch.observation, batch.action, batch.reward)
 
 
 def test_a_weighted_critic_loss_is_the_mean_of_weighted_squares(q):
@@ -302,7 +303,7 @@ def test_the_critics_regress_to_what_their_slot_says(key):
     observation, action, goal = 0.5 * jnp.ones((40, 3)), -0.2 * jnp.ones((40, 2)), 3.0
 
     def constant(key, nets, state, view, batch) -> Regression:
-        return Regression(observation, action, jnp.full(40, goal), jnp.full(40, goal))
+        return Regression(observation, action, jnp.full(40, goal))
 
     slots = (("critic_target", constant),)
     after, metrics = slotted_update(slots, state, key, (), random_batch())
@@ -331,8 +332,8 @@ def test_the_actors_slot_moves_the_policy_and_its_log_density_the_temperature(ke
         after.policy,
         state.policy,
     )
-    # The target entropy is minus two action components and the entropy minus the log-density.
-    rise = 1e-2 * np.sign(log_prob - 2.0)
+    # The target entropy is -1 and the entropy minus the log-density.
+    rise = 1e-2 * np.sign(log_prob - 1.0)
     np.testing.assert_allclose(after.log_alpha - state.log_alpha, rise, rtol=1e-4)
     np.testing.assert_allclose(metrics["sac/entropy"], -log_prob, rtol=1e-6)
 
@@ -495,10 +496,11 @@ def test_critics_say_what_they_say_within_the_range(key):
     state = state._replace(value_range=ValueRange(jnp.float32(-1.0), jnp.float32(0.01)))
     nets = make_actor_critic(make_networks(SPEC, config), config, state)
     batch = random_batch()
-    raw = np.stack(all_q(state.target_critics, batch.observation, batch.action))
-    q = nets.q_values(state.target_critics, batch.observation, batch.action)
+    critics = make_sac(SPEC, SMALL).init(jax.random.clone(key)).critics  # not zero at the end
+    raw = np.stack(all_q(critics, batch.observation, batch.action))
+    q = nets.q_values(critics, batch.observation, batch.action)
     np.testing.assert_allclose(q, -0.495 + 0.505 * raw, rtol=1e-4, atol=1e-5)
-    state = state._replace(target_critics=jax.tree.map(lambda x: 100.0 * x, state.target_critics))
+    state = state._replace(target_critics=jax.tree.map(lambda x: 100.0 * x, critics))
     target = target_q(key, nets, state, batch.observation, batch.action)
     assert np.min(target) == -1.0
     assert np.max(target) <= np.float32(0.01)
@@ -514,13 +516,28 @@ def test_an_update_of_the_critics_alone_leaves_the_policy(key):
     assert all(jax.tree.leaves(changed))
 
 
-def test_unless_told_entropy_is_steered_to_minus_the_number_of_actions(key):
-    config = dataclasses.replace(SMALL, target_entropy=None)
-    told = dataclasses.replace(SMALL, target_entropy=-float(SPEC.action_size))
+@pytest.mark.parametrize(("target_entropy", "expected"), [(None, -2.0), (-0.5, -0.5)])
+def test_a_target_entropy_of_none_is_minus_the_number_of_actions(key, target_entropy, expected):
+    """The temperature's first moment in Adam is a tenth of its gradient."""
+    config = dataclasses.replace(SMALL, target_entropy=target_entropy)
+    agent = make_sac(SPEC, config)
+    state, metrics = jax.jit(agent.update)(key, agent.init(jax.random.key(1)), (), random_batch())
+    (moment,) = jax.tree.leaves(optax.tree_utils.tree_get(state.alpha_optimizer, "mu"))
+    np.testing.assert_allclose(10.0 * moment, metrics["sac/entropy"] - expected, rtol=1e-4)
+
+
+def test_without_real_transitions_observations_stay_as_they_are(key):
+    agent = make_sac(SPEC, dataclasses.replace(SMALL, scale_observations=True))
+    state = agent.init(key)
+    empty = replay.init(10, SPEC.observation_size, SPEC.action_size)
+    jax.tree.map(np.testing.assert_array_equal, agent.observe(state, empty), state)
+
+
+def test_values_begin_in_the_middle_of_their_range(key):
+    config = dataclasses.replace(SMALL, value_range="rewards")
+    state = make_sac(SPEC, config).init(key)
+    state = state._replace(value_range=ValueRange(jnp.float32(-200.0), jnp.float32(600.0)))
+    nets = make_actor_critic(make_networks(SPEC, config), config, state)
     batch = random_batch()
-    with jax.debug_key_reuse(False):
-        ends = [
-            jax.jit(agent.update)(key, agent.init(key), (), batch)[0]
-            for agent in (make_sac(SPEC, config), make_sac(SPEC, told))
-        ]
-    assert ends[0].log_alpha == ends[1].log_alpha
+    q = nets.q_values(state.critics, batch.observation, batch.action)
+    np.testing.assert_array_equal(q, np.full(q.shape, 200.0))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.config import ALGORITHMS, Config
+from mbpo_jax.config import ALGORITHMS, Config, actor_critics
 from mbpo_jax.envs import make_env
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
-from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Experience
+from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, Experience
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import (
     linear_gaussian,
@@ -94,7 +94,52 @@ def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algo
 )
 def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_once(algorithm, model):
     """Keys are checked for a second use while the single runs train (see `conftest`)."""
-    env, config = environment(algorithm), settings(algorithm, model)
+    assert_side_by_side_as_alone(environment(algorithm), settings(algorithm, model))
+
+
+@pytest.mark.slow
+def test_the_same_holds_with_all_that_dhmbpo_may_have():
+    """With all switches of critics and model, several rollouts a fit, and their truncation."""
+    config = settings("dhmbpo", "learned")
+    config = dataclasses.replace(
+        config,
+        sac=dataclasses.replace(
+            config.sac,
+            num_critics=3,
+            num_target_critics=2,
+            policy_value="mean",
+            critic_layer_norm=True,
+            activation="swish",
+            scale_observations=True,
+            value_range="rewards",
+            critic_updates=2,
+            catches_up=True,
+            target_entropy=None,
+        ),
+        ensemble=dataclasses.replace(
+            config.ensemble, noise="homoscedastic", dropout=0.1, layer_norm=True
+        ),
+        fit=dataclasses.replace(config.fit, stopping="budget", num_steps=3, cold_factor=2),
+        rollout=dataclasses.replace(config.rollout, refreshes_per_fit=2, truncation="threshold"),
+    )
+    assert_side_by_side_as_alone(environment("dhmbpo"), config)
+
+
+@pytest.mark.parametrize("algorithm", actor_critics())
+def test_critics_may_be_updated_alone_whatever_the_algorithm_and_their_values_have_a_range(
+    algorithm,
+):
+    env, config = environment(algorithm), settings(algorithm, "learned")
+    sac = dataclasses.replace(config.sac, critic_updates=3, value_range="rewards")
+    config, program = dataclasses.replace(config, sac=sac), loop.make_program(env)
+    state = jax.eval_shape(lambda key: start(program, config, key), jax.random.key(0))
+    after, _ = jax.eval_shape(
+        lambda state: program.step(config, jnp.int32(config.random_steps), state), state
+    )
+    assert shapes(after) == shapes(state)
+
+
+def assert_side_by_side_as_alone(env: Env, config: Config) -> None:
     program = loop.make_program(env)
 
     num_traces = 0

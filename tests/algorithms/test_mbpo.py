@@ -77,7 +77,7 @@ def test_rollouts_are_cut_by_the_rule_that_the_settings_ask_for(key, truncation)
         assert 0.0 < metrics["rollout/kept"] < 1.0
         assert metrics["rollout/length_mean"] < 3.0
         if truncation == "threshold":
-            assert state.experience.truncation.count == i + 1
+            assert state.experience.truncation.batches == i + 1
             assert metrics["rollout/threshold"] > 0.0
         else:
             # 16 rollouts of 3 steps: at most 6, 4 and 2 of them.

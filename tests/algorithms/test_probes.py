@@ -17,7 +17,13 @@ from mbpo_jax.training import loop
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import PROBES
 
-WITH_TARGETS_OF_ITS_OWN = ("sac", "mve", "steve", "retrace")  # the others have those of SAC
+WITH_TARGETS_OF_ITS_OWN = (
+    "sac",
+    "mve",
+    "steve",
+    "dhmbpo",
+    "retrace",
+)  # the others have those of SAC
 
 for_less_than_the_preset = pytest.mark.parametrize(
     "less", [True, pytest.param(False, marks=pytest.mark.exhaustive)], ids=["less", "preset"]

@@ -168,3 +168,23 @@ def test_failure_to_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
     assert restored is not None
     assert_equal(restored.state, make_state(1))
+
+
+class Before(NamedTuple):
+    weights: jax.Array
+
+
+class After(NamedTuple):
+    added: tuple[()]
+    weights: jax.Array
+
+
+def test_a_state_may_have_got_fields_that_are_empty_unless_a_switch_is_set(tmp_path):
+    """Their places do not matter, nor does the depth at which they are."""
+    weights = jnp.arange(6.0).reshape(2, 3)
+    checkpoint.save(tmp_path, 10, {"agent": (Before(weights), Before(2 * weights))}, {})
+    new = {"agent": (After((), weights), After((), 2 * weights))}
+    restored, _ = checkpoint.restore_newest(tmp_path, shapes(new))
+    assert restored is not None
+    assert jax.tree.structure(restored.state) == jax.tree.structure(new)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, new)

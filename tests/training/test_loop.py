@@ -326,7 +326,7 @@ def count_of(optimizer_state) -> int:
 
 
 def test_rollouts_may_start_several_times_between_two_fits(key):
-    """As many in all, by the policy of then: actions in one state differ from span to span."""
+    """As many in all, at even distances; one time more, before, where critics are updated."""
     config = dataclasses.replace(
         CONFIG,
         sac=dataclasses.replace(CONFIG.sac, learning_rate=0.1),
@@ -344,12 +344,13 @@ def test_rollouts_may_start_several_times_between_two_fits(key):
         return PROGRAM.step(config, env_steps(0), state)
 
     several, metrics = train(config, jax.random.clone(key))
-    single, _ = train(once, key)
-    # The step begins with rollouts of its own, before the first of these.
+    single, _ = train(once, jax.random.clone(key))
+    settle = dataclasses.replace(config, sac=dataclasses.replace(config.sac, critic_updates=1))
+    settled, _ = train(settle, key)
     per_span = config.rollout.rollouts_per_step * config.steps_per_fit // 2
-    made = int(several.experience.position)
-    assert made == 3 * per_span
+    assert int(several.experience.position) == 2 * per_span
     assert int(single.experience.position) == 2 * per_span
+    assert int(settled.experience.position) == 3 * per_span
     assert metrics["rollout/length_mean"] == 1.0
     assert count_of(several.agent.policy_optimizer) == count_of(single.agent.policy_optimizer)
 
