@@ -64,7 +64,8 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str
     panel.set_xlim(right=limit)
     colors = {}
     # Beside each other where they belong to the same step.
-    for (algorithm, found), shift in zip(points.items(), (-0.005, 0.005), strict=True):
+    shifts = 0.01 * (np.arange(len(points)) - 0.5 * (len(points) - 1))
+    for (algorithm, found), shift in zip(points.items(), shifts, strict=True):
         shown = [point for point in found if point.env_steps <= limit]
         if not shown:
             continue
