@@ -29,6 +29,7 @@ from mbpo_jax.reports.figures import (
 _MOST_MARKERS = 30
 _ERROR = "model/k_step_error_"
 _ROLLOUT_LENGTH = "rollout/length_mean"
+_KEPT = "rollout/kept"
 
 
 class Summary(NamedTuple):
@@ -114,6 +115,8 @@ def learning_curve_figure(
 ) -> Figure:
     """Draw the runs of one program: returns above, the model's error and rollout length below.
 
+    Where rollouts are truncated, the share of their steps that was kept is a panel below these.
+
     Args:
       evals: rows with `return_mean`, `return_std` (over episodes), and `diverged` where it is so.
       metrics: rows of metrics; without any of the model's there is no lower panel.
@@ -124,7 +127,9 @@ def learning_curve_figure(
     errors = {number: errors[number] for number in errors if number in (1, max(errors))}
     lengths = collect(metrics, _ROLLOUT_LENGTH)
     has_model = bool(errors) or bool(np.isfinite(lengths.values).any())
-    ratios = (3, 2) if has_model else (3,)
+    kept = collect(metrics, _KEPT)
+    truncates = bool(np.isfinite(kept.values).any())
+    ratios = (3, *((2,) if has_model else ()), *((1,) if truncates else ()))
     with figure_style():
         figure = Figure(figsize=(6.0, 0.8 + 0.9 * sum(ratios)), layout="constrained")
         panels = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[
@@ -134,6 +139,8 @@ def learning_curve_figure(
         _draw_returns(panels[0], evals, solved_at)
         if has_model:
             _draw_model(panels[1], errors, lengths)
+        if truncates:
+            _draw_kept(panels[-1], kept)
         format_steps(panels[-1], most_ticks=6)
     return figure
 
@@ -208,6 +215,12 @@ def _draw_model(panel: Axes, errors: Mapping[int, Curves], lengths: Curves) -> N
         right.spines["right"].set_visible(True)
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     panel.legend(handles=lines, ncols=len(lines), **above)
+
+
+def _draw_kept(panel: Axes, kept: Curves) -> None:
+    draw_mean(panel, kept.summary(), PURPLE, "-", "")
+    panel.set_ylim(0.0, 1.0)
+    panel.set_ylabel("Kept\n(share of steps)")
 
 
 def format_steps(panel: Axes, most_ticks: int) -> None:

@@ -12,7 +12,7 @@ from tests.reports.rows import STEPS, evals, line_of, points
 
 
 def _metrics(**values: list[float | None]) -> list[dict]:
-    names = {"length": "rollout/length_mean"}
+    names = {"length": "rollout/length_mean", "kept": "rollout/kept"}
     return [
         {"env_steps": step, "run": 0, "seed": 10}
         | {
@@ -95,6 +95,15 @@ class TestLearningCurve:
         (panel,) = plots.learning_curve_figure(rows, [], "title").axes
         mark = line_of(panel, "diverged (1 of 2 runs)")
         np.testing.assert_allclose(points(mark), [[500, 4]])
+
+    def test_what_truncation_kept_of_rollouts_has_a_panel_of_its_own(self):
+        metrics = _metrics(_1=[0.5, 0.4, 0.3], length=[2.0, 3.0, 4.0], kept=[0.9, None, 0.7])
+        figure = plots.learning_curve_figure(evals([[1, 2, 3]]), metrics, "title")
+        (panel,) = (axes for axes in figure.axes if axes.get_ylabel().startswith("Kept"))
+        (line,) = panel.lines
+        np.testing.assert_allclose(points(line), [[250, 0.9], [750, 0.7]])
+        assert panel.get_xlabel() == "Environment steps"
+        assert panel.get_ylim() == (0.0, 1.0)
 
     def test_solved_line_lies_at_the_return_that_counts(self):
         (panel,) = plots.learning_curve_figure(evals([[1, 2, 3]]), [], "title", 950.0).axes
