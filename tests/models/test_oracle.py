@@ -114,7 +114,7 @@ def test_rollouts_branch_from_stored_simulator_states(key):
         nearest = jnp.argmin(jnp.abs(observation - data.observation[:, 0][None]), axis=1)
         return data.action[nearest]
 
-    buffer, metrics = jax.jit(
+    buffer, _, metrics = jax.jit(
         lambda key: rollout.branch(
             key,
             oracle,

@@ -107,7 +107,7 @@ def test_an_axis_that_nobody_reads_is_refused():
     first, second = error.value.args
     assert first.startswith("sweep: fit.patience: none of the algorithms reads it, as it")
     assert second.startswith("sweep: rollout.max_length: none of the algorithms reads it")
-    assert second.endswith("mbpo, dyna, mba")
+    assert second.endswith("mbpo, dyna, mba, dhmbpo")
 
 
 def test_mistakes_of_every_kind_are_named_at_once():
