@@ -153,7 +153,7 @@ def make_playground_env(task: str, episode_length: int, action_repeat: int) -> E
         return EnvState(row, observation, steps, steps >= episode_length), transition
 
     picture = Picture(
-        frame=lambda state: state.simulator.qpos,
+        frame=lambda state: jnp.append(state.simulator.qpos, state.simulator.mocap_pos),
         model=lambda: simulator.mj_model,
         positions=lambda frames: np.asarray(frames, np.float64),
     )
