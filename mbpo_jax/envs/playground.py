@@ -27,8 +27,10 @@ class TaskInfo(NamedTuple):
     Attributes:
       observation_size: of what is observed.
       action_size: size of an action.
-      differentiable: whether JAX has a reverse derivative of a step. It has none where MJX looks
-        for the forces of contacts and joint limits by a loop of unknown length.
+      differentiable: whether JAX has a reverse derivative of a step that can be relied upon: where
+        there are no contacts and joint limits. Elsewhere MJX's solver looks for their forces by a
+        loop of unknown length, which has none; or by one iteration, whose derivative is now and
+        then not a number, where no force is needed and the search begins next to the solution.
     """
 
     observation_size: int
@@ -39,11 +41,11 @@ class TaskInfo(NamedTuple):
 TASKS = {
     "AcrobotSwingup": TaskInfo(6, 1, True),
     "AcrobotSwingupSparse": TaskInfo(6, 1, True),
-    "BallInCup": TaskInfo(8, 2, True),
-    "CartpoleBalance": TaskInfo(5, 1, True),
-    "CartpoleBalanceSparse": TaskInfo(5, 1, True),
-    "CartpoleSwingup": TaskInfo(5, 1, True),
-    "CartpoleSwingupSparse": TaskInfo(5, 1, True),
+    "BallInCup": TaskInfo(8, 2, False),
+    "CartpoleBalance": TaskInfo(5, 1, False),
+    "CartpoleBalanceSparse": TaskInfo(5, 1, False),
+    "CartpoleSwingup": TaskInfo(5, 1, False),
+    "CartpoleSwingupSparse": TaskInfo(5, 1, False),
     "CheetahRun": TaskInfo(17, 6, False),
     "FingerSpin": TaskInfo(9, 2, False),
     "FingerTurnEasy": TaskInfo(12, 2, False),
@@ -55,9 +57,9 @@ TASKS = {
     "HumanoidStand": TaskInfo(67, 21, False),
     "HumanoidWalk": TaskInfo(67, 21, False),
     "PendulumSwingup": TaskInfo(3, 1, True),
-    "PointMass": TaskInfo(4, 2, True),
-    "ReacherEasy": TaskInfo(6, 2, True),
-    "ReacherHard": TaskInfo(6, 2, True),
+    "PointMass": TaskInfo(4, 2, False),
+    "ReacherEasy": TaskInfo(6, 2, False),
+    "ReacherHard": TaskInfo(6, 2, False),
     "SwimmerSwimmer6": TaskInfo(25, 5, False),
     "WalkerRun": TaskInfo(24, 6, False),
     "WalkerStand": TaskInfo(24, 6, False),

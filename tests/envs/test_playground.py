@@ -43,7 +43,6 @@ PLAYED = (
     "WalkerWalk",
 )
 NUM_STEPS = 50
-DIFFERENTIABLE = [task for task, info in TASKS.items() if info.differentiable]
 ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
 """Of two programs that compute the same; speeds at a contact reach tens of radians a second."""
 
@@ -280,36 +279,47 @@ def paid_and_seen(env: Env, state: EnvState, actions: jax.Array) -> jax.Array:
     return rewards.sum() + state.observation.mean()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_table_tells_where_jax_has_a_reverse_derivative(task, key):
+def slopes(task: str, rows: int, steps: int) -> jax.Array:
+    """Return derivatives in the actions `[B, T, A]` of play from many starts."""
     env = adapted(task)
-    state = jax.eval_shape(env.reset, key)
-    actions = jax.ShapeDtypeStruct((2, env.spec.action_size), jnp.float32)
+    starts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), rows))
+    shape = rows, steps, env.spec.action_size
+    actions = jax.random.uniform(jax.random.key(3), shape, minval=-1.0)
     derivative = jax.grad(functools.partial(paid_and_seen, env), argnums=1)
-    assert env.differentiable == TASKS[task].differentiable
-    if env.differentiable:
-        assert jax.eval_shape(derivative, state, actions).shape == actions.shape
-    else:
-        with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
-            jax.eval_shape(derivative, state, actions)
+    return jax.jit(jax.vmap(derivative))(starts, actions)
+
+
+@pytest.mark.parametrize("task", [task for task, info in TASKS.items() if info.differentiable])
+def test_derivatives_are_finite_where_they_are_promised(task):
+    assert adapted(task).differentiable
+    found = slopes(task, rows=256, steps=20)
+    assert np.all(np.isfinite(found))
+    assert np.any(found != 0.0)
+
+
+def test_derivatives_through_one_iteration_of_the_solver_are_not_always_finite():
+    """If they are, one day, the table can promise more."""
+    assert not adapted("PointMass").differentiable
+    finite = np.isfinite(slopes("PointMass", rows=256, steps=20)).all(axis=(1, 2))
+    assert 0 < finite.sum() < 256
 
 
 @pytest.mark.parametrize(
     "task",
-    mostly_exhaustive(DIFFERENTIABLE, lambda x: x in (*PLAYED, "AcrobotSwingup", "BallInCup")),
+    mostly_exhaustive(["CheetahRun", "FingerSpin", "HopperStand", "WalkerWalk"], PLAYED.count),
 )
-def test_derivatives_are_finite_along_an_episode(task, key):
+def test_jax_has_no_derivative_of_more_iterations(task, key):
     env = adapted(task)
-    starts = jax.jit(jax.vmap(env.reset))(jax.random.split(key, 4))
-    actions = jax.random.uniform(jax.random.key(3), (4, 10, env.spec.action_size), minval=-1.0)
+    assert not env.differentiable
+    state = jax.eval_shape(env.reset, key)
+    actions = jax.ShapeDtypeStruct((2, env.spec.action_size), jnp.float32)
     derivative = jax.grad(functools.partial(paid_and_seen, env), argnums=1)
-    slopes = jax.jit(jax.vmap(derivative))(starts, actions)
-    assert np.all(np.isfinite(slopes))
-    assert np.any(slopes != 0.0)
+    with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+        jax.eval_shape(derivative, state, actions)
 
 
 def test_a_derivative_is_that_of_finite_differences(key):
-    env = adapted("CartpoleSwingup")
+    env = adapted("PendulumSwingup")
     value = functools.partial(paid_and_seen, env, jax.jit(env.reset)(key))
     actions = jax.random.uniform(jax.random.key(3), (10, 1), minval=-0.5, maxval=0.5)
     direction = jax.random.normal(jax.random.key(4), actions.shape)
