@@ -92,7 +92,8 @@ class Picture(NamedTuple):
     Attributes:
       frame: `EnvState -> PyTree`, what is kept of a state while an episode is played.
       model: `() -> mujoco.MjModel`, the bodies.
-      positions: `frames [T, ...] -> [T, Q]`, on the host, generalized positions of that model.
+      positions: `frames [T, ...] -> [T, Q]`, on the host, generalized positions of that model; or
+        `[T, Q + 3 M]`, behind them where its M mocap bodies are.
       viewer: `(frames [T, ...], dt) -> str`, what Brax's viewer reads; None if it cannot show it.
     """
 

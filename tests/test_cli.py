@@ -247,7 +247,9 @@ def test_envs_lists_every_environment_with_sizes_and_backends(capsys):
     rows = {line.split()[0]: line for line in lines if line.startswith("  ")}
     assert set(rows) - {"environment"} == set(ENVIRONMENTS)
     suites = [line for line in lines if line and not line.startswith("  ")]
-    assert [line.split()[0] for line in suites] == ["Gymnasium's", "Brax,", "Systems", "Your"]
+    assert [line.split()[0] for line in suites] == [
+        *("Gymnasium's", "DeepMind", "Brax,", "Systems", "Your")
+    ]
     assert metadata.version("gymnasium") in suites[0]
     assert rows["humanoid"].split(maxsplit=3)[1:] == [
         "45",

@@ -11,6 +11,7 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rollout import rollout_length
 from mbpo_jax.presets import ENVIRONMENT_PRESETS, PRESETS, environment_preset, preset
 from mbpo_jax.presets.brax import BRAX_PRESETS
+from mbpo_jax.presets.dmc import DMC_PRESETS
 
 # Published by the authors of MBPO: updates per step, steps per fit, schedule, epochs the model
 # transitions are kept, width of the model, target entropy, random steps.
@@ -32,6 +33,7 @@ KEPT_BY_DEBUG = {
     "algorithm",
     "env.name",
     "env.backend",
+    "env.action_repeat",
     "sac.target_entropy",
     "sac.gamma",
     "sac.learning_rate",
@@ -49,7 +51,9 @@ def test_every_environment_has_a_preset_of_its_own():
 def gymnasium_names(brax: str) -> list[str]:
     """Return the names of Gymnasium's versions of a task that Brax has, too."""
     named = {name: name.removeprefix("gym/").split("-")[0].lower() for name in ENVIRONMENTS}
-    return [name for name in named if "/" in name and named[name] == brax.replace("_", "")]
+    return [
+        name for name in named if name.startswith("gym/") and named[name] == brax.replace("_", "")
+    ]
 
 
 @pytest.mark.parametrize("brax", BRAX_PRESETS)
@@ -89,7 +93,8 @@ def test_debug_makes_every_environment_equally_small(name):
     config, own = preset(name, "debug"), preset(name)
     differing = {line.split(":")[0] for line in diff_configs(preset("debug"), config)}
     kept = {"env.name", "env.backend", "sac.target_entropy"}
-    kept = KEPT_BY_DEBUG if name in analytic.SYSTEMS else kept
+    if name in {*analytic.SYSTEMS, *DMC_PRESETS}:
+        kept = KEPT_BY_DEBUG
     assert {field for field in differing if field.split(".")[0] not in KEPT_SECTIONS} <= kept
     assert config.sac.target_entropy == own.sac.target_entropy
     assert config.env.name == name
@@ -187,6 +192,16 @@ def test_a_preset_of_ones_own_goes_over_the_others_and_its_mistakes_are_named(mo
     ):
         with pytest.raises(ConfigError, match=message):
             preset(name)
+
+
+@pytest.mark.parametrize("name", DMC_PRESETS)
+def test_tasks_of_deepmind_control_have_500_actions_of_two_steps_in_an_episode(name):
+    """As in Kubo et al. 2025, from five random episodes on; and their other numbers go with it."""
+    config = preset(name)
+    assert (config.env.episode_length, config.env.action_repeat) == (1000, 2)
+    assert config.env.backend == "mjx"
+    assert config.random_steps == 5 * 500
+    assert environment_preset(name, algorithm="dhmbpo").sac.gamma == 0.995
 
 
 # Numbers of a method, over those of a task.

@@ -12,6 +12,9 @@ from mbpo_jax.training import devices
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnasium", "mujoco", "orbax-checkpoint")
 
+EXTRAS = {"playground": "dmc", "onnx": "onnx", "ray": "ray", "submitit": "slurm"}
+"""Packages that only some need, and the extra each comes with."""
+
 LOW_MEMORY = 2 * devices.GIB
 """Below this, compiling and a replay buffer of the usual size get into each other's way."""
 
@@ -52,8 +55,12 @@ def _fatal(findings: list[Finding]) -> bool:
 
 
 def versions() -> list[Finding]:
-    """Return the versions of Python and of the libraries that decide numbers."""
-    return [Finding("python", platform.python_version()), *map(_package, PACKAGES)]
+    """Return the versions of Python and of the libraries that decide numbers, and of the extras."""
+    return [
+        Finding("python", platform.python_version()),
+        *map(_package, PACKAGES),
+        *map(_optional, EXTRAS),
+    ]
 
 
 def _package(name: str) -> Finding:
@@ -61,6 +68,13 @@ def _package(name: str) -> Finding:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, "missing", f"install it: pip install {name}", fatal=True)
+
+
+def _optional(name: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, f"not installed (extra {EXTRAS[name]!r})")
 
 
 def accelerators() -> list[Finding]:

@@ -105,7 +105,7 @@ class Envs:
         from mbpo_jax.envs import ENVIRONMENTS, SUITES
 
         for suite, (title, packages) in SUITES.items():
-            versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+            versions = ", ".join(f"{package} {_version(package)}" for package in packages)
             print(f"{title} ({versions})" if versions else title)
             print(f"  {'environment':<30}{'observation':>11}{'action':>8}  backends")
             for name, info in sorted(ENVIRONMENTS.items()):
@@ -115,6 +115,14 @@ class Envs:
             print()
         print("Your own: mbpo-jax train module:function (see docs/environments.md)")
         return 0
+
+
+def _version(package: str) -> str:
+    """Return the version of a package, which may be one of an extra."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ class EnvConfig(Checked):
         "generalized"
     )
     """Physics backend: one of Brax's; `analytic` for the systems known in closed form, `mujoco` for
-    Gymnasium's tasks, `own` for an environment of your own."""
+    Gymnasium's tasks, `mjx` for those of DeepMind Control, `own` for an environment of your own."""
     options: tuple[str, ...] = ()
     """Options of a Gymnasium task, each NAME=VALUE with a value in JSON, as healthy_reward=0.5. The
     function that makes an environment of your own reads them itself."""

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mbpo_jax.config import EnvConfig
-from mbpo_jax.envs import analytic, brax, gymnasium, own
+from mbpo_jax.envs import analytic, brax, gymnasium, own, playground
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.import_paths import is_import_path
 from mbpo_jax.presets import unknown_environment
@@ -30,6 +30,10 @@ class EnvInfo(NamedTuple):
 
 SUITES = {
     "gymnasium": ("Gymnasium's MuJoCo tasks, stepped by MuJoCo itself", ("gymnasium", "mujoco")),
+    "dmc": (
+        "DeepMind Control's tasks from MuJoCo Playground, stepped on the device",
+        ("playground", "mujoco-mjx"),
+    ),
     "brax": ("Brax, stepped on the device", ("brax",)),
     "analytic": ("Systems in closed form, stepped on the device", ()),
 }
@@ -42,6 +46,12 @@ ENVIRONMENTS = {
             "gymnasium", gymnasium.BACKENDS, info.observation_size, info.action_size
         )
         for task, info in gymnasium.TASKS.items()
+    },
+    **{
+        playground.PREFIX + task: EnvInfo(
+            "dmc", playground.BACKENDS, info.observation_size, info.action_size
+        )
+        for task, info in playground.TASKS.items()
     },
     **{
         name: EnvInfo("analytic", analytic.BACKENDS, system.observation_size, system.action_size)
@@ -61,7 +71,8 @@ def make_env(config: EnvConfig) -> Env:
     It is one of `ENVIRONMENTS`, one that was registered with Brax, or `module:function`.
 
     Raises:
-      ConfigError: the environment is unknown, or does not go with the backend or options.
+      ConfigError: the environment is unknown, does not go with the backend or options, or needs a
+        package that is not installed.
     """
     name, backend = config.name, config.backend
     limits = config.episode_length, config.action_repeat
@@ -79,6 +90,8 @@ def make_env(config: EnvConfig) -> Env:
         raise ConfigError(f"env.options: {name} has none; leave them out")
     if backends == analytic.BACKENDS:
         return analytic.make_analytic_env(name, *limits)
+    if backends == playground.BACKENDS:
+        return playground.make_playground_env(name.removeprefix(playground.PREFIX), *limits)
     return brax.make_brax_env(name, backend, *limits)
 
 

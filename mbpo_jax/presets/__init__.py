@@ -12,6 +12,7 @@ from mbpo_jax.presets.algorithms import ALGORITHM_PRESETS
 from mbpo_jax.presets.analytic import ANALYTIC_PRESETS
 from mbpo_jax.presets.base import Preset
 from mbpo_jax.presets.brax import BRAX_PRESETS
+from mbpo_jax.presets.dmc import DMC_PRESETS
 from mbpo_jax.presets.gymnasium import GYMNASIUM_PRESETS
 
 __all__ = [
@@ -27,7 +28,12 @@ __all__ = [
 SWEEPS = {path.stem: path for path in sorted(Path(__file__).with_name("sweeps").glob("*.yaml"))}
 """Sweep files by the name under which `mbpo-jax sweep` knows them."""
 
-ENVIRONMENT_PRESETS = {**BRAX_PRESETS, **GYMNASIUM_PRESETS, **ANALYTIC_PRESETS}
+ENVIRONMENT_PRESETS = {
+    **BRAX_PRESETS,
+    **GYMNASIUM_PRESETS,
+    **DMC_PRESETS,
+    **ANALYTIC_PRESETS,
+}
 
 # [ours] Small enough for a minute on a CPU, and yet every part runs: one member of the ensemble is
 # no elite, episodes end at the time limit, and rollouts have length 2 after the second of two fits.

@@ -45,12 +45,13 @@ def find_gl_backend() -> str | None:
 def write_animation(path: Path, model: Any, positions: np.ndarray, dt: float) -> None:
     """Write the first `MAX_SECONDS` of an episode as a WebP file that plays in real time.
 
-    It is seen by the model's tracking camera if it has one.
+    It is seen by the model's first camera that follows a centre of mass, if it has one.
 
     Args:
       path: the file to write; a reader never sees it half written.
       model: `mujoco.MjModel`, the bodies.
-      positions: `[T, Q]`, their generalized positions.
+      positions: `[T, Q]`, their generalized positions, or `[T, Q + 3 M]`, behind them those of M
+        bodies that are put where they are.
       dt: seconds between two of them.
 
     Raises:
@@ -102,14 +103,16 @@ def _frames(height: int = 240, width: int = 320) -> Iterator[np.ndarray]:
     mujoco = importlib.import_module("mujoco")
     model = mujoco.MjModel.from_binary_path("model.mjb")
     data = mujoco.MjData(model)
-    # The name's id is -1 if there is no such camera, which is also the id of the free camera.
-    camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    tracking = np.flatnonzero(model.cam_mode == mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM)
+    camera = int(tracking[0]) if tracking.size else -1  # the id of the free camera
     with mujoco.Renderer(model, height, width) as renderer:
         # Without a graphics card these two take four fifths of the time.
         for costly in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             renderer.scene.flags[costly] = False
         for positions in np.load("positions.npy", allow_pickle=False):
-            data.qpos[:] = positions
+            data.qpos[:], targets = np.split(positions, [model.nq])
+            if targets.size:
+                data.mocap_pos[:] = targets.reshape(data.mocap_pos.shape)
             mujoco.mj_forward(model, data)
             renderer.update_scene(data, camera)
             yield renderer.render()

@@ -29,7 +29,7 @@ _INDEX_FIELDS = ("env_steps", "run", "seed")
 _GRADIENT_SCALARS = ("snr_db", "relative_variance", "squared_bias", "cosine")
 _DISTRIBUTIONS = (
     *("mbpo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
-    *("brax", "mujoco", "gymnasium"),
+    *("brax", "mujoco", "gymnasium", "mujoco-mjx", "playground"),
 )
 
 

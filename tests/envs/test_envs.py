@@ -21,6 +21,7 @@ from tests.choice import mostly_exhaustive
         ("Walker2D-v4", "gym/Walker2d-v4"),
         ("gym/Hoper-v5", "gym/Hopper-v5"),
         ("Ant", "ant"),
+        ("cheetahrun", "dmc/CheetahRun"),
     ],
 )
 def test_misspelt_name_is_answered_with_the_nearest(name, nearest):
@@ -45,11 +46,19 @@ def test_unsupported_backend_is_answered_with_the_supported():
         EnvConfig(backend="warp")  # pyright: ignore[reportArgumentType]
 
 
+def test_what_needs_a_package_that_is_missing_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_playground", None)
+    with pytest.raises(ConfigError, match=r"dmc/CheetahRun needs MuJoCo Playground.*\.\[dmc\]"):
+        make_env(EnvConfig(name="dmc/CheetahRun", backend="mjx"))
+    with pytest.raises(ConfigError, match=r"does not run on 'generalized'; use one of: mjx"):
+        make_env(EnvConfig(name="dmc/CheetahRun"))
+
+
 def test_names_need_neither_brax_nor_a_device():
     """A device is set up when it is first used, and only then is it too late to choose it."""
     program = (
         "import sys, mbpo_jax.envs; from jax._src import xla_bridge; "
-        "simulators = {'brax', 'gymnasium', 'mujoco'}; "
+        "simulators = {'brax', 'gymnasium', 'mujoco', 'mujoco_playground'}; "
         "sys.exit(bool(simulators & set(sys.modules)) or xla_bridge.backends_are_initialized())"
     )
     root = Path(__file__).parents[2]

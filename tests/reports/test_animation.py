@@ -46,6 +46,20 @@ def test_the_animation_moves_in_real_time_up_to_its_limit(gl_backend, tmp_path, 
     assert dict(os.environ) == variables
 
 
+def test_a_target_that_is_put_somewhere_is_seen_there(gl_backend, tmp_path):
+    target = mujoco.MjModel.from_xml_string("""
+    <mujoco><worldbody><light pos="0 0 3"/>
+      <body mocap="true"><geom size=".1" rgba="1 0 0 1"/></body>
+      <body><joint type="slide"/><geom size=".1"/></body></worldbody></mujoco>
+    """)
+    positions = np.array([[0.0, -0.2, 0.0, 0.0], [0.0, 0.2, 0.0, 0.0]])
+    path = tmp_path / "rollout.webp"
+    animation.write_animation(path, target, positions, 0.1)
+    with Image.open(path) as picture:
+        left, right = (np.asarray(f.convert("RGB"), int) for f in ImageSequence.Iterator(picture))
+    assert np.abs(left - right).max() > 20
+
+
 def test_a_failure_to_draw_is_one_line_and_leaves_nothing(gl_backend, tmp_path):
     message = f"{gl_backend}: ValueError"
     with pytest.raises(animation.RenderingUnavailable, match=message) as failure:
