@@ -90,7 +90,7 @@ def load(task: str) -> Any:
       ConfigError: Playground is not installed.
     """
     try:
-        from mujoco_playground import dm_control_suite
+        from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         if error.name != "mujoco_playground":
             raise
@@ -177,7 +177,7 @@ def _row(data: Any) -> Row:
 def _playground_state(simulator: Any, row: Row) -> Any:
     """Return a state of Playground that a step cannot tell from the one the row was taken of."""
     from mujoco import mjx
-    from mujoco_playground import State
+    from mujoco_playground import State  # pyright: ignore[reportMissingImports]
 
     data = mjx.make_data(simulator.mj_model, impl="jax").replace(**row._asdict())
     # Steps write into the metrics, and read neither those nor the rest.
