@@ -2,7 +2,7 @@
 
 MJX steps them on the device, in JAX. Playground's `State` carries 1 to 31 kB of what a physics
 step computes anew from joint positions and velocities, so none of that is kept: what a step reads
-of the past is a `Row` of some ten to a hundred numbers, and the rest is made for it at each step.
+of the past is a `Row` of 3 to 82 numbers, and the rest is made for it at each step.
 
 Playground is an optional package: only what makes an environment imports it.
 """

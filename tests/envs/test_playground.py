@@ -103,7 +103,7 @@ def test_a_reset_is_playgrounds(task):
 
 @pytest.mark.parametrize("task", PLAYED)
 def test_steps_in_a_row_are_playgrounds(task):
-    """What is observed, what is paid, and what is carried, though it is a hundredth of theirs."""
+    """What is observed, what is paid, and what is carried, though it is a part of theirs."""
     run = played(task)
     pairs = itertools.pairwise(run.expected)
     for i, ((before, after), (state, made)) in enumerate(zip(pairs, run.found, strict=True)):
