@@ -68,8 +68,8 @@ def _preset(name: str, task: _Task) -> Preset:
         "eval_every": 5000,  # [DHMBPO]
         "checkpoint_every": 5000,  # [ours]
         # Rewards are at most 2, and next to them an entropy of 1 nat is much. The target entropy is
-        # minus the number of action components, the default and that of [DHMBPO].
-        "sac": {"initial_alpha": 0.1},  # [DHMBPO]
+        # minus the number of action components.
+        "sac": {"initial_alpha": 0.1, "target_entropy": None},  # [DHMBPO]
         "ensemble": {"normalize_targets": True},  # [DHMBPO], [FTFL]
     }
     return Preset(f"{task.source}, {task.actions:,} steps of two each", changes)
