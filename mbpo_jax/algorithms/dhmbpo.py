@@ -10,37 +10,18 @@ import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
 from mbpo_jax.agents.actor_critic import ActorCritic, SACState
-from mbpo_jax.agents.sac import CriticTarget, Regression, TrainingRollout, make_sac
+from mbpo_jax.agents.sac import CriticTarget, Regression, make_sac
 from mbpo_jax.algorithms.branching import branched_experience
-from mbpo_jax.algorithms.expansion import Expansion, expand, imagined_return, last_target
+from mbpo_jax.algorithms.expansion import (
+    Expansion,
+    imagined_return,
+    last_target,
+    training_rollout,
+)
 from mbpo_jax.algorithms.mbpo import make_mbpo
 from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config
-from mbpo_jax.types import Algorithm, DynamicsModel, Env, PyTree, Transition
-
-
-def training_rollout(model: DynamicsModel, config: Config) -> TrainingRollout:
-    """Roll the policy out for H steps from the states of a batch, whatever was done there."""
-    expansion = config.expansion
-    limit = expansion.max_cotangent_norm
-
-    def roll_out(
-        key: jax.Array, nets: ActorCritic, policy: PyTree, view: PyTree, batch: Transition
-    ) -> Expansion:
-        return expand(
-            key,
-            nets,
-            policy,
-            model,
-            view,
-            model.start(batch.observation, batch.simulator),
-            horizon=expansion.horizon,
-            propagation=expansion.propagation,
-            # The mean over rows makes the gradient of each so much shorter.
-            max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
-        )
-
-    return roll_out
+from mbpo_jax.types import Algorithm, Env, PyTree
 
 
 def imagined_target(gamma: jax.Array | float) -> CriticTarget:

@@ -1,4 +1,4 @@
-"""Value expansion: model rollouts of the policy inside an update, for MVE, STEVE and SVG."""
+"""Value expansion: model rollouts of the policy inside an update, for MVE, STEVE, SVG, DHMBPO."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q
-from mbpo_jax.agents.sac import soft_value
+from mbpo_jax.agents.sac import TrainingRollout, soft_value
+from mbpo_jax.config import Config
 from mbpo_jax.models.imagination import imagine
-from mbpo_jax.types import DynamicsModel, Point, PyTree
+from mbpo_jax.types import DynamicsModel, Point, PyTree, Transition
 
 
 class Expansion(NamedTuple):
@@ -76,6 +77,30 @@ def expand(
         reward=steps.reward,
         discount=steps.discount,
     )
+
+
+def training_rollout(model: DynamicsModel, config: Config) -> TrainingRollout:
+    """Roll the policy out for H steps from the states of a batch, whatever was done there."""
+    expansion = config.expansion
+    limit = expansion.max_cotangent_norm
+
+    def roll_out(
+        key: jax.Array, nets: ActorCritic, policy: PyTree, view: PyTree, batch: Transition
+    ) -> Expansion:
+        return expand(
+            key,
+            nets,
+            policy,
+            model,
+            view,
+            model.start(batch.observation, batch.simulator),
+            horizon=expansion.horizon,
+            propagation=expansion.propagation,
+            # The mean over rows makes the gradient of each so much shorter.
+            max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
+        )
+
+    return roll_out
 
 
 def last_target(key: jax.Array, nets: ActorCritic, state: SACState, made: Expansion) -> jax.Array:

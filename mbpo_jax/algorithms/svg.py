@@ -13,7 +13,7 @@ from mbpo_jax.agents.sac import (
     make_sac,
     td0_target,
 )
-from mbpo_jax.algorithms.expansion import expand, imagined_return
+from mbpo_jax.algorithms.expansion import imagined_return, training_rollout
 from mbpo_jax.algorithms.mve import mve_target
 from mbpo_jax.algorithms.parts import make_model, replay_experience
 from mbpo_jax.config import Config
@@ -26,8 +26,7 @@ def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
     Amos et al. divide by H + 1; Adam does not feel it. The temperature follows the entropy at the
     real states, as without expansion.
     """
-    expansion, gamma = config.expansion, config.sac.gamma
-    limit = expansion.max_cotangent_norm
+    roll_out, gamma = training_rollout(model, config), config.sac.gamma
 
     def objective(
         key: jax.Array,
@@ -37,18 +36,7 @@ def svg_objective(model: DynamicsModel, config: Config) -> ActorObjective:
         view: PyTree,
         batch: Transition,
     ) -> tuple[jax.Array, jax.Array]:
-        made = expand(
-            key,
-            nets,
-            policy,
-            model,
-            view,
-            model.start(batch.observation, batch.simulator),
-            horizon=expansion.horizon,
-            propagation=expansion.propagation,
-            # The mean over rows makes the gradient of each so much shorter.
-            max_cotangent_norm=None if limit is None else limit / batch.reward.shape[0],
-        )
+        made = roll_out(key, nets, policy, view, batch)
         return -jnp.mean(imagined_return(nets, state, made, gamma)), made.log_prob[0]
 
     return objective

@@ -94,13 +94,13 @@ def layers_of(argv: Sequence[str]) -> Layers:
     parser.add_argument("--config", action="append", default=[], type=Path)
     parser.add_argument("--algorithm", default="")
     given, _ = parser.parse_known_args(argv[2:])
-    from mbpo_jax import config_io
-
-    contents, asked_for = [config_io.read_yaml(path) for path in given.config], []
+    contents, asked_for = [_content(path) for path in given.config], []
     by_file = [content["algorithm"] for content in contents if "algorithm" in content]
     algorithm = given.algorithm or str(by_file[-1] if by_file else "")
     config = environment_preset(environment, *given.preset, algorithm=algorithm)
     for path, content in zip(given.config, contents, strict=True):
+        from mbpo_jax import config_io
+
         config = config_io.apply(config, content, str(path))
         asked_for += [] if config_io.is_complete(content) else config_io.paths(content)
     if config.env.name != environment:
@@ -109,6 +109,12 @@ def layers_of(argv: Sequence[str]) -> Layers:
             "name the same environment in both"
         )
     return Layers(config, tuple(asked_for))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    from mbpo_jax import config_io  # which takes its time to load
+
+    return config_io.read_yaml(path)
 
 
 def train_help() -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from mbpo_jax.agents.actor_critic import make_actor_critic, make_networks
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.algorithms.dhmbpo import imagined_target, training_rollout
-from mbpo_jax.algorithms.expansion import imagined_return
+from mbpo_jax.algorithms.dhmbpo import imagined_target
+from mbpo_jax.algorithms.expansion import imagined_return, training_rollout
 from mbpo_jax.config import Config, ExpansionConfig, SACConfig
 from mbpo_jax.training.loop import make_program
 from mbpo_jax.types import Transition
