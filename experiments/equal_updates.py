@@ -1,0 +1,103 @@
+"""Where MBPO loses to SAC at equal updates, and what helps: `python -m experiments.equal_updates`.
+
+With many updates a step SAC needs few steps on a small task, and MBPO's rows have to be better than
+those in the replay buffer to gain anything. Two things are against them: rollouts are made after
+each fit of the model, so that they are up to `steps_per_fit * utd_ratio` updates old; and the model
+buffer holds the actions of one policy, which vary less than those of many. Remedies stand beside
+the preset's numbers as they were before this experiment: rollouts made ten times a fit by the
+policy of then, kept for five epochs, fits every 50 steps, and half of each batch real. On
+`pendulum` rollouts of the true system tell the model's errors from the rest.
+
+Runs of the same seed start from the same random steps, and are compared in pairs.
+
+Every combination is a run directory under `runs/equal_updates/`, so the script can be stopped and
+started again. Raw rows go to `experiments/results/equal_updates.jsonl`, the figure beside it.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+
+from experiments import common
+from mbpo_jax.config import Config
+from mbpo_jax.files import Row
+from mbpo_jax.presets import environment_preset
+
+NAME = "equal_updates"
+ENVIRONMENTS = {
+    "pendulum": 2000,
+    "cartpole": 4000,
+    "reacher": 2000,
+    "inverted_double_pendulum": 2000,
+}
+"""Environment steps of each."""
+REMEDIES = {
+    "MBPO": {},
+    "MBPO, half real": {"real_ratio": 0.5},
+    "MBPO, 10 refreshes": {"refreshes_per_fit": 10},
+    "MBPO, 10 refreshes, half real": {"refreshes_per_fit": 10, "real_ratio": 0.5},
+    "MBPO, kept 5 epochs": {"retain_epochs": 5},
+    "MBPO, 10 refreshes, kept 5 epochs": {"refreshes_per_fit": 10, "retain_epochs": 5},
+}
+ORACLE = {
+    "MBPO, true system": {},
+    "MBPO, true system, 10 refreshes": {"refreshes_per_fit": 10},
+    "MBPO, true system, half real": {"real_ratio": 0.5},
+}
+
+
+def learners(environment: str, num_seeds: int) -> Iterator[tuple[str, Config]]:
+    """Yield label and configuration of the learners that are compared on an environment."""
+    base = environment_preset(environment)
+    base = dataclasses.replace(
+        base,
+        num_seeds=num_seeds,
+        total_env_steps=ENVIRONMENTS[environment],
+        stop_at_return=None,
+        # What the presets had before this experiment.
+        rollout=dataclasses.replace(
+            base.rollout, real_ratio=0.05, refreshes_per_fit=1, retain_epochs=1
+        ),
+    )
+
+    def with_rollouts(**changes: float) -> Config:
+        return dataclasses.replace(base, rollout=dataclasses.replace(base.rollout, **changes))
+
+    yield "SAC", dataclasses.replace(base, algorithm="sac")
+    for label, changes in REMEDIES.items():
+        yield label, with_rollouts(**changes)
+    yield "MBPO, fits every 50 steps", dataclasses.replace(with_rollouts(), steps_per_fit=50)
+    if environment == "pendulum":
+        for label, changes in ORACLE.items():
+            yield label, dataclasses.replace(with_rollouts(**changes), model="oracle")
+
+
+def entries(environments: Sequence[str], num_seeds: int) -> list[common.Entry]:
+    """Return all combinations."""
+    return [
+        common.Entry(environment, label, config)
+        for environment in environments
+        for label, config in learners(environment, num_seeds)
+    ]
+
+
+def draw(rows: list[Row]) -> None:
+    """Draw return against environment steps, a panel for each environment."""
+    from mbpo_jax.reports.comparison import comparison_curves
+
+    comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="MBPO beside SAC with as many updates a step.")
+    parser.add_argument("--environment", action="append", choices=list(ENVIRONMENTS))
+    parser.add_argument("--num-seeds", type=int, default=6)
+    parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
+    arguments = parser.parse_args()
+    chosen = entries(arguments.environment or list(ENVIRONMENTS), arguments.num_seeds)
+    return common.run(NAME, chosen, draw, draw_only=arguments.draw_only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
