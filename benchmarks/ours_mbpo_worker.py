@@ -20,8 +20,8 @@ from mbpo_jax.config import Config
 from mbpo_jax.training import devices, loop
 from mbpo_jax.training.compiled import compile_program, set_up
 from mbpo_jax.training.group import group_of
-from mbpo_jax.training.loop import TrainState
 from mbpo_jax.training.runs_axis import map_runs
+from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Env
 
 Part = Callable[[jax.Array, Config, TrainState], TrainState]

@@ -24,7 +24,8 @@ from mbpo_jax.models.dataset import Dataset, draw_member_rows, make_dataset
 from mbpo_jax.models.ensemble import Ensemble, EnsembleState, make_ensemble
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.training.devices import compiler_options
-from mbpo_jax.training.loop import TrainState, update_agent
+from mbpo_jax.training.loop import update_agent
+from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Algorithm, Env, EnvSpec, EnvState, Transition
 
 SPEC = EnvSpec("hopper", worker.OBSERVATION_SIZE, worker.ACTION_SIZE, 1000, 1, 0.008)

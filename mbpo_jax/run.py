@@ -22,8 +22,8 @@ from mbpo_jax.training import checkpoint, devices, logs, playback, run_directory
 from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.compiled import BEST, Setup, set_up
 from mbpo_jax.training.group import Group
-from mbpo_jax.training.loop import Learned, learned
 from mbpo_jax.training.playback import Played, Shown
+from mbpo_jax.training.state import Learned, learned
 from mbpo_jax.types import Env, EnvSpec
 
 if TYPE_CHECKING:

@@ -71,7 +71,7 @@ class SACConfig(Checked):
     """Updates of the critics alone after each fit."""
     catches_up: bool = False
     """Make the updates that belong to the random steps before the policy acts, rounded up to those
-    of whole spans between two makings of model data, or two fits."""
+    of `steps_per_fit` steps."""
     learning_rate: Rate = 3e-4
     """Adam step size of policy, critics and temperature."""
     gamma: Fraction = 0.99

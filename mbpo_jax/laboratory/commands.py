@@ -42,7 +42,7 @@ from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import save_png
 from mbpo_jax.training import devices, playback, run_directory
 from mbpo_jax.training.compiled import set_up
-from mbpo_jax.training.loop import TrainState
+from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Env
 
 START_STATES = 1024

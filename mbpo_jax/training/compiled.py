@@ -1,5 +1,6 @@
 """The training program, mapped over runs and compiled."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +21,9 @@ from mbpo_jax.models.rows import where_rows
 from mbpo_jax.training import checkpoint, run_directory
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.group import Group, data_paths, structural_differences
-from mbpo_jax.training.loop import Learned, Program, TrainState, learned, make_program
+from mbpo_jax.training.loop import Program, make_program
 from mbpo_jax.training.runs_axis import map_runs, padded_size, run_mesh, run_sharding
+from mbpo_jax.training.state import Learned, TrainState, learned
 from mbpo_jax.training.tracking import Found
 from mbpo_jax.types import Env, Metrics, PyTree
 
@@ -75,6 +77,8 @@ class Compiled(NamedTuple):
 
     Attributes:
       start: `() -> TrainState`, after the random steps.
+      catch_up: `(part, TrainState) -> (TrainState, the model's gradient steps [R])`, of agents that
+        catch up; compiled when it is first called. The state given is donated.
       step: `(env_steps, TrainState) -> (TrainState, Metrics)`; the state given is donated.
       evaluate: `(env_steps, TrainState) -> (returns, lengths)`, each `[R, eval_episodes]`.
       measure: `(env_steps, TrainState) -> inner products of gradients`; None if not asked for.
@@ -82,6 +86,7 @@ class Compiled(NamedTuple):
     """
 
     start: Callable[[], TrainState]
+    catch_up: Callable[[int, TrainState], tuple[TrainState, jax.Array]]
     step: Callable[[int, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[int, TrainState], tuple[jax.Array, jax.Array]]
     measure: Callable[[int, TrainState], Found] | None
@@ -252,6 +257,13 @@ def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase
     def start(_, run: Runs) -> TrainState:
         return program.collect(run.config, program.init(run.config, run.key))
 
+    def catch_up(part: jax.Array, run: Runs, state: TrainState):
+        return program.catch_up(run.config, part, state)
+
+    @functools.cache
+    def catching_up() -> Callable:
+        return compiled("the updates for the random steps", catch_up, setup.shapes, donate=True)
+
     def step(env_steps: jax.Array, run: Runs, state: TrainState):
         return program.step(run.config, env_steps, state)
 
@@ -269,7 +281,8 @@ def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase
         step=compiled("the training step", step, setup.shapes, donate=True),
         evaluate=compiled("the evaluation", evaluate, setup.shapes),
         measure=compiled("the gradient estimators", measure, setup.shapes) if is_tracked else None,
-        # A run that is resumed does not need it.
+        # A run that is resumed does not need these.
         start=lambda: compiled("the random steps", start)(0),
+        catch_up=lambda part, state: catching_up()(part, state),
         seconds=seconds,
     )

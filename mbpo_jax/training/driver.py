@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from mbpo_jax.config import Config
@@ -28,11 +27,12 @@ from mbpo_jax.training.compiled import (
     spread,
 )
 from mbpo_jax.training.group import Group
+from mbpo_jax.training.host_state import HostState, evaluation_rows, metric_rows
 from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
-from mbpo_jax.training.loop import Learned, TrainState, learned
 from mbpo_jax.training.progress import Progress
-from mbpo_jax.types import Env, Metrics, PyTree
+from mbpo_jax.training.state import Learned, TrainState, learned
+from mbpo_jax.types import Env, PyTree
 
 SOLVED_EVALUATIONS = 2
 """Evaluations in a row in which every run has to reach `stop_at_return`."""
@@ -50,71 +50,6 @@ class Beginning(NamedTuple):
     run: str
     env_steps: int
     learned: Learned
-
-
-@dataclasses.dataclass
-class HostState:
-    """What the host carries from chunk to chunk; saved in every checkpoint.
-
-    Attributes:
-      env_steps: environment steps of each run.
-      gradient_steps: of a run, of its model and its agent, averaged over runs.
-      solved: evaluations in a row in which every run reached `stop_at_return`.
-      best: of each run, when it was evaluated best, and how: `env_steps` and `return_mean`.
-      nonfinite: of each run, real transitions that were left out as they were not finite.
-      wall_seconds: time spent on this run, in earlier processes too.
-      evaluation: rows of the last evaluation.
-      log: where the log stood.
-    """
-
-    env_steps: int
-    gradient_steps: float = 0.0
-    solved: int = 0
-    best: list[Row] = dataclasses.field(default_factory=list)
-    nonfinite: list[int] = dataclasses.field(default_factory=list)
-    wall_seconds: float = 0.0
-    evaluation: list[Row] = dataclasses.field(default_factory=list)
-    log: dict[str, int] = dataclasses.field(default_factory=lambda: dict(logs.BEGINNING))
-
-    def diverged(self) -> list[int]:
-        """Return the runs whose numbers became non-finite."""
-        return [row["run"] for row in self.evaluation if row.get("diverged")]
-
-
-def metric_rows(seeds: Sequence[int], env_steps: int, metrics: Metrics) -> list[Row]:
-    """Return one row per run of metrics `[R, ...]`; of copies behind the runs there is none."""
-    values = {name: np.asarray(value, np.float32) for name, value in metrics.items()}
-    return [
-        {"env_steps": env_steps, "run": run, "seed": seed}
-        # The shortest digits that tell the float32 from its neighbours.
-        | {name: float(str(value[run])) for name, value in values.items()}
-        for run, seed in enumerate(seeds)
-    ]
-
-
-def evaluation_rows(
-    seeds: Sequence[int],
-    host: HostState,
-    returns: jax.Array,
-    lengths: jax.Array,
-    healthy: jax.Array,
-) -> list[Row]:
-    """Return one row per run of an evaluation's returns and lengths, `[R, eval_episodes]`."""
-    rows = []
-    for run, seed in enumerate(seeds):
-        row: Row = {
-            "env_steps": host.env_steps,
-            "run": run,
-            "seed": seed,
-            "return_mean": float(np.mean(returns[run])),
-            "return_std": float(np.std(returns[run])),
-            "length_mean": float(np.mean(lengths[run])),
-            "wall_seconds": round(host.wall_seconds, 3),
-        }
-        if not healthy[run]:
-            row["diverged"] = True
-        rows.append(row)
-    return rows
 
 
 class Training:
@@ -135,6 +70,7 @@ class Training:
         self._config = config = setup.group.config
         self._began = time.monotonic()
         self._updates_per_chunk = plan.updates_per_chunk(setup)
+        self._calls_to_catch_up = plan.calls_to_catch_up(setup)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = restore_runs(run_dir, setup, set_aside=True)
         for problem in problems:
@@ -166,7 +102,10 @@ class Training:
         while not self._is_over():
             if interruption.requested:
                 return self._interrupted()
-            self._advance()
+            if self._lags():
+                self._catch_up()
+            else:
+                self._advance()
         self._save()
         return self._finish()
 
@@ -188,15 +127,35 @@ class Training:
         """Return whether something that happens every so many steps happens now."""
         return (self.host.env_steps - self._config.random_steps) % every == 0
 
+    def _lags(self) -> bool:
+        """Return whether there are updates of the random steps that are still to be made."""
+        host = self.host
+        return (
+            host.env_steps == self._config.random_steps and host.caught_up < self._calls_to_catch_up
+        )
+
+    def _catch_up(self) -> None:
+        """Make a part of the updates that belong to the random steps."""
+        host = self.host
+        updates = self._calls_to_catch_up * self._updates_per_chunk
+        self._progress.phase(f"making {updates:,} updates for the random steps")
+        self._state, model_steps = self._compiled.catch_up(host.caught_up, self._state)
+        host.caught_up += 1
+        self._count(float(np.mean(model_steps)))
+        self._progress.update(host.env_steps, round(host.gradient_steps))
+
+    def _count(self, model_steps: float) -> None:
+        """Count the gradient steps of a call, and the time."""
+        self.host.gradient_steps += self._updates_per_chunk + model_steps
+        self.host.wall_seconds = self._seconds_before + time.monotonic() - self._began
+
     def _advance(self) -> None:
         """Make one call of the compiled step, and look at what came out."""
         config, host = self._config, self.host
         self._state, metrics = self._compiled.step(host.env_steps, self._state)
         host.env_steps += config.steps_per_fit
         rows = metric_rows(self._group.seeds, host.env_steps, metrics)
-        model_steps = float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows]))
-        host.gradient_steps += self._updates_per_chunk + model_steps
-        host.wall_seconds = self._seconds_before + time.monotonic() - self._began
+        self._count(float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows])))
         self._log.write_metrics(rows)
         # What a policy that became non-finite does to the simulator is its own fault.
         self._count_nonfinite([row["train/nonfinite"] * row["train/healthy"] for row in rows])
@@ -281,8 +240,8 @@ class Training:
             self._progress.print(f"warning: the figures are not up to date: {problem}")
 
     def _interrupted(self) -> Outcome:
-        # Before the first call of the compiled step there is nothing that is worth keeping.
-        if self._log.position()["env_steps"] >= 0:
+        # The random steps alone are not worth keeping.
+        if self.host.caught_up or self._log.position()["env_steps"] >= 0:
             self._save()
         self._write_status("interrupted")
         self._progress.print(

@@ -17,48 +17,10 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import play_episodes, random_action, step_or_reset
-from mbpo_jax.replay import ReplayState
 from mbpo_jax.training import tracking
+from mbpo_jax.training.state import TrainState, freeze_if_diverged
 from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Algorithm, Env, EnvState, Metrics, PyTree
-
-
-class TrainState(NamedTuple):
-    """Everything that is carried from step to step, and all that a checkpoint has to hold.
-
-    Attributes:
-      key: the run's only key.
-      env: the environment.
-      replay: real transitions.
-      model: the dynamics model's state, () without one.
-      experience: model transitions, () without any.
-      agent: parameters and optimizers, tables.
-      memory: what the agent carries through an episode.
-      episode_return: float32, return of the unfinished episode.
-      healthy: bool; False once any parameter became non-finite. The run is then frozen.
-    """
-
-    key: jax.Array
-    env: EnvState
-    replay: ReplayState
-    model: PyTree
-    experience: PyTree
-    agent: PyTree
-    memory: PyTree
-    episode_return: jax.Array
-    healthy: jax.Array
-
-
-class Learned(NamedTuple):
-    """What a run has learned: all that is trained.
-
-    Attributes:
-      model: state of its model, () without one.
-      agent: state of its agent.
-    """
-
-    model: PyTree
-    agent: PyTree
 
 
 class Program(NamedTuple):
@@ -67,6 +29,9 @@ class Program(NamedTuple):
     Attributes:
       init: `(Config, key) -> TrainState`.
       collect: `(Config, TrainState) -> TrainState`, the random steps at the start.
+      catch_up: `(Config, part, TrainState) -> (TrainState, gradient steps of the model)`, of an
+        agent that catches up: as many updates as `step` makes, and before the first of them, where
+        `part` is 0, the first fit.
       step: `(Config, env_steps, TrainState) -> (TrainState, Metrics)`, the compiled step;
         `env_steps` counts the environment steps before it and is the same for all runs.
       evaluate: `(Config, key, TrainState) -> (returns, lengths)`, each `[eval_episodes]`.
@@ -75,6 +40,7 @@ class Program(NamedTuple):
 
     init: Callable[[Config, jax.Array], TrainState]
     collect: Callable[[Config, TrainState], TrainState]
+    catch_up: Callable[[Config, jax.Array, TrainState], tuple[TrainState, jax.Array]]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
     measure: Callable[[Config, jax.Array, TrainState], tracking.Found]
@@ -206,31 +172,42 @@ def update_critics(
     return state._replace(agent=jax.lax.scan(update, state.agent, (keys, batches))[0])
 
 
-def catch_up(
-    algorithm: Algorithm, key: jax.Array, state: TrainState, span: int, env_steps: int
-) -> TrainState:
-    """Make the updates that belong to the random steps.
+def scan_with_new_data(
+    algorithm: Algorithm,
+    body: Callable,
+    key: jax.Array,
+    state: TrainState,
+    view: PyTree,
+    env_steps: jax.Array,
+    num_steps: int,
+):
+    """Scan over steps, and make model data at even distances, as often as the experience asks.
 
     Args:
       algorithm: the assembly.
+      body: `(state, key) -> (state, found)`, a step.
       key: a key, used up.
-      state: after the random steps.
-      span: environment steps between two makings of model data, whose updates are made here.
-      env_steps: the random steps.
+      state: before.
+      view: of the model's state.
+      env_steps: environment steps before the first step.
+      num_steps: steps in all.
+
+    Returns:
+      The state after them, what was found, stacked, and the metrics of the data.
     """
-    before = state
-    state, view, _ = refresh(algorithm, jax.random.fold_in(key, 0), state, jnp.int32(env_steps))
+    refreshes = algorithm.experience.refreshes
+    span = num_steps // refreshes
 
-    def update(state, key):
-        return update_agent(algorithm, key, state, view)[0], None
+    def one_span(state, inputs):
+        key, first = inputs
+        data_key, span_key = jax.random.split(key)
+        state, metrics = make_data(algorithm, data_key, state, view, env_steps + first)
+        state, found = jax.lax.scan(body, state, jax.random.split(span_key, span))
+        return state, (found, metrics)
 
-    def one_span(state, key):
-        data_key, updates_key = jax.random.split(key)
-        state, _ = make_data(algorithm, data_key, state, view, jnp.int32(env_steps))
-        return jax.lax.scan(update, state, jax.random.split(updates_key, span))[0], None
-
-    keys = jax.random.split(jax.random.fold_in(key, 1), -(-env_steps // span))
-    return freeze_if_diverged(before, jax.lax.scan(one_span, state, keys)[0], {})[0]
+    inputs = jax.random.split(key, refreshes), jnp.arange(refreshes) * span
+    state, (found, metrics) = jax.lax.scan(one_span, state, inputs)
+    return state, found, mean_metrics(metrics)
 
 
 def make_program(env: Env) -> Program:
@@ -275,13 +252,31 @@ def make_program(env: Env) -> Program:
 
         key, steps_key = jax.random.split(state.key)
         keys = jax.random.split(steps_key, config.random_steps)
-        state = jax.lax.scan(step, state._replace(key=key), keys)[0]
-        if not algorithm.agent.catches_up:
-            return state
-        key, updates_key = jax.random.split(state.key)
-        span = config.steps_per_fit // algorithm.experience.refreshes
-        state = state._replace(key=key)
-        return catch_up(algorithm, updates_key, state, span, config.random_steps)
+        return jax.lax.scan(step, state._replace(key=key), keys)[0]
+
+    def catch_up(config: Config, part: jax.Array, state: TrainState):
+        algorithm = make_algorithm(env, config)
+        key, refresh_key, updates_key = jax.random.split(state.key, 3)
+
+        def first_fit(state: TrainState):
+            env_steps = jnp.int32(config.random_steps)
+            state, _, metrics = refresh(algorithm, refresh_key, state, env_steps)
+            return state, jnp.float32(metrics.get("model/gradient_steps", 0))
+
+        def unchanged(state: TrainState):
+            return state, jnp.float32(0)
+
+        start, model_steps = jax.lax.cond(part == 0, first_fit, unchanged, state)
+        view = algorithm.model.ready(start.model) if algorithm.model else ()
+
+        def update(state: TrainState, key: jax.Array):
+            return update_agent(algorithm, key, state, view)[0], None
+
+        end, _, _ = scan_with_new_data(
+            *(algorithm, update, updates_key, start._replace(key=key), view),
+            *(part * config.steps_per_fit, config.steps_per_fit),
+        )
+        return freeze_if_diverged(state, end, {})[0], model_steps
 
     def step(config: Config, env_steps: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
@@ -297,30 +292,20 @@ def make_program(env: Env) -> Program:
             state, metrics = update_agent(algorithm, update_key, state, view)
             return state, (metrics, reward, finished)
 
-        refreshes, data_metrics = algorithm.experience.refreshes, {}
-        span = config.steps_per_fit // refreshes
-
-        def one_span(state, inputs):
-            key, first = inputs
-            data_key, span_key = jax.random.split(key)
-            state, metrics = make_data(algorithm, data_key, state, view, env_steps + first)
-            state, found = jax.lax.scan(env_step, state, jax.random.split(span_key, span))
-            return state, (found, metrics)
-
-        start = start._replace(key=key)
-        if refreshes == 1:
+        start, data_metrics = start._replace(key=key), {}
+        if algorithm.experience.refreshes == 1:
             keys = jax.random.split(steps_key, config.steps_per_fit)
             end, found = jax.lax.scan(env_step, start, keys)
         else:
-            keys = jax.random.split(steps_key, refreshes)
-            firsts = jnp.arange(refreshes) * span
-            end, (found, data_metrics) = jax.lax.scan(one_span, start, (keys, firsts))
+            end, found, data_metrics = scan_with_new_data(
+                *(algorithm, env_step, steps_key, start, view, env_steps, config.steps_per_fit)
+            )
         update_metrics, rewards, finished = found
         stored = jnp.sum(~jnp.isnan(rewards), dtype=jnp.int32)
         unseen = end.replay._replace(size=jnp.minimum(end.replay.size, stored))
         metrics = {
             **refresh_metrics,
-            **mean_metrics(data_metrics),
+            **data_metrics,
             **mean_metrics(update_metrics),
             **(algorithm.model.diagnose(end.model, unseen) if algorithm.model else {}),
             # Where all were stored, the mean of them to the last bit.
@@ -337,7 +322,7 @@ def make_program(env: Env) -> Program:
     def measure(config: Config, key: jax.Array, state: TrainState):
         return tracking.measure(env, config, key, state.agent, state.model)
 
-    return Program(init, collect, step, evaluate, measure)
+    return Program(init, collect, catch_up, step, evaluate, measure)
 
 
 def acting(algorithm: Algorithm, model: PyTree, agent_state: PyTree) -> tuple[Callable, Callable]:
@@ -355,44 +340,3 @@ def acting(algorithm: Algorithm, model: PyTree, agent_state: PyTree) -> tuple[Ca
         return agent.act(key, agent_state, view, memory, env_state, False)
 
     return agent.begin, act
-
-
-def freeze_if_diverged(
-    before: TrainState, after: TrainState, metrics: Metrics
-) -> tuple[TrainState, Metrics]:
-    """Keep the last finite parameters of a run whose parameters became non-finite, for good.
-
-    Only what is trained is put back: the buffers go on, unread, which spares a copy of them.
-    """
-    healthy = before.healthy & all_finite(learned(after))
-
-    def kept(state: TrainState) -> tuple[PyTree, PyTree, PyTree]:
-        return state.agent, state.model, state.experience
-
-    def without_buffers(state: TrainState) -> PyTree:
-        return jax.tree.map(lambda x: () if is_buffer(x) else x, kept(state), is_leaf=is_buffer)
-
-    # On a CPU a `where` for each array would have XLA repeat what `healthy` follows from in each of
-    # them, which was two fifths of the compiled step.
-    chosen = jax.lax.cond(
-        healthy,
-        lambda new, old: new,
-        lambda new, old: old,
-        without_buffers(after),
-        without_buffers(before),
-    )
-    agent, model, experience = jax.tree.map(
-        lambda new, best: new if is_buffer(new) else best, kept(after), chosen, is_leaf=is_buffer
-    )
-    after = after._replace(agent=agent, model=model, experience=experience, healthy=healthy)
-    return after, {**metrics, "train/healthy": healthy.astype(jnp.float32)}
-
-
-def is_buffer(node: PyTree) -> bool:
-    """Return whether a node of a state is a replay buffer."""
-    return isinstance(node, ReplayState)
-
-
-def learned(state: TrainState) -> Learned:
-    """Return what has been learned."""
-    return Learned(state.model, state.agent)

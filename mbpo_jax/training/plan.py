@@ -13,8 +13,8 @@ from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices
 from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group, group_of, make_group
-from mbpo_jax.training.loop import TrainState, learned
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
+from mbpo_jax.training.state import TrainState, learned
 from mbpo_jax.types import Env
 
 SPARED = 0.1
@@ -43,6 +43,14 @@ def updates_per_chunk(setup: Setup) -> int:
     """Return the agent's gradient updates in one call of the compiled step, of one run."""
     config = setup.group.config
     return config.steps_per_fit * make_algorithm(setup.env, config).agent.updates_per_step
+
+
+def calls_to_catch_up(setup: Setup) -> int:
+    """Return how many calls make the updates that belong to the random steps; 0 if none are."""
+    config = setup.group.config
+    if not make_algorithm(setup.env, config).agent.catches_up:
+        return 0
+    return -(-config.random_steps // config.steps_per_fit)
 
 
 def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:

@@ -18,7 +18,8 @@ from mbpo_jax.reports.episode import episode_curves
 from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.compiled import Setup, restore_runs
 from mbpo_jax.training.group import Group
-from mbpo_jax.training.loop import Learned, acting
+from mbpo_jax.training.loop import acting
+from mbpo_jax.training.state import Learned
 from mbpo_jax.trees import all_finite
 from mbpo_jax.types import Env, PyTree, Transition
 

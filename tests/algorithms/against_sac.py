@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.config import Config
-from mbpo_jax.training.loop import TrainState, make_program
+from mbpo_jax.training.loop import make_program
+from mbpo_jax.training.state import TrainState
 from tests.probe_environments import linear_gaussian
 
 

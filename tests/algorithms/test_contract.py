@@ -14,6 +14,7 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Env, Experience
+from tests.algorithms.switches import with_all_switches
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import (
     linear_gaussian,
@@ -100,28 +101,7 @@ def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_onc
 @pytest.mark.slow
 def test_the_same_holds_with_all_that_dhmbpo_may_have():
     """With all switches of critics and model, several rollouts a fit, and their truncation."""
-    config = settings("dhmbpo", "learned")
-    config = dataclasses.replace(
-        config,
-        sac=dataclasses.replace(
-            config.sac,
-            num_critics=3,
-            num_target_critics=2,
-            policy_value="mean",
-            critic_layer_norm=True,
-            activation="swish",
-            scale_observations=True,
-            value_range="rewards",
-            critic_updates=2,
-            catches_up=True,
-            target_entropy=None,
-        ),
-        ensemble=dataclasses.replace(
-            config.ensemble, noise="homoscedastic", dropout=0.1, layer_norm=True
-        ),
-        fit=dataclasses.replace(config.fit, stopping="budget", num_steps=3, cold_factor=2),
-        rollout=dataclasses.replace(config.rollout, refreshes_per_fit=2, truncation="threshold"),
-    )
+    config = with_all_switches(settings("dhmbpo", "learned"))
     assert_side_by_side_as_alone(environment("dhmbpo"), config)
 
 

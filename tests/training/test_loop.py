@@ -359,25 +359,24 @@ def test_an_agent_may_catch_up_on_the_updates_of_the_random_steps(key):
     config = dataclasses.replace(
         CONFIG, sac=dataclasses.replace(CONFIG.sac, catches_up=True, critic_updates=3)
     )
+    collected = jax.jit(lambda key: PROGRAM.collect(config, PROGRAM.init(config, key)))
+    caught_up = jax.jit(functools.partial(PROGRAM.catch_up, config))
+    stepped = jax.jit(functools.partial(PROGRAM.step, config))
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def collected(config, key):
-        return PROGRAM.collect(config, PROGRAM.init(config, key))
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def stepped(config, state):
-        return PROGRAM.step(config, env_steps(0), state)[0]
-
-    state = collected(config, jax.random.clone(key))
-    plain = collected(CONFIG, key)
-    assert_equal(state.replay, plain.replay)
-    spans = -(-config.random_steps // config.steps_per_fit)
-    updates = spans * config.steps_per_fit * config.sac.utd_ratio
-    assert count_of(state.agent.policy_optimizer) == updates
-    assert count_of(state.agent.critic_optimizer) == updates + 3
-    assert count_of(state.model.optimizer) > 0
-    assert count_of(plain.agent.policy_optimizer) == 0
-    after = stepped(config, state)
-    per_step = config.steps_per_fit * config.sac.utd_ratio
-    assert count_of(after.agent.policy_optimizer) == updates + per_step
-    assert count_of(after.agent.critic_optimizer) == updates + per_step + 6
+    start = collected(key)
+    assert count_of(start.agent.policy_optimizer) == count_of(start.model.optimizer) == 0
+    first, fitting = caught_up(jnp.int32(0), start)
+    updates = config.steps_per_fit * config.sac.utd_ratio
+    assert fitting == count_of(first.model.optimizer) > 0
+    assert count_of(first.agent.policy_optimizer) == updates
+    assert count_of(first.agent.critic_optimizer) == updates + 3
+    assert_equal(first.replay, start.replay)
+    second, fitting = caught_up(jnp.int32(1), first)
+    assert fitting == 0
+    assert_equal(second.model, first.model)
+    assert count_of(second.agent.policy_optimizer) == 2 * updates
+    assert count_of(second.agent.critic_optimizer) == 2 * updates + 3
+    assert first.experience.position < second.experience.position
+    after, _ = stepped(env_steps(0), second)
+    assert count_of(after.agent.policy_optimizer) == 3 * updates
+    assert count_of(after.agent.critic_optimizer) == 3 * updates + 6

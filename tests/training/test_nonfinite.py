@@ -15,7 +15,7 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config, EnvConfig
 from mbpo_jax.files import read_rows
 from mbpo_jax.training import devices, driver, loop, playback
-from mbpo_jax.training.loop import Learned
+from mbpo_jax.training.state import Learned
 from mbpo_jax.trees import all_finite
 from mbpo_jax.types import RUNS_AXIS, Env
 from tests.probe_environments import GLITCH, GLITCHES, glitchy, tiny_config

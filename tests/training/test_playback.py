@@ -17,8 +17,9 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
 from mbpo_jax.reports import animation
 from mbpo_jax.training import devices, driver, playback
-from mbpo_jax.training.loop import Learned, learned, make_program
+from mbpo_jax.training.loop import make_program
 from mbpo_jax.training.playback import Episode, play_episode
+from mbpo_jax.training.state import Learned, learned
 from mbpo_jax.types import Env, Picture
 from tests.probe_environments import linear_gaussian
 

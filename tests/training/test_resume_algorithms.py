@@ -1,6 +1,7 @@
 """Every algorithm goes on after an interruption as if there had been none, bit for bit."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback
+from tests.algorithms.switches import with_all_switches
 from tests.choice import mostly_exhaustive
 
 # MBPO, which `test_driver` and `test_resume` interrupt, and whose state most of the others have,
@@ -51,15 +53,38 @@ def evaluations(run_dir: Path) -> list[dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", mostly_exhaustive(ALGORITHMS, OF_EVERY_KIND.__contains__))
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch, capsys):
+    assert_resumes(settings(algorithm), monkeypatch, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("catches_up", [False, True])
+def test_so_it_does_with_all_that_dhmbpo_may_have_and_while_it_catches_up(
+    catches_up, monkeypatch, capsys
+):
+    """The interruption follows the first call, be it of the step or for the random steps."""
+    config = with_all_switches(settings("dhmbpo"))
+    sac = dataclasses.replace(config.sac, catches_up=catches_up)
+    output = assert_resumes(dataclasses.replace(config, sac=sac), monkeypatch, capsys)
+    began = config.random_steps
+    saved = began if catches_up else began + config.steps_per_fit
+    assert f"resuming broken at {saved:,} environment steps" in output
+
+
+def assert_resumes(config, monkeypatch, capsys) -> str:
+    """Train once in one piece and once in two, and compare; return what the latter printed."""
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
-    config, straight, broken = settings(algorithm), Path("straight"), Path("broken")
+    straight, broken = Path("straight"), Path("broken")
     assert mbpo_jax.train(config, straight).state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(driver, "Interruption", InterruptedOnce)
         assert mbpo_jax.train(config, broken).state == "interrupted"
     assert mbpo_jax.train(config, broken).state == "finished"
-    assert "resuming" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "resuming" in output
     metrics = [(run_dir / "metrics.jsonl").read_bytes() for run_dir in (straight, broken)]
     assert metrics[0] == metrics[1]
     assert evaluations(straight) == evaluations(broken)
     assert len(evaluations(straight)) == 2
+    counts = [json.loads((run / "status.json").read_text()) for run in (straight, broken)]
+    assert counts[0]["gradient_steps"] == counts[1]["gradient_steps"]
+    return output
