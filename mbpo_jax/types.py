@@ -176,6 +176,9 @@ class DynamicsModel(NamedTuple):
       diagnose: `(state, replay) -> Metrics`, on a buffer of transitions made after the fit.
       outcomes: `(view, Point [B], action [B, A]) -> (mean, std)`, each `[num_members, B, 1 + O]`,
         what each member predicts of reward and next observation; None if there are no members.
+      fused: `(key, view, Point [B], action [B, A]) -> (Point, Prediction, variance [B, 1 + O])`, a
+        step that all members make together (`models.fusion`), and the variance that a sample of a
+        member leaves; None if there are no members.
     """
 
     num_members: int
@@ -188,6 +191,7 @@ class DynamicsModel(NamedTuple):
     step: Callable[[jax.Array, PyTree, Point, jax.Array, str], tuple[Point, Prediction]]
     diagnose: Callable[..., Metrics]
     outcomes: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+    fused: Callable[..., tuple[Point, Prediction, jax.Array]] | None = None
 
 
 class Experience(NamedTuple):

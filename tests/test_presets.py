@@ -225,6 +225,13 @@ def test_an_algorithm_with_numbers_of_its_own_brings_them_for_every_task():
     assert environment_preset("pendulum", "debug", algorithm="dhmbpo").steps_per_fit == 50
 
 
+def test_infoprop_is_mbpo_with_long_rollouts_that_end_where_information_is_lost():
+    config = preset("hopper", "infoprop")
+    assert (config.algorithm, config.rollout.truncation) == ("mbpo", "information")
+    assert config.rollout.min_length == config.rollout.max_length == 100
+    assert config.rollout.rollouts_per_step * config.epoch_length * 100 == 2_000_000
+
+
 @pytest.mark.parametrize("task", ["hopper", "walker2d", "halfcheetah", "ant", "humanoid"])
 def test_macura_is_mbpo_with_rollouts_that_end_where_members_disagree(task):
     config = preset(task, f"macura_{task}")

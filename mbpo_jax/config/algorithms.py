@@ -63,6 +63,7 @@ _BRANCHES = (
             *("rollouts_per_step", "min_length", "max_length", "start_epoch", "end_epoch"),
             *("refreshes_per_fit", "retain_epochs", "real_ratio", "truncation"),
             *("threshold_scale", "threshold_quantile", "uncertainty_penalty"),
+            *("step_quantile", "total_quantile"),
         )
     ),
 )

@@ -186,6 +186,7 @@ class FitConfig(Checked):
 OF_TRUNCATION = {
     "threshold": ("threshold_scale", "threshold_quantile"),
     "ranking": ("uncertainty_penalty",),
+    "information": ("step_quantile", "total_quantile"),
 }
 """Settings of rollouts that are read under one rule of truncation alone."""
 
@@ -210,16 +211,22 @@ class RolloutConfig(Checked):
     """Epochs for which model transitions are kept."""
     real_ratio: Fraction = 0.05
     """Share of every batch that comes from the environment; the rest comes from the model."""
-    truncation: Literal["none", "threshold", "ranking"] = "none"
-    """End rollouts where the members disagree: never, where their divergence is not below a
-    threshold (MACURA, Frauenknecht et al. 2024, arXiv:2405.19014), or store at each step the rows
-    that they agree most on, fewer from step to step (M2AC, Pan et al. 2020, arXiv:2010.04893)."""
+    truncation: Literal["none", "threshold", "ranking", "information"] = "none"
+    """End rollouts where the members disagree: never; where their divergence is not below a
+    threshold (MACURA, Frauenknecht et al. 2024, arXiv:2405.19014); store at each step the rows
+    that they agree most on, fewer from step to step (M2AC, Pan et al. 2020, arXiv:2010.04893); or
+    let them step together, until more information is lost than on real transitions (Infoprop,
+    Frauenknecht et al. 2025, arXiv:2501.16918)."""
     threshold_scale: Annotated[float, Gt(0)] = 1.0
     """Threshold, in units of a quantile of the divergence where rollouts start (xi)."""
     threshold_quantile: Fraction = 0.95
     """That quantile (zeta)."""
     uncertainty_penalty: Annotated[float, Ge(0)] = 0.001
     """Reward that is taken off a stored step for a nat of uncertainty."""
+    step_quantile: Fraction = 0.9999
+    """Quantile of the information that real transitions lose, which no step may exceed."""
+    total_quantile: Fraction = 0.01
+    """Quantile of it, of which a rollout may lose k times as much in all."""
     diagnostic_length: Positive = 10
     """Steps of the open-loop predictions that are compared with real trajectories."""
     recent_steps: Positive = 250

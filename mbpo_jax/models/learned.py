@@ -6,7 +6,7 @@ import optax
 
 from mbpo_jax import replay
 from mbpo_jax.config import Config
-from mbpo_jax.models import diagnostics, fit
+from mbpo_jax.models import diagnostics, fit, fusion
 from mbpo_jax.models.ensemble import (
     Ensemble,
     EnsembleState,
@@ -100,17 +100,33 @@ def make_learned_model(
             length=config.rollout.diagnostic_length,
         )
 
-    def outcomes(
-        elites: EnsembleState, point: Point, action: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        def predict(key: jax.Array, inputs: PyTree) -> tuple[jax.Array, jax.Array]:
+    def of_all(elites: EnsembleState, point: Point, action: jax.Array) -> Outcome:
+        def predict(key: jax.Array, inputs: PyTree) -> Outcome:
             del key
-            outcome = ensemble.predict(elites, *inputs)
-            return outcome.mean, outcome.std
+            return ensemble.predict(elites, *inputs)
 
         members = elites.params.members
         rows = [networks.for_all(members, x) for x in (point.observation, action)]
         return map_blocks(predict, jax.random.key(0), rows)
+
+    def outcomes(
+        elites: EnsembleState, point: Point, action: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        outcome = of_all(elites, point, action)
+        return outcome.mean, outcome.std
+
+    def fused(
+        key: jax.Array, elites: EnsembleState, point: Point, action: jax.Array
+    ) -> tuple[Point, Prediction, jax.Array]:
+        outcome = of_all(elites, point, action)
+        together = fusion.fuse(outcome.mean, outcome.std)
+        member_key, sample_key, stop_key = jax.random.split(key, 3)
+        member = jax.random.randint(member_key, action.shape[:1], 0, num_elites)
+        met = jax.tree.map(lambda x: x[member, jnp.arange(len(member))], outcome)
+        sample = fusion.sample_after(sample_key, together, met.mean, met.std)
+        stops = predict_termination(met, sample[:, 1:], known_termination, stop_key)
+        point, prediction = sanitized(sample, stops, point.observation)
+        return point, prediction, together.conditional_variance
 
     def follow(key: jax.Array, elites: EnsembleState, batch: Transition):
         del key, elites
@@ -127,6 +143,7 @@ def make_learned_model(
         step=step,
         diagnose=diagnose,
         outcomes=outcomes,
+        fused=fused,
     )
 
 

@@ -100,13 +100,17 @@ def branch(
     def step(i, loop: RolloutLoop) -> RolloutLoop:
         keys = jax.random.split(jax.random.fold_in(key, i), 2 if truncation is None else 3)
         model_key, policy_key = keys[0], keys[1]
-        point, prediction = model.step(model_key, view, loop.point, loop.action, "step")
+        if truncation is None or truncation.step is None:
+            point, prediction = model.step(model_key, view, loop.point, loop.action, "step")
+            evidence = ()
+        else:
+            point, prediction, evidence = truncation.step(model_key, view, loop.point, loop.action)
         stored, goes_on = loop.alive & prediction.finite, loop.alive
         reward, remembered = prediction.reward, loop.truncation
         refused = jnp.zeros_like(stored)
         if truncation is not None:
             place = loop.point, loop.action, loop.alive
-            remembered, verdict = truncation.judge(keys[2], remembered, view, *place, i)
+            remembered, verdict = truncation.judge(keys[2], remembered, view, *place, i, evidence)
             refused = stored & ~verdict.stored
             stored &= verdict.stored
             goes_on &= verdict.goes_on
@@ -141,7 +145,7 @@ def branch(
         terminated=jnp.float32(0),
         nonfinite=jnp.float32(0),
         refused=jnp.float32(0),
-        truncation=remembered,
+        truncation=truncation.begin(remembered, view, starts) if truncation else (),
     )
     end = jax.lax.fori_loop(0, greatest_of_runs(length), step, start)
     metrics = {
@@ -156,4 +160,5 @@ def branch(
         made = jnp.maximum(end.lengths + end.refused, 1.0)
         metrics["rollout/kept"] = end.lengths / made
         metrics |= truncation.report(end.truncation)
-    return end.buffer, end.truncation, metrics
+        remembered = truncation.end(end.truncation)
+    return end.buffer, remembered, metrics

@@ -2,7 +2,9 @@
 
 M2AC (Pan et al. 2020, arXiv:2010.04893) keeps the least uncertain share of the rows of each step.
 MACURA (Frauenknecht et al. 2024, arXiv:2405.19014) goes on as long as a row's uncertainty is below
-a threshold that follows the uncertainty where rollouts start.
+a threshold that follows the uncertainty where rollouts start. Infoprop (Frauenknecht et al. 2025,
+arXiv:2501.16918) goes on as long as a rollout has not lost much more information than is lost on
+real transitions.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,11 @@ import jax.numpy as jnp
 
 from mbpo_jax.config import RolloutConfig
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.types import DynamicsModel, Metrics, Point, PyTree
+from mbpo_jax.models.fusion import fuse
+from mbpo_jax.types import DynamicsModel, Metrics, Point, Prediction, PyTree, Transition
+
+CELL = 1e-6
+"""Width of the cells in which information is counted (Frauenknecht et al. 2025, published code)."""
 
 
 class Verdict(NamedTuple):
@@ -34,15 +40,23 @@ class Truncation(NamedTuple):
     """A rule for the steps of branched rollouts.
 
     Attributes:
-      init: `() -> state`, what it remembers from one batch of rollouts to the next.
-      judge: `(key, state, view, point [B], action [B, A], alive [B], i) -> (state, Verdict)`,
-        before step i; `alive` are the rollouts that have come so far.
-      report: `state -> Metrics`.
+      init: `() -> memory`, what it remembers from one batch of rollouts to the next.
+      judge: `(key, state, view, point [B], action [B, A], alive [B], i, evidence) -> (state,
+        Verdict)`, of step i from there; `alive` are the rollouts that have come so far.
+      report: `state -> Metrics`, at the end of a batch.
+      begin: `(memory, view, starts) -> state`, at the beginning of a batch that starts at the
+        observations of these real transitions `[B]`.
+      end: `state -> memory`, at its end.
+      step: `(key, view, point [B], action [B, A]) -> (Point, Prediction, evidence)`, how steps are
+        made; by one member each if None, and there is no evidence then.
     """
 
     init: Callable[[], PyTree]
     judge: Callable[..., tuple[PyTree, Verdict]]
     report: Callable[[PyTree], Metrics]
+    begin: Callable[[PyTree, PyTree, Transition], PyTree] = lambda memory, view, starts: memory
+    end: Callable[[PyTree], PyTree] = lambda state: state
+    step: Callable[..., tuple[Point, Prediction, PyTree]] | None = None
 
 
 Accept = Callable[[jax.Array, PyTree, Point, jax.Array], jax.Array]
@@ -59,6 +73,20 @@ class Threshold(NamedTuple):
 
     total: jax.Array
     batches: jax.Array
+
+
+class Losses(NamedTuple):
+    """Information that rollouts may lose, and have lost, in bits.
+
+    Attributes:
+      per_step: `[D]`, at most in one step.
+      in_all: `[D]`, at most since they started.
+      lost: `[B, D]`, since they started.
+    """
+
+    per_step: jax.Array
+    in_all: jax.Array
+    lost: jax.Array
 
 
 def pairwise_divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -126,8 +154,8 @@ def one_against_rest(mean: jax.Array, std: jax.Array) -> jax.Array:
 def accepting(accept: Accept) -> Truncation:
     """Make a rule of a function: a rollout ends before a step that is not accepted."""
 
-    def judge(key, state, view, point, action, alive, i):
-        del alive, i
+    def judge(key, state, view, point, action, alive, i, evidence):
+        del alive, i, evidence
         fine = accept(key, view, point, action)
         return state, Verdict(fine, fine, jnp.zeros(fine.shape))
 
@@ -146,8 +174,8 @@ def below_threshold(
     outcomes = model.outcomes
     assert outcomes is not None
 
-    def judge(key, state: Threshold, view, point, action, alive, i):
-        del key, alive
+    def judge(key, state: Threshold, view, point, action, alive, i, evidence):
+        del key, alive, evidence
         u = pairwise_divergence(*outcomes(view, point, action))
 
         def follow(state: Threshold) -> Threshold:
@@ -177,8 +205,8 @@ def least_uncertain(
     outcomes = model.outcomes
     assert outcomes is not None
 
-    def judge(key, state, view, point, action, alive, i):
-        del key
+    def judge(key, state, view, point, action, alive, i, evidence):
+        del key, evidence
         u = one_against_rest(*outcomes(view, point, action))
         rank = jnp.argsort(jnp.argsort(jnp.where(alive, u, jnp.inf)))
         share = (length - i) / (2.0 * (length + 1.0))
@@ -186,6 +214,53 @@ def least_uncertain(
         return state, Verdict(stored, jnp.ones_like(stored), penalty * u)
 
     return Truncation(lambda: (), judge, lambda state: {})
+
+
+def lost_bits(variance: jax.Array) -> jax.Array:
+    """Return the entropy of a Gaussian of this variance in cells of width 1e-6; at least 0."""
+    entropy = 0.5 * jnp.log2(2.0 * jnp.pi * jnp.e * variance)
+    return jnp.maximum(entropy - jnp.log2(CELL), 0.0)
+
+
+def within_losses(
+    model: DynamicsModel,
+    length: jax.Array | int,
+    step_quantile: jax.Array | float,
+    total_quantile: jax.Array | float,
+) -> Truncation:
+    """End rollouts where more information is lost than on real transitions (Infoprop).
+
+    Members make each step together, and the entropy that a sample of one of them leaves is lost, in
+    each component by itself. No component may lose more in a step than a high quantile of what
+    it loses on the real transitions where the batch starts, nor more in all than `length` times a
+    low one. A step that loses more is not stored, and is no termination.
+    """
+    outcomes = model.outcomes
+    assert outcomes is not None
+
+    def begin(memory: PyTree, view: PyTree, starts: Transition) -> Losses:
+        del memory
+        point = model.start(starts.observation, starts.simulator)
+        lost = lost_bits(fuse(*outcomes(view, point, starts.action)).conditional_variance)
+        known = jnp.where(jnp.isfinite(lost), lost, jnp.nan)
+        quantiles = jnp.stack([jnp.asarray(step_quantile), jnp.asarray(total_quantile)])
+        per_step, usual = jnp.nanquantile(known, quantiles, axis=0)
+        return Losses(per_step, length * usual, jnp.zeros_like(lost))
+
+    def judge(key, state: Losses, view, point, action, alive, i, evidence):
+        del key, view, point, action, alive, i
+        now = lost_bits(evidence)
+        lost = state.lost + now
+        fine = jnp.all((now <= state.per_step[None]) & (lost <= state.in_all[None]), axis=-1)
+        return state._replace(lost=lost), Verdict(fine, fine, jnp.zeros(fine.shape))
+
+    def report(state: Losses) -> Metrics:
+        return {
+            "rollout/bits_per_step": jnp.mean(state.per_step),
+            "rollout/bits_in_all": jnp.mean(state.in_all),
+        }
+
+    return Truncation(lambda: (), judge, report, begin, lambda state: (), model.fused)
 
 
 def truncation_of(
@@ -205,4 +280,6 @@ def truncation_of(
         return below_threshold(model, config.threshold_scale, config.threshold_quantile)
     if config.truncation == "ranking":
         return least_uncertain(model, length, config.uncertainty_penalty)
+    if config.truncation == "information":
+        return within_losses(model, length, config.step_quantile, config.total_quantile)
     return None

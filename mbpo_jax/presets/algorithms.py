@@ -3,6 +3,7 @@
 Sources:
   [DHMBPO] Kubo, Parmas and Ishii 2025, arXiv:2512.15439, and the code they published.
   [MACURA] Frauenknecht et al. 2024, arXiv:2405.19014, and the code they published.
+  [Infoprop] Frauenknecht et al. 2025, arXiv:2501.16918, and the code they published.
   [FTFL] Barkley and Fridovich-Keil 2025, arXiv:2510.01457, its abstract.
   [ours] chosen here.
 """
@@ -97,6 +98,21 @@ ALGORITHM_PRESETS = {
                 "truncation": "threshold",  # [MACURA]
                 "threshold_scale": 2.0,  # [MACURA], of its five tasks that in the middle
                 "threshold_quantile": 0.95,  # [MACURA]
+            },
+        },
+    ),
+    "infoprop": Preset(
+        "any environment, Infoprop's rollouts alone: up to 100 steps, made by all members together",
+        {
+            "ensemble": {"num_elites": 7},  # [Infoprop]
+            "rollout": {
+                # [ours]: theirs start anew until there are 100,000 rows.
+                "rollouts_per_step": 20,
+                "min_length": 100,  # [Infoprop]
+                "max_length": 100,  # [Infoprop]
+                "truncation": "information",  # [Infoprop]
+                "step_quantile": 0.9999,  # [Infoprop]
+                "total_quantile": 0.01,  # [Infoprop]
             },
         },
     ),

@@ -61,7 +61,7 @@ def test_with_the_true_system_for_a_model_mbpo_imagines_what_is_true(key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("truncation", ["threshold", "ranking"])
+@pytest.mark.parametrize("truncation", ["threshold", "ranking", "information"])
 def test_rollouts_are_cut_by_the_rule_that_the_settings_ask_for(key, truncation):
     """What a rule remembers goes from step to step with the model transitions."""
     config = tiny_config()
@@ -79,6 +79,9 @@ def test_rollouts_are_cut_by_the_rule_that_the_settings_ask_for(key, truncation)
         if truncation == "threshold":
             assert state.experience.truncation.batches == i + 1
             assert metrics["rollout/threshold"] > 0.0
+        elif truncation == "information":
+            assert metrics["rollout/bits_per_step"] > 0.0
+            assert metrics["rollout/bits_in_all"] > 0.0
         else:
             # 16 rollouts of 3 steps: at most 6, 4 and 2 of them.
             assert metrics["rollout/length_mean"] <= 12 / 16

@@ -41,6 +41,8 @@ CONDITIONAL = {
     "rollout.threshold_scale",
     "rollout.threshold_quantile",
     "rollout.uncertainty_penalty",
+    "rollout.step_quantile",
+    "rollout.total_quantile",
     "planner.temperature",
     "planner.noise_exponent",
     "planner.keep_fraction",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.models import truncation
+from mbpo_jax.models import fusion, truncation
 from tests.models.test_rollout import branch, counter
 
 GRID = np.linspace(-40.0, 40.0, 400_001)
@@ -108,10 +108,10 @@ def test_the_threshold_is_the_mean_of_all_bounds_so_far(key):
     bounds = []
     for greatest in (2.0, 4.0):
         point = model.start(jnp.asarray([[0.0], [greatest]]), ())
-        state, verdict = rule.judge(key, state, view, point, zeros, alive, 0)
+        state, verdict = rule.judge(key, state, view, point, zeros, alive, 0, ())
         bounds.append(greatest**2 / 2)
         assert rule.report(state)["rollout/threshold"] == np.mean(bounds)
-        later, _ = rule.judge(key, state, view, point, zeros, alive, 1)
+        later, _ = rule.judge(key, state, view, point, zeros, alive, 1, ())
         jax.tree.map(np.testing.assert_array_equal, later, state)
     assert list(verdict.stored) == list(verdict.goes_on) == [True, False]
 
@@ -128,3 +128,83 @@ def test_the_rows_that_members_agree_on_are_stored_fewer_from_step_to_step(key):
     # Two equal Gaussians 2 x apart: KL is their squared distance over two.
     x = rows.observation[:, 0]
     np.testing.assert_allclose(rows.reward, x - 0.25 * 2.0 * x**2, rtol=1e-5)
+
+
+def test_members_that_agree_lose_nothing_and_others_lose_what_their_doubt_hides():
+    agreeing = fusion.fuse(jnp.full((3, 1, 2), 7.0), jnp.full((3, 1, 2), 0.5))
+    np.testing.assert_allclose(agreeing.mean, 7.0)
+    np.testing.assert_allclose(agreeing.variance, 0.25)
+    np.testing.assert_allclose(agreeing.conditional_variance, 0.0, atol=1e-7)
+    # Variances 1 and 4: precisions weigh 4 to 1, and the harmonic mean is 8/5.
+    mean, std = jnp.asarray([[[0.0]], [[5.0]]]), jnp.asarray([[[1.0]], [[2.0]]])
+    fused = fusion.fuse(mean, std)
+    assert float(fused.mean[0, 0]) == pytest.approx(1.0)
+    assert float(fused.variance[0, 0]) == pytest.approx(1.6)
+    doubt = (1.0**2 + 4.0**2) / 2
+    assert float(fused.gain[0, 0]) == pytest.approx(1.6 / (1.6 + doubt))
+    left = 1.6 * doubt / (1.6 + doubt)
+    assert float(fused.conditional_variance[0, 0]) == pytest.approx(left)
+    bits = truncation.lost_bits(fused.conditional_variance)
+    entropy = 0.5 * np.log2(2 * np.pi * np.e * left) + 6 * np.log2(10)
+    assert float(bits[0, 0]) == pytest.approx(entropy, rel=1e-6)
+    assert float(truncation.lost_bits(jnp.float32(0.0))) == 0.0
+
+
+def test_samples_have_the_moments_of_the_member_shrunk_to_the_middle(key):
+    mean, std = jnp.asarray([[[0.0]], [[5.0]]]), jnp.asarray([[[1.0]], [[2.0]]])
+    fused = fusion.fuse(mean, std)
+    rows = 200_000
+    member = jnp.full((rows, 1), 5.0), jnp.full((rows, 1), 2.0)
+    samples = np.asarray(fusion.sample_after(key, fused, *member))
+    gain = 1.6 / (1.6 + 8.5)
+    expected = 1.0 + gain * 4.0
+    variance = gain**2 * 4.0 + (1.0 - gain) * 1.6
+    assert samples.mean() == pytest.approx(expected, abs=5 * np.sqrt(variance / rows))
+    assert samples.var() == pytest.approx(variance, rel=0.02)
+
+
+def leaking_counter(bits):
+    """Count up by one; a step from x loses `bits(x)` bits, whatever the action."""
+    model, view = counter()
+
+    def variance_of(x):
+        lost = bits(x) + jnp.log2(truncation.CELL)
+        return 2.0 ** (2.0 * lost) / (2.0 * jnp.pi * jnp.e)
+
+    def outcomes(view, point, action):
+        # Two members of variance v, v apart: doubt is v as well, and half of v is left.
+        v = 2.0 * variance_of(point.observation)
+        mean = jnp.stack([jnp.sqrt(v), -jnp.sqrt(v)])
+        return mean, jnp.stack([jnp.sqrt(v)] * 2)
+
+    def fused(key, view, point, action):
+        following, prediction = model.step(key, view, point, action, "step")
+        return following, prediction, variance_of(point.observation)
+
+    return model._replace(outcomes=outcomes, fused=fused), view
+
+
+@pytest.mark.parametrize(
+    ("quantile", "kept"),
+    # A step from x loses 4 + x bits, and the starts are 0 to 4: up to 7.6 or 6.4 bits a step.
+    [(0.9, [0, 1, 2, 3, 1, 2, 3, 2, 3, 3]), (0.6, [0, 1, 2, 1, 2, 2])],
+)
+def test_a_rollout_ends_where_a_step_loses_more_than_real_ones_do(key, quantile, kept):
+    model = leaking_counter(lambda x: 4.0 + x)
+    rule = truncation.within_losses(model[0], 10, quantile, 1.0)
+    rows, metrics = branch(key, model, [[float(x)] for x in range(5)], length=10, truncation=rule)
+    assert sorted(rows.observation[:, 0]) == sorted(map(float, kept))
+    assert metrics["rollout/bits_per_step"] == pytest.approx(4.0 + 4.0 * quantile, rel=1e-4)
+    assert metrics["rollout/bits_in_all"] == pytest.approx(80.0, rel=1e-4)
+    assert np.all(rows.discount == 1.0)
+
+
+def test_a_rollout_ends_where_it_has_lost_too_much_in_all(key):
+    """Starts that lose 4 to 7 bits a step, and one that loses 8 and is not looked at."""
+    model = leaking_counter(lambda x: 4.0 + x % 1.0 * 10.0)
+    starts = [[0.1 * x] for x in range(5)]
+    rule = truncation.within_losses(model[0], 4, 1.0, 0.01)
+    rows, metrics = branch(key, model, starts, length=4, truncation=rule)
+    assert 16.0 < metrics["rollout/bits_in_all"] < 17.0
+    kind = np.round(10.0 * (rows.observation[:, 0] % 1.0))
+    assert [int(np.sum(kind == x)) for x in range(4)] == [4, 3, 2, 2]
