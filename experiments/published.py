@@ -1,7 +1,8 @@
 """A published curve beside ours: `python -m experiments.published`.
 
-MBPO, DHMBPO and SAC on Gymnasium's MuJoCo tasks, beside returns published for the older versions
-of these tasks. A run takes hours, so training, collecting and drawing are three commands:
+MBPO, MBPO with MACURA's rollouts, DHMBPO and SAC on Gymnasium's MuJoCo tasks, beside returns
+published for the older versions of these tasks. A run takes hours, so training, collecting and
+drawing are three commands:
 
   run NAME [--core N]         trains a run of `RUNS` into `runs/published/NAME`, or resumes it,
                               in one process pinned to a core; without a name, lists all commands
@@ -24,7 +25,14 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import common
-from experiments.published_data import VERSIONS, Comparison, collect, compare, identity
+from experiments.published_data import (
+    LEARNERS,
+    VERSIONS,
+    Comparison,
+    collect,
+    compare,
+    identity,
+)
 from mbpo_jax.errors import UserError
 from mbpo_jax.files import Row, read_rows, replacing
 from mbpo_jax.reports import statistics
@@ -47,7 +55,7 @@ class Run(NamedTuple):
     def arguments(self) -> list[str]:
         """Return the command line that trains or resumes this run, without the program."""
         options = {
-            "algorithm": self.algorithm,
+            "algorithm": "mbpo" if self.algorithm == "macura" else self.algorithm,
             "seed": self.seed,
             "total-env-steps": self.total_env_steps,
             "eval-every": 1000,
@@ -56,6 +64,12 @@ class Run(NamedTuple):
         }
         if self.algorithm == "sac":
             options["sac.utd-ratio"] = 1
+        if self.algorithm == "macura":  # its rollouts, in the learner of `mbpo`
+            options |= {
+                "preset": "macura",
+                "rollout.threshold-scale": 30,
+                "rollout.threshold-quantile": 0.9,
+            }
         words = (word for name, value in options.items() for word in (f"--{name}", str(value)))
         return ["train", f"gym/{self.task}", *words]
 
@@ -66,6 +80,7 @@ RUNS = {
         *(Run("HalfCheetah-v5", "mbpo", seed, 20_000) for seed in range(2)),
         *(Run("HalfCheetah-v5", "sac", seed, 20_000) for seed in range(2)),
         *(Run("Hopper-v5", "mbpo", seed, 50_000) for seed in range(2)),
+        *(Run("Hopper-v5", "macura", seed, 30_000) for seed in range(2)),
         *(Run("HalfCheetah-v5", "dhmbpo", seed, 30_000) for seed in range(3)),
         *(Run("Hopper-v5", "dhmbpo", seed, 30_000) for seed in range(3)),
         *(Run("Walker2d-v5", "dhmbpo", seed, 20_000) for seed in range(2)),
@@ -104,6 +119,8 @@ averages over the evaluations up to 2,500 steps before and after. The interval i
 seeds, of which it needs {statistics.FEWEST}. The difference is in published standard deviations.
 Published SAC is another algorithm than ours; README.md, a folder up, says what is known of both.
 
+{overview(rows)}
+
 {returns}
 
 Cores are those of the machine, of which a run may have had fewer; commits are those of all
@@ -111,6 +128,35 @@ processes that trained it.
 
 {runs}
 """
+
+
+def overview(rows: Sequence[Row]) -> str:
+    """Return the table of the project's README: a line for each task and step, ours over published.
+
+    Ours is the mean over seeds, with its interval where there is one; the best of ours is bold.
+    """
+    found: dict[tuple[str, int], dict[str, Comparison]] = {}
+    for each in compare(rows):
+        found.setdefault((each.task, each.point.env_steps), {})[each.algorithm] = each
+    learners = [name for name in LEARNERS if any(name in line for line in found.values())]
+    lines = []
+    for (task, step), line in sorted(found.items()):
+        best = max(line, key=lambda name: line[name].returns.mean())
+        cells = (overview_cell(line.get(name), bold=name == best) for name in learners)
+        lines.append([task, f"{step:,}", *cells])
+    return markdown(["task", "env steps", *(LEARNERS[name].ours for name in learners)], lines)
+
+
+def overview_cell(found: Comparison | None, *, bold: bool) -> str:
+    if found is None:
+        return ""
+    mean, low, high = statistics.estimate(statistics.mean, [found.returns])
+    ours = f"**{mean:,.0f}**" if bold else f"{mean:,.0f}"
+    if not np.isnan(low):
+        ours += f" [{low:,.0f}, {high:,.0f}]"
+    count, point = found.returns.size, found.point
+    ours += f", {count} seed{'s' if count > 1 else ''}"
+    return f"{ours}<br>*{point.mean:,.0f} ± {point.std:,.0f}*"
 
 
 def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -125,7 +171,7 @@ def comparison_cells(found: Comparison) -> list[str]:
     _, low, high = statistics.estimate(statistics.mean, [returns])
     return [
         found.task,
-        found.algorithm.upper(),
+        LEARNERS[found.algorithm].ours,
         str(found.utd),
         f"{point.env_steps:,}",
         f"{point.mean:,.0f} ± {point.std:,.0f} ({point.seeds})",
@@ -139,7 +185,7 @@ def run_cells(rows: Sequence[Row]) -> Iterator[list[str]]:
     for (task, algorithm, utd, seed), row in {identity(row): row for row in rows}.items():
         yield [
             task,
-            algorithm.upper(),
+            LEARNERS[algorithm].ours,
             str(utd),
             str(seed),
             f"{row['env_steps']:,}",

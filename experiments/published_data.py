@@ -22,12 +22,29 @@ from mbpo_jax.reports.plots import collect as arrange
 from mbpo_jax.training import logs, run_directory
 
 POINTS = Path(__file__).parent / "data" / "published_returns.csv"
-ALGORITHMS: Sequence[str] = ("mbpo", "dhmbpo", "sac")
+
+
+class Learner(NamedTuple):
+    """What is compared.
+
+    Attributes:
+      published_as: what the published points are of; experiments/README.md says how that was found.
+      in_file: what the published rows call it.
+      ours: our name for ours.
+    """
+
+    published_as: str
+    in_file: str
+    ours: str
+
+
+LEARNERS = {
+    "mbpo": Learner("MBPO", "mbpo", "MBPO"),
+    "macura": Learner("MACURA", "macura", "MBPO, truncated"),
+    "dhmbpo": Learner("DHMBPO", "esvg", "DHMBPO"),
+    "sac": Learner("SAC, 5 critics", "sac", "SAC"),
+}
 """Those that are compared, in order."""
-PUBLISHED_AS = {"mbpo": "MBPO", "dhmbpo": "DHMBPO", "sac": "SAC, 5 critics"}
-"""What the published points are of; experiments/README.md says how that was found."""
-IN_FILE = {"mbpo": "mbpo", "dhmbpo": "esvg", "sac": "sac"}
-"""What the published rows call them."""
 WINDOW = 2500
 """Steps to either side over which a published point averages a seed's returns."""
 FIRST = 5000
@@ -77,7 +94,7 @@ def published_points(task: str, algorithm: str, path: Path = POINTS) -> list[Poi
     points: dict[int, Point] = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            asked = IN_FILE.get(algorithm), task.partition("-v")[0]
+            asked = LEARNERS[algorithm].in_file, task.partition("-v")[0]
             if (row["algorithm"], row["env"]) != asked:
                 continue
             step, seeds = int(row["env_steps"]), int(row["seeds"])
@@ -123,9 +140,9 @@ def run_rows(run_dir: Path, load: str) -> list[Row]:
     Versions and machine are those of the last process that trained; commits are of all processes.
     """
     settings = config_io.read_yaml(run_dir / run_directory.CONFIG)
-    name, algorithm = settings["env"]["name"], settings["algorithm"]
+    name, algorithm = settings["env"]["name"], learner(settings)
     task = name.removeprefix(SUITE)
-    if task == name or algorithm not in ALGORITHMS or not published_points(task, algorithm):
+    if task == name or algorithm not in LEARNERS or not published_points(task, algorithm):
         raise ConfigError(f"{run_dir}: nothing is published of {algorithm} on {name}; leave it out")
     environment = run_directory.read_environment(run_dir)
     versions = environment.get("versions", {})
@@ -145,6 +162,13 @@ def run_rows(run_dir: Path, load: str) -> list[Row]:
     return [head | row | facts for row in read_rows(evals)] if evals.exists() else []
 
 
+def learner(settings: dict[str, Any]) -> str:
+    """Return what a run's settings make of it: its algorithm, or MACURA's rollouts in MBPO."""
+    truncation = settings.get("rollout", {}).get("truncation", "none")
+    truncated = settings["algorithm"] == "mbpo" and truncation == "threshold"
+    return "macura" if truncated else settings["algorithm"]
+
+
 def _commits(environment: dict[str, Any]) -> Iterator[str | None]:
     for process in [*environment.get("earlier", []), environment]:
         revision = process.get("git_revision")
@@ -155,8 +179,8 @@ def by_learner(rows: Iterable[Row]) -> dict[str, dict[tuple[str, int], list[Row]
     """Group rows by task, and in each task by algorithm and updates per step."""
     grouped: dict[str, dict[tuple[str, int], list[Row]]] = {}
     for row in rows:
-        learner = row["algorithm"], row["utd"]
-        grouped.setdefault(row["task"], {}).setdefault(learner, []).append(row)
+        key = row["algorithm"], row["utd"]
+        grouped.setdefault(row["task"], {}).setdefault(key, []).append(row)
     return grouped
 
 

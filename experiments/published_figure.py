@@ -7,14 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments.published_data import ALGORITHMS, PUBLISHED_AS, by_learner, published_points
+from experiments.published_data import LEARNERS, by_learner, published_points
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.comparison import label_lines
-from mbpo_jax.reports.figures import BLUE, GREEN, THOUSANDS, VERMILLION, figure_style
+from mbpo_jax.reports.figures import BLUE, GREEN, PURPLE, THOUSANDS, VERMILLION, figure_style
 from mbpo_jax.reports.plots import collect, format_steps
 
-COLORS = dict(zip(ALGORITHMS, (BLUE, GREEN, VERMILLION), strict=True))
+COLORS = dict(zip(LEARNERS, (BLUE, PURPLE, GREEN, VERMILLION), strict=True))
+ALWAYS = ("mbpo", "dhmbpo", "sac")
+"""Published points that are drawn where we have no runs, too."""
 
 Learners = Mapping[tuple[str, int], Sequence[Row]]
 """Rows by algorithm and updates per step."""
@@ -57,7 +59,9 @@ def _format_hours(panel: Axes) -> None:
 
 def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str]:
     """Draw the points up to the next one behind our runs; return the colours of their labels."""
-    points = {algorithm: published_points(task, algorithm) for algorithm in ALGORITHMS}
+    own = {algorithm for algorithm, _ in learners}
+    drawn = [algorithm for algorithm in LEARNERS if algorithm in own or algorithm in ALWAYS]
+    points = {algorithm: published_points(task, algorithm) for algorithm in drawn}
     last = max(row["env_steps"] for rows in learners.values() for row in rows)
     steps = (point.env_steps for found in points.values() for point in found)
     limit = 1.04 * min((step for step in steps if step > last), default=last)
@@ -83,7 +87,7 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str
             elinewidth=0.8,
             zorder=3,
         )
-        label = f"{PUBLISHED_AS[algorithm]}, published (n={seeds[0]:.0f})"
+        label = f"{LEARNERS[algorithm].published_as}, published (n={seeds[0]:.0f})"
         line.set_label(label)
         colors[label] = COLORS[algorithm]
     return colors
@@ -103,7 +107,7 @@ def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> dict[
         complete = np.isfinite(curves.values).all(axis=0)
         middle = places[:, complete].mean(axis=0)
         value, low, high = statistics.estimate(statistics.mean, [curves.values[:, complete].T])
-        name = algorithm.upper()
+        name = LEARNERS[algorithm].ours
         if sum(other == algorithm for other, _ in learners) > 1:
             name += f" with {utd} updates"
         label = name if clock else f"{name}, ours (n={len(curves.values)})"

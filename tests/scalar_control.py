@@ -37,7 +37,7 @@ def make_nets(noise: float = 0.0) -> ActorCritic:
         exact = exact_q(observation, action)[..., 0]
         return exact[None] + jnp.expand_dims(critics, tuple(range(1, exact.ndim + 1)))
 
-    return ActorCritic(sample, lambda *_: None, q_values)
+    return ActorCritic(sample, lambda *_: None, lambda *_: None, q_values)
 
 
 def make_state(errors=(0.0,)) -> SACState:

@@ -60,10 +60,12 @@ class Networks(NamedTuple):
     Attributes:
       policy: observation to `[..., 2 A]`.
       critics: a row of observation and action for each critic `[C, ..., O + A]` to `[C, ..., 1]`.
+      exploration_noise: the standard deviation of a policy that does not learn one.
     """
 
     policy: networks.Network
     critics: networks.Network
+    exploration_noise: jax.Array | float | None = None
 
 
 def smallest(q: jax.Array) -> jax.Array:
@@ -75,7 +77,9 @@ class ActorCritic(NamedTuple):
     """What is asked of policy and critics, at what an agent's state holds beside their parameters.
 
     Attributes:
-      sample: `(key, policy, observation [..., O]) -> (action [..., A], log_prob [...])`.
+      sample: `(key, policy, observation [..., O]) -> (action [..., A], log_prob [...])`, what is
+        learned from; of a deterministic policy its action, and zeros.
+      explore: `(key, policy, observation [..., O]) -> action [..., A]`, what is done.
       log_prob: `(policy, observation [..., O], action [..., A]) -> [...]`.
       q_values: `(critics, observation [..., O], action [..., A]) -> [C, ...]`.
       chosen: `(key, critics) -> critics`, those whose minimum is a target.
@@ -84,6 +88,7 @@ class ActorCritic(NamedTuple):
     """
 
     sample: Callable[[jax.Array, PyTree, jax.Array], tuple[jax.Array, jax.Array]]
+    explore: Callable[[jax.Array, PyTree, jax.Array], jax.Array]
     log_prob: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
     q_values: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
     chosen: Callable[[jax.Array, PyTree], PyTree] = lambda key, critics: critics
@@ -106,14 +111,19 @@ def make_networks(spec: EnvSpec, config: SACConfig) -> Networks:
         # So that values begin in the middle of their range.
         zero_output=config.value_range == "rewards",
     )
-    return Networks(policy, networks.ensemble_of(critic, config.num_critics))
+    critics = networks.ensemble_of(critic, config.num_critics)
+    return Networks(policy, critics, config.exploration_noise)
 
 
 def moments(
     nets: Networks, state: SACState, policy: PyTree, observation: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return mean and log standard deviation `[..., A]` of a policy's Gaussian before the tanh."""
-    return distributions.split_mean_log_std(nets.policy.apply(policy, seen(state, observation)))
+    output = nets.policy.apply(policy, seen(state, observation))
+    mean, log_std = distributions.split_mean_log_std(output)
+    if nets.exploration_noise is None:
+        return mean, log_std
+    return mean, jnp.full_like(mean, jnp.log(nets.exploration_noise))
 
 
 def seen(state: SACState, observation: jax.Array) -> jax.Array:
@@ -130,9 +140,18 @@ def make_actor_critic(nets: Networks, config: SACConfig, state: SACState) -> Act
       state: read for what it holds beside parameters, which are arguments of the functions.
     """
 
-    def sample(key: jax.Array, policy: PyTree, observation: jax.Array):
+    def drawn(key: jax.Array, policy: PyTree, observation: jax.Array):
         mean, log_std = moments(nets, state, policy, observation)
         return distributions.tanh_normal(mean, log_std, jax.random.normal(key, mean.shape))
+
+    def sample(key: jax.Array, policy: PyTree, observation: jax.Array):
+        if config.exploration_noise is None:
+            return drawn(key, policy, observation)
+        mean, _ = moments(nets, state, policy, observation)
+        return jnp.tanh(mean), jnp.zeros(mean.shape[:-1])
+
+    def explore(key: jax.Array, policy: PyTree, observation: jax.Array) -> jax.Array:
+        return drawn(key, policy, observation)[0]
 
     def log_prob(policy: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         return distributions.tanh_normal_log_prob(
@@ -158,7 +177,7 @@ def make_actor_critic(nets: Networks, config: SACConfig, state: SACState) -> Act
 
     mean = config.policy_value == "mean"
     climbed = (lambda q: jnp.mean(q, axis=0)) if mean else smallest
-    return ActorCritic(sample, log_prob, q_values, chosen, bounded, climbed)
+    return ActorCritic(sample, explore, log_prob, q_values, chosen, bounded, climbed)
 
 
 def target_q(

@@ -28,6 +28,9 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.nets.normalizer import fit_scaler, identity_scaler
 from mbpo_jax.types import Agent, EnvSpec, EnvState, Metrics, Policy, PyTree, Transition
 
+NO_TEMPERATURE = -200.0
+"""Logarithm of a temperature that float32 rounds to 0."""
+
 
 class Regression(NamedTuple):
     """What the critics are fitted to.
@@ -155,6 +158,8 @@ def make_sac(
         policy, critics = networks.policy.init(policy_key), networks.critics.init(critic_key)
         zero = jnp.float32(0)
         log_alpha = jnp.log(jnp.asarray(config.initial_alpha, jnp.float32))
+        if config.exploration_noise is not None:
+            log_alpha = jnp.float32(NO_TEMPERATURE)
         return SACState(
             policy=policy,
             critics=critics,
@@ -180,7 +185,7 @@ def make_sac(
         return state._replace(scaler=scaler)
 
     def policy(state: SACState) -> Policy:
-        return lambda key, observation: bound(state).sample(key, state.policy, observation)[0]
+        return lambda key, observation: bound(state).explore(key, state.policy, observation)
 
     def deterministic(state: SACState, observation: jax.Array) -> jax.Array:
         return jnp.tanh(moments(networks, state, state.policy, observation)[0])
@@ -243,6 +248,8 @@ def make_sac(
         return state, log_prob, {"sac/policy_loss": value, "sac/entropy": -jnp.mean(log_prob)}
 
     def update_temperature(state: SACState, log_prob: jax.Array):
+        if config.exploration_noise is not None:
+            return state
         gradient = jax.grad(temperature_loss)(state.log_alpha, log_prob, target_entropy)
         updates, optimizer_state = optimizer.update(gradient, state.alpha_optimizer)
         log_alpha = optax.apply_updates(state.log_alpha, updates)

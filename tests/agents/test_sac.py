@@ -175,6 +175,43 @@ def test_an_update_is_three_separate_gradient_steps(key, num_critics):
     assert len(jax.tree.leaves(after.critics)[0]) == num_critics
 
 
+def test_with_exploration_noise_it_learns_a_deterministic_policy_and_has_no_temperature(key):
+    """An update is that of DDPG with the minimum over critics; its noise is in acting alone."""
+    config = dataclasses.replace(SMALL, exploration_noise=0.3, initial_alpha=5.0)
+    batch = random_batch()
+    before, after, metrics = one_update(config, key, batch)
+
+    def action_of(policy, observation):
+        return jnp.tanh(jnp.split(mlp(policy, observation), 2, axis=-1)[0])
+
+    def critic_loss(critics):
+        action = action_of(before.policy, batch.next_observation)
+        value = smallest_q(before.target_critics, batch.next_observation, action)
+        target = jnp.where(batch.discount == 0, batch.reward, batch.reward + 0.9 * value)
+        values = all_q(critics, batch.observation, batch.action)
+        return sum(0.5 * jnp.mean((q - target) ** 2) for q in values)
+
+    def policy_loss(policy):
+        return -jnp.mean(
+            smallest_q(critics, batch.observation, action_of(policy, batch.observation))
+        )
+
+    critic_value, critics = adam_step(critic_loss, before.critics)
+    policy_value, policy = adam_step(policy_loss, before.policy)
+    for actual, expected in ((after.critics, critics), (after.policy, policy)):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), actual, expected)
+    np.testing.assert_allclose(metrics["sac/critic_loss"], critic_value, rtol=1e-4)
+    np.testing.assert_allclose(metrics["sac/policy_loss"], policy_value, rtol=1e-4)
+    assert metrics["sac/alpha"] == 0.0
+
+    agent = make_sac(SPEC, config)
+    observation = jnp.tile(batch.observation[:1], (20_000, 1))
+    drawn = jnp.arctanh(agent.policy(before)(jax.random.key(1), observation))
+    center = jnp.arctanh(agent.deterministic(before, observation))
+    np.testing.assert_allclose(jnp.mean(drawn - center, axis=0), 0.0, atol=5 * 0.3 / 20_000**0.5)
+    np.testing.assert_allclose(jnp.std(drawn - center, axis=0), 0.3, rtol=0.03)
+
+
 @pytest.mark.parametrize(("target_entropy", "direction"), [(5.0, 1), (-50.0, -1)])
 def test_temperature_steers_entropy_to_its_target(key, target_entropy, direction):
     config = dataclasses.replace(SMALL, target_entropy=target_entropy)

@@ -93,7 +93,7 @@ def lq_nets() -> ActorCritic:
         # The value of the state alone: what is paid at the end.
         return -jnp.square(x[None, ..., 0])
 
-    return ActorCritic(sample, lambda *_: None, q_values)
+    return ActorCritic(sample, lambda *_: None, lambda *_: None, q_values)
 
 
 def lq_model() -> DynamicsModel:

@@ -82,7 +82,7 @@ class TestPublishedPoints:
 
     def test_every_panel_has_points_of_both_algorithms(self):
         for task in {run.task for run in published.RUNS.values()}:
-            for algorithm in published_data.ALGORITHMS:
+            for algorithm in published_data.LEARNERS:
                 assert published_data.published_points(task, algorithm)
 
 
@@ -282,7 +282,7 @@ class TestCommand:
         monkeypatch.setattr("sys.argv", ["published", "run"])
         assert published.main() == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == len(published.RUNS) == 16
+        assert len(lines) == len(published.RUNS) == 18
         assert lines[0].split() == [
             *("halfcheetah-mbpo-0", "mbpo-jax", "train", "gym/HalfCheetah-v5"),
             *("--algorithm", "mbpo", "--seed", "0", "--total-env-steps", "20000"),
