@@ -19,10 +19,15 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from experiments import common
 from mbpo_jax.config import Config
-from mbpo_jax.files import Row
+from mbpo_jax.files import Row, replacing
 from mbpo_jax.presets import environment_preset
+from mbpo_jax.reports import statistics
+from mbpo_jax.reports.comparison import comparison_curves
+from mbpo_jax.reports.plots import collect
 
 NAME = "equal_updates"
 ENVIRONMENTS = {
@@ -32,15 +37,20 @@ ENVIRONMENTS = {
     "inverted_double_pendulum": 2000,
 }
 """Environment steps of each."""
-REMEDIES = {
+EVERYWHERE = {
     "MBPO": {},
     "MBPO, half real": {"real_ratio": 0.5},
+    "MBPO, three quarters real": {"real_ratio": 0.75},
+}
+"""Rollouts of learners that are trained on all tasks."""
+ON_PENDULUM = {
     "MBPO, 10 refreshes": {"refreshes_per_fit": 10},
     "MBPO, 10 refreshes, half real": {"refreshes_per_fit": 10, "real_ratio": 0.5},
     "MBPO, kept 5 epochs": {"retain_epochs": 5},
     "MBPO, 10 refreshes, kept 5 epochs": {"refreshes_per_fit": 10, "retain_epochs": 5},
 }
-ORACLE = {
+"""Those of learners that are trained on `pendulum`, too."""
+TRUE_SYSTEM = {
     "MBPO, true system": {},
     "MBPO, true system, 10 refreshes": {"refreshes_per_fit": 10},
     "MBPO, true system, half real": {"real_ratio": 0.5},
@@ -65,11 +75,13 @@ def learners(environment: str, num_seeds: int) -> Iterator[tuple[str, Config]]:
         return dataclasses.replace(base, rollout=dataclasses.replace(base.rollout, **changes))
 
     yield "SAC", dataclasses.replace(base, algorithm="sac")
-    for label, changes in REMEDIES.items():
+    for label, changes in EVERYWHERE.items():
         yield label, with_rollouts(**changes)
-    yield "MBPO, fits every 50 steps", dataclasses.replace(with_rollouts(), steps_per_fit=50)
     if environment == "pendulum":
-        for label, changes in ORACLE.items():
+        for label, changes in ON_PENDULUM.items():
+            yield label, with_rollouts(**changes)
+        yield "MBPO, fits every 50 steps", dataclasses.replace(base, steps_per_fit=50)
+        for label, changes in TRUE_SYSTEM.items():
             yield label, dataclasses.replace(with_rollouts(**changes), model="oracle")
 
 
@@ -82,10 +94,41 @@ def entries(environments: Sequence[str], num_seeds: int) -> list[common.Entry]:
     ]
 
 
-def draw(rows: list[Row]) -> None:
-    """Draw return against environment steps, a panel for each environment."""
-    from mbpo_jax.reports.comparison import comparison_curves
+def over_training(rows: Sequence[Row]) -> np.ndarray:
+    """Return the evaluation return of each seed, averaged over training, `[R]`."""
+    return np.nanmean(collect(rows, "return_mean").values, axis=1)
 
+
+def table(rows: Sequence[Row]) -> str:
+    """Return returns over training, and their differences from SAC's at the same seeds."""
+    lines = [
+        "| task | learner | at the end | over training | less SAC's | seeds ahead of SAC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for environment, learners in common.panels(rows).items():
+        sac = over_training(learners["SAC"])
+        for label, own in learners.items():
+            last, means = collect(own, "return_mean").values[:, -1], over_training(own)
+            cells = [environment, label, f"{last.mean():,.0f}", f"{means.mean():,.0f}"]
+            if label == "SAC":
+                lines.append(f"| {' | '.join(cells)} | | |")
+                continue
+            gain = means - sac
+            middle, low, high = statistics.estimate(statistics.mean, [gain])
+            cells += [
+                f"{middle:,.0f} [{low:,.0f}, {high:,.0f}]",
+                f"{(gain > 0).sum()} of {gain.size}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report(rows: list[Row]) -> None:
+    """Write the table, and draw return against environment steps, a panel for each environment."""
+    written = table(rows)
+    print(written)
+    with replacing(common.RESULTS / f"{NAME}.md") as file:
+        file.write(f"{written}\n".encode())
     comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows))
 
 
@@ -96,7 +139,7 @@ def main() -> int:
     parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
     arguments = parser.parse_args()
     chosen = entries(arguments.environment or list(ENVIRONMENTS), arguments.num_seeds)
-    return common.run(NAME, chosen, draw, draw_only=arguments.draw_only)
+    return common.run(NAME, chosen, report, draw_only=arguments.draw_only)
 
 
 if __name__ == "__main__":
