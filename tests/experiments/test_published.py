@@ -202,6 +202,40 @@ class TestTables:
         assert found[6:-1] == ["?"] * 6
 
 
+class TestOverview:
+    def test_a_line_has_ours_over_the_published_and_the_best_of_ours_in_bold(self, tmp_path):
+        runs = [
+            *(write_run(tmp_path / f"m{i}", lambda _, i=i: 100.0 * i, seed=i) for i in range(3)),
+            write_run(tmp_path / "d", lambda _: 5000.0, algorithm="dhmbpo", utd=1),
+        ]
+        table = published.overview(rows_of(*runs))
+        found = cells(table, "HalfCheetah-v5", "10,000")
+        assert found[2].startswith("100 [")
+        assert found[2].endswith("], 3 seeds<br>*1,740 ± 384*")
+        assert found[3] == "**5,000**, 1 seed<br>*4,138 ± 1,450*"
+        assert table.splitlines()[0] == "| task | env steps | MBPO | DHMBPO |"
+
+    def test_where_only_one_got_to_the_others_are_empty(self, tmp_path):
+        runs = [
+            write_run(tmp_path / "m", last=10_000),
+            write_run(tmp_path / "d", algorithm="dhmbpo", utd=1),
+        ]
+        found = cells(published.overview(rows_of(*runs)), "HalfCheetah-v5", "20,000")
+        assert found[2] == ""
+
+    def test_the_readme_has_that_of_the_committed_rows(self):
+        readme = Path(__file__).parents[2] / "README.md"
+        rows = read_rows(published.common.results_file("published"))
+        assert published.overview(rows) in readme.read_text()
+
+    def test_mbpo_with_a_threshold_is_a_learner_of_its_own(self, tmp_path):
+        run = write_run(tmp_path / "run", name="gym/Hopper-v5", utd=20)
+        config = run / "config.yaml"
+        config.write_text(config.read_text() + "rollout:\n  truncation: threshold\n")
+        (found, *_) = published_data.compare(rows_of(run))
+        assert (found.algorithm, found.point[:4]) == ("macura", (10_000, 8, 654.7, 339.3))
+
+
 def labels(panel: Axes) -> list[str]:
     return [text.get_text() for text in panel.texts]
 
