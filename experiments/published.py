@@ -54,8 +54,9 @@ class Run(NamedTuple):
 
     def arguments(self) -> list[str]:
         """Return the command line that trains or resumes this run, without the program."""
+        algorithm = {"macura": "mbpo", "sac_5_critics": "sac"}.get(self.algorithm, self.algorithm)
         options = {
-            "algorithm": "mbpo" if self.algorithm == "macura" else self.algorithm,
+            "algorithm": algorithm,
             "seed": self.seed,
             "total-env-steps": self.total_env_steps,
             "eval-every": 1000,
@@ -64,6 +65,8 @@ class Run(NamedTuple):
         }
         if self.algorithm == "sac":
             options["sac.utd-ratio"] = 1
+        if self.algorithm == "sac_5_critics":
+            options["config"] = "experiments/data/sac_5_critics.yaml"
         if self.algorithm == "macura":  # its rollouts, in the learner of `mbpo`
             options |= {
                 "preset": "macura",
@@ -79,12 +82,13 @@ RUNS = {
     for run in (
         *(Run("HalfCheetah-v5", "mbpo", seed, 20_000) for seed in range(2)),
         *(Run("HalfCheetah-v5", "sac", seed, 20_000) for seed in range(2)),
+        *(Run("HalfCheetah-v5", "sac_5_critics", seed, 23_000) for seed in range(3)),
         *(Run("Hopper-v5", "mbpo", seed, 50_000) for seed in range(2)),
-        *(Run("Hopper-v5", "macura", seed, 30_000) for seed in range(2)),
-        *(Run("HalfCheetah-v5", "dhmbpo", seed, 30_000) for seed in range(3)),
-        *(Run("Hopper-v5", "dhmbpo", seed, 30_000) for seed in range(3)),
-        *(Run("Walker2d-v5", "dhmbpo", seed, 20_000) for seed in range(2)),
-        *(Run("Ant-v5", "dhmbpo", seed, 20_000) for seed in range(2)),
+        *(Run("Hopper-v5", "macura", seed, 33_000) for seed in range(2)),
+        *(Run("HalfCheetah-v5", "dhmbpo", seed, 33_000) for seed in range(3)),
+        *(Run("Hopper-v5", "dhmbpo", seed, 33_000) for seed in range(3)),
+        *(Run("Walker2d-v5", "dhmbpo", seed, 23_000) for seed in range(2)),
+        *(Run("Ant-v5", "dhmbpo", seed, 23_000) for seed in range(2)),
     )
 }
 

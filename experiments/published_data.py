@@ -42,6 +42,7 @@ LEARNERS = {
     "mbpo": Learner("MBPO", "mbpo", "MBPO"),
     "macura": Learner("MACURA", "macura", "MBPO, truncated"),
     "dhmbpo": Learner("DHMBPO", "esvg", "DHMBPO"),
+    "sac_5_critics": Learner("SAC, 5 critics", "sac", "SAC, 5 critics"),
     "sac": Learner("SAC, 5 critics", "sac", "SAC"),
 }
 """Those that are compared, in order."""
@@ -163,10 +164,15 @@ def run_rows(run_dir: Path, load: str) -> list[Row]:
 
 
 def learner(settings: dict[str, Any]) -> str:
-    """Return what a run's settings make of it: its algorithm, or MACURA's rollouts in MBPO."""
-    truncation = settings.get("rollout", {}).get("truncation", "none")
-    truncated = settings["algorithm"] == "mbpo" and truncation == "threshold"
-    return "macura" if truncated else settings["algorithm"]
+    """Return what a run's settings make of it: its algorithm, or a variant of it."""
+    algorithm, truncation = settings["algorithm"], settings.get("rollout", {}).get("truncation")
+    if algorithm == "mbpo" and truncation == "threshold":
+        return "macura"
+    return (
+        "sac_5_critics"
+        if (algorithm, settings["sac"].get("num_critics")) == ("sac", 5)
+        else algorithm
+    )
 
 
 def _commits(environment: dict[str, Any]) -> Iterator[str | None]:

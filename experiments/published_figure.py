@@ -11,11 +11,19 @@ from experiments.published_data import LEARNERS, by_learner, published_points
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.comparison import label_lines
-from mbpo_jax.reports.figures import BLUE, GREEN, PURPLE, THOUSANDS, VERMILLION, figure_style
+from mbpo_jax.reports.figures import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    THOUSANDS,
+    VERMILLION,
+    figure_style,
+)
 from mbpo_jax.reports.plots import collect, format_steps
 
-COLORS = dict(zip(LEARNERS, (BLUE, PURPLE, GREEN, VERMILLION), strict=True))
-ALWAYS = ("mbpo", "dhmbpo", "sac")
+COLORS = dict(zip(LEARNERS, (BLUE, PURPLE, GREEN, ORANGE, VERMILLION), strict=True))
+DRAWN = ("mbpo", "dhmbpo", "sac_5_critics")
 """Published points that are drawn where we have no runs, too."""
 
 Learners = Mapping[tuple[str, int], Sequence[Row]]
@@ -60,7 +68,8 @@ def _format_hours(panel: Axes) -> None:
 def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str]:
     """Draw the points up to the next one behind our runs; return the colours of their labels."""
     own = {algorithm for algorithm, _ in learners}
-    drawn = [algorithm for algorithm in LEARNERS if algorithm in own or algorithm in ALWAYS]
+    # Those of `sac` are of the one with five critics.
+    drawn = [name for name in LEARNERS if (name in own and name != "sac") or name in DRAWN]
     points = {algorithm: published_points(task, algorithm) for algorithm in drawn}
     last = max(row["env_steps"] for rows in learners.values() for row in rows)
     steps = (point.env_steps for found in points.values() for point in found)

@@ -228,11 +228,19 @@ class TestOverview:
         rows = read_rows(published.common.results_file("published"))
         assert published.overview(rows) in readme.read_text()
 
+    def test_sac_with_five_critics_is_told_apart_from_sac(self, tmp_path):
+        run = write_run(tmp_path / "run", algorithm="sac", utd=1)
+        assert published_data.compare(rows_of(run))[0].algorithm == "sac"
+        config = run / "config.yaml"
+        config.write_text(config.read_text() + "  num_critics: 5\n")
+        assert published_data.compare(rows_of(run))[0].algorithm == "sac_5_critics"
+
     def test_mbpo_with_a_threshold_is_a_learner_of_its_own(self, tmp_path):
         run = write_run(tmp_path / "run", name="gym/Hopper-v5", utd=20)
         config = run / "config.yaml"
         config.write_text(config.read_text() + "rollout:\n  truncation: threshold\n")
         (found, *_) = published_data.compare(rows_of(run))
+        assert found.utd == 20
         assert (found.algorithm, found.point[:4]) == ("macura", (10_000, 8, 654.7, 339.3))
 
 
@@ -307,8 +315,8 @@ class TestFigure:
         )
         for label in ("MBPO, published", "SAC, 5 critics, published"):
             assert line_of(hopper, label).get_color() == line_of(cheetah, label).get_color()
-        ours, theirs = (line_of(cheetah, f"SAC, {of}") for of in ("ours", "5 critics, published"))
-        assert ours.get_color() == theirs.get_color()
+        ours = line_of(hopper, "MBPO with 20 updates, ours")
+        assert ours.get_color() == line_of(hopper, "MBPO, published").get_color()
 
 
 class TestCommand:
@@ -316,7 +324,7 @@ class TestCommand:
         monkeypatch.setattr("sys.argv", ["published", "run"])
         assert published.main() == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == len(published.RUNS) == 18
+        assert len(lines) == len(published.RUNS) == 21
         assert lines[0].split() == [
             *("halfcheetah-mbpo-0", "mbpo-jax", "train", "gym/HalfCheetah-v5"),
             *("--algorithm", "mbpo", "--seed", "0", "--total-env-steps", "20000"),
@@ -324,6 +332,9 @@ class TestCommand:
             *("--run-dir", "runs/published/halfcheetah-mbpo-0"),
         ]
         assert "--sac.utd-ratio 1" in lines[2]
+        (five,) = [line for line in lines if line.startswith("halfcheetah-sac_5_critics-0 ")]
+        assert "--algorithm sac" in five
+        assert "--config experiments/data/sac_5_critics.yaml" in five
 
     def test_a_run_becomes_its_own_process_on_its_core(self, monkeypatch):
         called = []
