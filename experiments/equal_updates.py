@@ -17,16 +17,17 @@ started again. Raw rows go to `experiments/results/equal_updates.jsonl`, the fig
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import common
 from mbpo_jax.config import Config
 from mbpo_jax.files import Row, replacing
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.comparison import comparison_curves
+from mbpo_jax.reports.figures import BLACK, BLUE, THOUSANDS, figure_style, save_png
 from mbpo_jax.reports.plots import collect
 
 NAME = "equal_updates"
@@ -99,6 +100,12 @@ def over_training(rows: Sequence[Row]) -> np.ndarray:
     return np.nanmean(collect(rows, "return_mean").values, axis=1)
 
 
+def gains(learners: Mapping[str, Sequence[Row]]) -> dict[str, np.ndarray]:
+    """Return how far each learner but SAC is ahead of SAC over training, seed by seed, `[R]`."""
+    sac = over_training(learners["SAC"])
+    return {name: over_training(rows) - sac for name, rows in learners.items() if name != "SAC"}
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return returns over training, and their differences from SAC's at the same seeds."""
     lines = [
@@ -106,30 +113,50 @@ def table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for environment, learners in common.panels(rows).items():
-        sac = over_training(learners["SAC"])
+        ahead = gains(learners)
         for label, own in learners.items():
             last, means = collect(own, "return_mean").values[:, -1], over_training(own)
-            cells = [environment, label, f"{last.mean():,.0f}", f"{means.mean():,.0f}"]
-            if label == "SAC":
-                lines.append(f"| {' | '.join(cells)} | | |")
-                continue
-            gain = means - sac
-            middle, low, high = statistics.estimate(statistics.mean, [gain])
-            cells += [
-                f"{middle:,.0f} [{low:,.0f}, {high:,.0f}]",
-                f"{(gain > 0).sum()} of {gain.size}",
-            ]
+            cells = [environment, label, f"{last.mean():,.0f}", f"{means.mean():,.0f}", "", ""]
+            if label in ahead:
+                gain = ahead[label]
+                middle, low, high = statistics.estimate(statistics.mean, [gain])
+                cells[4] = f"{middle:,.0f} [{low:,.0f}, {high:,.0f}]"
+                cells[5] = f"{(gain > 0).sum()} of {gain.size}"
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def gains_figure(rows: Sequence[Row]) -> Figure:
+    """Draw how far learners are ahead of SAC: each seed, their mean and its 95 % interval."""
+    found = {name: gains(learners) for name, learners in common.panels(rows).items()}
+    heights = [len(ahead) for ahead in found.values()]
+    with figure_style():
+        figure = Figure(figsize=(6.5, 1.0 + 0.26 * sum(heights)), layout="constrained")
+        panels = figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0]
+        for panel, (environment, ahead) in zip(panels, found.items(), strict=True):
+            panel.set_title(environment)
+            panel.axvline(0.0, color=BLACK, linewidth=0.8)
+            for place, gain in enumerate(ahead.values()):
+                middle, low, high = statistics.estimate(statistics.mean, [gain])
+                panel.plot(
+                    gain, np.full(gain.size, place), "o", color=BLUE, markersize=3, alpha=0.4
+                )
+                panel.plot([low, high], [place, place], color=BLUE, linewidth=2)
+                panel.plot(middle, place, "o", color=BLUE, markersize=6)
+            panel.set_yticks(range(len(ahead)), list(ahead))
+            panel.set_ylim(len(ahead) - 0.5, -0.5)
+            panel.xaxis.set_major_formatter(THOUSANDS)
+        panels[-1].set_xlabel("Return over training less that of SAC at the same seed")
+    return figure
+
+
 def report(rows: list[Row]) -> None:
-    """Write the table, and draw return against environment steps, a panel for each environment."""
+    """Write the table, and draw it."""
     written = table(rows)
     print(written)
     with replacing(common.RESULTS / f"{NAME}.md") as file:
         file.write(f"{written}\n".encode())
-    comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows))
+    save_png(common.RESULTS / f"{NAME}.png", gains_figure(rows))
 
 
 def main() -> int:

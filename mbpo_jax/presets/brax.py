@@ -5,6 +5,7 @@ Sources:
   [REDQ] Chen et al. 2021, arXiv:2101.05982: the paper's training lengths, in epochs of 1000 steps.
   [Gym] time limits of the Gym MuJoCo tasks.
   [rule] target entropy -|A| / 2, where |A| is the number of action components.
+  [small_brax] the experiment of this name (experiments/README.md).
   [ours] chosen here, not tuned.
 Numbers that agree with the defaults of `Config` (members, elites, widths, learning rates, ...) are
 those of [MBPO] as well. Its target entropies are set by hand for each task.
@@ -36,6 +37,8 @@ BRAX_PRESETS = {
             "env": {"name": "inverted_double_pendulum"},
             "total_env_steps": 20_000,  # [MBPO]
             "sac": {"utd_ratio": 20, "target_entropy": -0.5},  # [MBPO]
+            # [small_brax]: the step in which it falls has nearly all of the squared error.
+            "ensemble": {"normalize_targets": True},
         },
     ),
     "hopper": Preset(
@@ -115,6 +118,8 @@ BRAX_PRESETS = {
             "env": {"name": "reacher", "episode_length": 50},  # [Gym]
             "total_env_steps": 10_000,  # [ours]
             "sac": {"utd_ratio": 20, "target_entropy": -1.0},  # [ours]; [rule]
+            # [small_brax]: of so few transitions an epoch is a few gradient steps.
+            "fit": {"patience": 50},
         },
     ),
     "pusher": Preset(
