@@ -4,9 +4,10 @@ With many updates a step SAC needs few steps on a small task, and MBPO's rows ha
 those in the replay buffer to gain anything. Two things are against them: rollouts are made after
 each fit of the model, so that they are up to `steps_per_fit * utd_ratio` updates old; and the model
 buffer holds the actions of one policy, which vary less than those of many. Remedies stand beside
-the preset's numbers as they were before this experiment: rollouts made ten times a fit by the
-policy of then, kept for five epochs, fits every 50 steps, and half of each batch real. On
-`pendulum` rollouts of the true system tell the model's errors from the rest.
+the preset's numbers as they were before this experiment: more real rows in each batch, rollouts
+made ten times a fit by the policy of then, kept for five epochs, or beginning with random actions,
+and fits every 50 steps. On `pendulum` rollouts of the true system tell the model's errors from the
+rest.
 
 Runs of the same seed start from the same random steps, and are compared in pairs.
 
@@ -23,14 +24,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import common
+from mbpo_jax.algorithms.branching import (
+    FirstAction,
+    branched_experience,
+    random_action,
+    stored_action,
+)
+from mbpo_jax.algorithms.mbpo import make_mbpo
+from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config
 from mbpo_jax.files import Row, replacing
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.figures import BLACK, BLUE, THOUSANDS, figure_style, save_png
 from mbpo_jax.reports.plots import collect
+from mbpo_jax.types import Algorithm, Env
 
 NAME = "equal_updates"
+MODULE = f"experiments.{NAME}"
+"""Also where this is `__main__`."""
 ENVIRONMENTS = {
     "pendulum": 2000,
     "cartpole": 4000,
@@ -51,11 +63,33 @@ ON_PENDULUM = {
     "MBPO, 10 refreshes, kept 5 epochs": {"refreshes_per_fit": 10, "retain_epochs": 5},
 }
 """Those of learners that are trained on `pendulum`, too."""
+FIRST_ACTIONS = {
+    "MBPO, stored first actions": ("with_stored_actions", 0.05),
+    "MBPO, random first actions": ("with_random_actions", 0.05),
+    "MBPO, random first actions, half real": ("with_random_actions", 0.5),
+}
+"""Those of learners whose rollouts begin with other actions than the policy's, and real rows."""
 TRUE_SYSTEM = {
     "MBPO, true system": {},
     "MBPO, true system, 10 refreshes": {"refreshes_per_fit": 10},
     "MBPO, true system, half real": {"real_ratio": 0.5},
 }
+
+
+def with_stored_actions(env: Env, config: Config) -> Algorithm:
+    """MBPO whose rollouts begin with the actions that were taken where they start."""
+    return beginning_with(stored_action, env, config)
+
+
+def with_random_actions(env: Env, config: Config) -> Algorithm:
+    """MBPO whose rollouts begin with random actions."""
+    return beginning_with(random_action, env, config)
+
+
+def beginning_with(first_action: FirstAction, env: Env, config: Config) -> Algorithm:
+    mbpo, model = make_mbpo(env, config), make_model(env, config)
+    experience = branched_experience(env.spec, model, config, first_action=first_action)
+    return mbpo._replace(experience=experience)
 
 
 def learners(environment: str, num_seeds: int) -> Iterator[tuple[str, Config]]:
@@ -82,6 +116,9 @@ def learners(environment: str, num_seeds: int) -> Iterator[tuple[str, Config]]:
         for label, changes in ON_PENDULUM.items():
             yield label, with_rollouts(**changes)
         yield "MBPO, fits every 50 steps", dataclasses.replace(base, steps_per_fit=50)
+        for label, (algorithm, real_ratio) in FIRST_ACTIONS.items():
+            changed = with_rollouts(real_ratio=real_ratio)
+            yield label, dataclasses.replace(changed, algorithm=f"{MODULE}:{algorithm}")
         for label, changes in TRUE_SYSTEM.items():
             yield label, dataclasses.replace(with_rollouts(**changes), model="oracle")
 

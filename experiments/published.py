@@ -82,7 +82,8 @@ RUNS = {
     for run in (
         *(Run("HalfCheetah-v5", "mbpo", seed, 20_000) for seed in range(2)),
         *(Run("HalfCheetah-v5", "sac", seed, 20_000) for seed in range(2)),
-        *(Run("HalfCheetah-v5", "sac_5_critics", seed, 23_000) for seed in range(3)),
+        *(Run("HalfCheetah-v5", "sac_5_critics", seed, 33_000) for seed in range(3)),
+        *(Run("Hopper-v5", "sac_5_critics", seed, 33_000) for seed in range(3)),
         *(Run("Hopper-v5", "mbpo", seed, 50_000) for seed in range(2)),
         *(Run("Hopper-v5", "macura", seed, 33_000) for seed in range(2)),
         *(Run("HalfCheetah-v5", "dhmbpo", seed, 33_000) for seed in range(3)),

@@ -324,7 +324,7 @@ class TestCommand:
         monkeypatch.setattr("sys.argv", ["published", "run"])
         assert published.main() == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == len(published.RUNS) == 21
+        assert len(lines) == len(published.RUNS) == 24
         assert lines[0].split() == [
             *("halfcheetah-mbpo-0", "mbpo-jax", "train", "gym/HalfCheetah-v5"),
             *("--algorithm", "mbpo", "--seed", "0", "--total-env-steps", "20000"),
