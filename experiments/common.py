@@ -1,5 +1,6 @@
 """What the experiments share: every combination is a run directory, so that they can be resumed."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,12 @@ from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import Row, read_rows, replace_rows
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def as_published(config: Config) -> Config:
+    """Return a configuration with MBPO's share of real rows, where a preset has another since."""
+    rollout = dataclasses.replace(config.rollout, real_ratio=0.05)
+    return dataclasses.replace(config, rollout=rollout)
 
 
 class Entry(NamedTuple):

@@ -26,7 +26,7 @@ from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
 
 NAME = "fast_preset"
 TASKS = {
-    "pendulum": "pendulum --num-seeds 5",
+    "pendulum": "pendulum --num-seeds 5 --rollout.real-ratio 0.05",
     "HalfCheetah-v5": "gym/HalfCheetah-v5 --seed SEED --total-env-steps 10000",
 }
 RULES = {"reference": "", "fast": " --preset fast"}

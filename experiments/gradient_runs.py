@@ -36,7 +36,7 @@ def trained(entry: common.Entry) -> commands.RunProblems:
 
 def trained_run(environment: str) -> Iterator[Row]:
     """All estimators in the ensemble of a trained MBPO run, against the true system."""
-    entry = common.Entry(environment, "MBPO", environment_preset(environment))
+    entry = common.Entry(environment, "MBPO", common.as_published(environment_preset(environment)))
     with jax.enable_x64(False):  # as it was trained
         problems = trained(entry)
         assert problems.learned is not None
@@ -58,7 +58,7 @@ def trained_run(environment: str) -> Iterator[Row]:
 
 def spectral_norm() -> Iterator[Row]:
     """Part 8: pathwise gradients through ensembles with and without spectral normalisation."""
-    plain = environment_preset("pendulum")
+    plain = common.as_published(environment_preset("pendulum"))
     for normalised in (False, True):
         ensemble = dataclasses.replace(plain.ensemble, spectral_norm=normalised)
         label = "MBPO spectral norm" if normalised else "MBPO"

@@ -122,7 +122,8 @@ def tables(rows: Sequence[Row]) -> str:
 Mean ± standard deviation over seeds, whose number stands in brackets; updates are ours. Returns are
 averages over the evaluations up to 2,500 steps before and after. The interval is a bootstrap over
 seeds, of which it needs {statistics.FEWEST}. The difference is in published standard deviations.
-Published SAC is another algorithm than ours; README.md, a folder up, says what is known of both.
+Published SAC has five critics and more besides, as ours of this name; the points beside SAC with
+two critics are of it, too. README.md, a folder up, says what is known of both.
 
 {overview(rows)}
 
@@ -140,27 +141,30 @@ def overview(rows: Sequence[Row]) -> str:
 
     Ours is the mean over seeds, with its interval where there is one; the best of ours is bold.
     """
-    found: dict[tuple[str, int], dict[str, Comparison]] = {}
+    found: dict[tuple[str, int], list[Comparison]] = {}
     for each in compare(rows):
-        found.setdefault((each.task, each.point.env_steps), {})[each.algorithm] = each
-    learners = [name for name in LEARNERS if any(name in line for line in found.values())]
+        found.setdefault((each.task, each.point.env_steps), []).append(each)
+    there = {each.algorithm for line in found.values() for each in line}
+    learners = [name for name in LEARNERS if name in there]
     lines = []
     for (task, step), line in sorted(found.items()):
-        best = max(line, key=lambda name: line[name].returns.mean())
-        cells = (overview_cell(line.get(name), bold=name == best) for name in learners)
-        lines.append([task, f"{step:,}", *cells])
+        best = max(line, key=lambda each: each.returns.mean())
+        cells = {name: [] for name in learners}
+        for each in line:
+            cells[each.algorithm].append(overview_cell(each, each is best))
+        lines.append([task, f"{step:,}", *map("<br>".join, cells.values())])
     return markdown(["task", "env steps", *(LEARNERS[name].ours for name in learners)], lines)
 
 
-def overview_cell(found: Comparison | None, *, bold: bool) -> str:
-    if found is None:
-        return ""
+def overview_cell(found: Comparison, bold: bool) -> str:
     mean, low, high = statistics.estimate(statistics.mean, [found.returns])
     ours = f"**{mean:,.0f}**" if bold else f"{mean:,.0f}"
     if not np.isnan(low):
         ours += f" [{low:,.0f}, {high:,.0f}]"
     count, point = found.returns.size, found.point
     ours += f", {count} seed{'s' if count > 1 else ''}"
+    if found.algorithm == "sac":  # the published points are of the one with five critics
+        return ours
     return f"{ours}<br>*{point.mean:,.0f} ± {point.std:,.0f}*"
 
 

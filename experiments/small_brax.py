@@ -46,7 +46,7 @@ class Budget(NamedTuple):
 
 def variants(environment: str, budget: Budget) -> Iterator[tuple[str, Config]]:
     """Yield label and configuration of the learners that are compared on an environment."""
-    base = environment_preset(environment)
+    base = common.as_published(environment_preset(environment))
     base = dataclasses.replace(
         base,
         num_seeds=budget.num_seeds,
@@ -55,7 +55,6 @@ def variants(environment: str, budget: Budget) -> Iterator[tuple[str, Config]]:
         # The reference's, which the presets had before this experiment and `equal_updates`.
         ensemble=dataclasses.replace(base.ensemble, normalize_targets=False),
         fit=dataclasses.replace(base.fit, patience=5),
-        rollout=dataclasses.replace(base.rollout, real_ratio=0.05),
     )
     many = dataclasses.replace(base, total_env_steps=budget.many_update_steps)
     yield "MBPO", many

@@ -38,7 +38,7 @@ def base_config(environment: str, num_seeds: int) -> Config:
     reference's 5 would stop fits too early. The rates are three times the usual ones for the same
     reason, few steps.
     """
-    base = environment_preset(environment)
+    base = common.as_published(environment_preset(environment))
     return dataclasses.replace(
         base,
         num_seeds=num_seeds,

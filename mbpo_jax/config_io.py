@@ -151,6 +151,9 @@ def refuse_unread(config: Config, asked_for: Iterable[str]) -> None:
         raise ConfigError(*problems)
 
 
+OF_TEMPERATURE = ("sac.initial_alpha", "sac.target_entropy")
+
+
 def unread_as_set(config: Config, path: str) -> str | None:
     """Return why nothing reads a setting that the algorithm may read, as others are set, or None.
 
@@ -169,6 +172,8 @@ def unread_as_set(config: Config, path: str) -> str | None:
                 f"{subject} not read it with {setting}={rule}; leave it out, or set "
                 f"{setting}={readers_of_it[0]}"
             )
+    if path in OF_TEMPERATURE and config.sac.exploration_noise is not None:
+        return "there is no temperature with sac.exploration_noise; leave one of them out"
     tracked = config.track_gradients > 0
     if group == "tracking" and not tracked:
         return "nothing is tracked; set track_gradients, or leave it out"

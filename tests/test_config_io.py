@@ -147,6 +147,11 @@ def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
     budget = Config(fit=FitConfig(stopping="budget"))
     with pytest.raises(ConfigError, match=r"^fit.patience: a fit .* with fit.stopping=budget"):
         refuse_unread(budget, ["fit.num_steps", "fit.cold_factor", "fit.patience"])
+    noise = Config(algorithm="sac", sac=SACConfig(exploration_noise=0.1))
+    refuse_unread(noise, ["sac.exploration_noise", "sac.tau"])
+    for name in ("sac.initial_alpha", "sac.target_entropy"):
+        with pytest.raises(ConfigError, match=f"^{name}: there is no temperature"):
+            refuse_unread(noise, [name])
     oracle = Config(model="oracle")
     with pytest.raises(ConfigError, match=r"fit.patience: mbpo does not .* with model=oracle"):
         refuse_unread(oracle, ["fit.patience"])

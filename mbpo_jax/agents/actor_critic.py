@@ -35,10 +35,10 @@ class SACState(NamedTuple):
       policy: parameters.
       critics: parameters, stacked over critics.
       target_critics: their Polyak averages.
-      log_alpha: float32, logarithm of the temperature.
+      log_alpha: float32, logarithm of the temperature; () if there is none.
       policy_optimizer: Adam's state.
       critic_optimizer: Adam's state.
-      alpha_optimizer: Adam's state.
+      alpha_optimizer: Adam's state; () if there is no temperature.
       scaler: of the observations `[O]` as policy and critics see them; () if they see them bare.
       value_range: of the critics; () if they may say anything.
     """
@@ -46,12 +46,17 @@ class SACState(NamedTuple):
     policy: PyTree
     critics: PyTree
     target_critics: PyTree
-    log_alpha: jax.Array
+    log_alpha: jax.Array | tuple[()]
     policy_optimizer: PyTree
     critic_optimizer: PyTree
     alpha_optimizer: PyTree
     scaler: Scaler | tuple[()] = ()
     value_range: ValueRange | tuple[()] = ()
+
+
+def temperature(state: SACState) -> jax.Array:
+    """Return alpha, 0 for a policy without entropy."""
+    return jnp.float32(0) if isinstance(state.log_alpha, tuple) else jnp.exp(state.log_alpha)
 
 
 class Networks(NamedTuple):

@@ -22,14 +22,12 @@ from mbpo_jax.agents.actor_critic import (
     make_networks,
     moments,
     target_q,
+    temperature,
 )
 from mbpo_jax.config import SACConfig
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.nets.normalizer import fit_scaler, identity_scaler
 from mbpo_jax.types import Agent, EnvSpec, EnvState, Metrics, Policy, PyTree, Transition
-
-NO_TEMPERATURE = -200.0
-"""Logarithm of a temperature that float32 rounds to 0."""
 
 
 class Regression(NamedTuple):
@@ -102,7 +100,7 @@ def next_soft_value(
     """
     action, log_prob = nets.sample(key, state.policy, observation)
     q = target_q(jax.random.fold_in(key, 2), nets, state, observation, action)
-    alpha = jnp.exp(state.log_alpha)
+    alpha = temperature(state)
     return soft_value(q, log_prob, alpha), -alpha * log_prob
 
 
@@ -124,7 +122,7 @@ def q_objective(key, nets, policy, state, view, batch: Transition) -> tuple[jax.
     del view
     action, log_prob = nets.sample(key, policy, batch.observation)
     q = nets.climbed(nets.q_values(state.critics, batch.observation, action))
-    return policy_loss(q, log_prob, jnp.exp(state.log_alpha)), log_prob
+    return policy_loss(q, log_prob, temperature(state)), log_prob
 
 
 def make_sac(
@@ -157,9 +155,10 @@ def make_sac(
         policy_key, critic_key = jax.random.split(key)
         policy, critics = networks.policy.init(policy_key), networks.critics.init(critic_key)
         zero = jnp.float32(0)
-        log_alpha = jnp.log(jnp.asarray(config.initial_alpha, jnp.float32))
-        if config.exploration_noise is not None:
-            log_alpha = jnp.float32(NO_TEMPERATURE)
+        log_alpha = alpha_optimizer = ()
+        if config.exploration_noise is None:
+            log_alpha = jnp.log(jnp.asarray(config.initial_alpha, jnp.float32))
+            alpha_optimizer = optimizer.init(log_alpha)
         return SACState(
             policy=policy,
             critics=critics,
@@ -168,7 +167,7 @@ def make_sac(
             log_alpha=log_alpha,
             policy_optimizer=optimizer.init(policy),
             critic_optimizer=optimizer.init(critics),
-            alpha_optimizer=optimizer.init(log_alpha),
+            alpha_optimizer=alpha_optimizer,
             scaler=identity_scaler(spec.observation_size) if config.scale_observations else (),
             value_range=ValueRange(zero, jnp.copy(zero)) if config.value_range == "rewards" else (),
         )
@@ -248,7 +247,7 @@ def make_sac(
         return state, log_prob, {"sac/policy_loss": value, "sac/entropy": -jnp.mean(log_prob)}
 
     def update_temperature(state: SACState, log_prob: jax.Array):
-        if config.exploration_noise is not None:
+        if isinstance(state.log_alpha, tuple):
             return state
         gradient = jax.grad(temperature_loss)(state.log_alpha, log_prob, target_entropy)
         updates, optimizer_state = optimizer.update(gradient, state.alpha_optimizer)
@@ -272,7 +271,7 @@ def make_sac(
         state, critic_metrics = regress(critic_key, state, view, batch)
         state, log_prob, policy_metrics = climb(policy_key, state, view, batch, pull_back)
         state = update_temperature(state, log_prob)
-        return state, {**critic_metrics, **policy_metrics, "sac/alpha": jnp.exp(state.log_alpha)}
+        return state, {**critic_metrics, **policy_metrics, "sac/alpha": temperature(state)}
 
     @jax.named_scope("gradient_step")
     def update_critics(key: jax.Array, state: SACState, view: PyTree, batch: PyTree) -> SACState:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
-from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, temperature
 from mbpo_jax.agents.sac import CriticTarget, Regression, make_sac
 from mbpo_jax.algorithms.branching import branched_experience
 from mbpo_jax.algorithms.expansion import (
@@ -36,7 +36,7 @@ def imagined_target(gamma: jax.Array | float) -> CriticTarget:
         key: jax.Array, nets: ActorCritic, state: SACState, view: PyTree, made: Expansion
     ) -> Regression:
         del view
-        bonus = -jnp.exp(state.log_alpha) * made.log_prob
+        bonus = -temperature(state) * made.log_prob
         value = last_target(key, nets, state, made)
         returns = targets.lambda_return(
             reward=made.reward,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q, temperature
 from mbpo_jax.agents.sac import TrainingRollout, soft_value
 from mbpo_jax.config import Config
 from mbpo_jax.models.imagination import imagine
@@ -106,7 +106,7 @@ def training_rollout(model: DynamicsModel, config: Config) -> TrainingRollout:
 def last_target(key: jax.Array, nets: ActorCritic, state: SACState, made: Expansion) -> jax.Array:
     """Return the soft value `[B]` of the expansion's last state that a target holds."""
     q = target_q(key, nets, state, made.observation[-1], made.action[-1])
-    return soft_value(q, made.log_prob[-1], jnp.exp(state.log_alpha))
+    return soft_value(q, made.log_prob[-1], temperature(state))
 
 
 def imagined_return(
@@ -117,7 +117,7 @@ def imagined_return(
     `sum_{t<H} gamma^t m_t (r_t - alpha log pi_t) + gamma^H m_H (Q(s_H, a_H) - alpha log pi_H)`,
     where m_t is 0 from the first predicted termination on and Q is what the critics say together.
     """
-    alpha = jnp.exp(state.log_alpha)
+    alpha = temperature(state)
     horizon = made.reward.shape[0]
     depth = jnp.arange(horizon + 1, dtype=jnp.float32)
     weight = gamma ** depth[:, None] * reach(made.discount)

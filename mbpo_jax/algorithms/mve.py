@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
-from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, temperature
 from mbpo_jax.agents.sac import CriticTarget, Regression, make_sac
 from mbpo_jax.algorithms.expansion import expand, last_target, reach
 from mbpo_jax.algorithms.parts import make_model, replay_experience
@@ -43,7 +43,7 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
         )
         discount = jnp.concatenate([real.discount[None], made.discount])
         value = last_target(jax.random.fold_in(key, 2), nets, state, made)
-        bonus = -jnp.exp(state.log_alpha) * made.log_prob
+        bonus = -temperature(state) * made.log_prob
         reward = jnp.concatenate([real.reward[None], made.reward])
         returns = targets.lambda_return(
             reward=reward,

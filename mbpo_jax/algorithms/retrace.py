@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mbpo_jax import replay
 from mbpo_jax.agents import targets
-from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, target_q, temperature
 from mbpo_jax.agents.sac import (
     CriticTarget,
     Regression,
@@ -63,7 +63,7 @@ def retrace_target(config: Config) -> CriticTarget:
                 reward=steps.reward,
                 discount=steps.discount,
                 next_value=next_value,
-                entropy_bonus=-jnp.exp(state.log_alpha) * log_prob,
+                entropy_bonus=-temperature(state) * log_prob,
                 gamma=gamma,
                 decay=settings.decay * connected[1:],
             )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.agents import targets
-from mbpo_jax.agents.actor_critic import ActorCritic, SACState
+from mbpo_jax.agents.actor_critic import ActorCritic, SACState, temperature
 from mbpo_jax.agents.sac import CriticTarget, Regression, make_sac
 from mbpo_jax.algorithms.expansion import Expansion, expand, reach
 from mbpo_jax.algorithms.parts import make_model, replay_experience
@@ -69,7 +69,7 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             propagation="members",
             copies=num_members,
         )
-        alpha = jnp.exp(state.log_alpha)
+        alpha = temperature(state)
         critics = nets.chosen(jax.random.fold_in(key, 2), state.target_critics)
         q = nets.bounded(nets.q_values(critics, made.observation, made.action))
         candidates = depth_targets(tiled, made, q, alpha, config.sac.gamma)

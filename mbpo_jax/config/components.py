@@ -83,9 +83,9 @@ class SACConfig(Checked):
     target_entropy: float | None = -1.0
     """Entropy the temperature steers to, in nats; minus the number of action components if None."""
     exploration_noise: Annotated[float, Gt(0)] | None = None
-    """Act with noise of this standard deviation before the tanh, and learn without any, nor with a
-    temperature, as DDPG does (Lillicrap et al. 2016, arXiv:1509.02971); explore as the policy
-    learns to, if None."""
+    """Act with noise of this standard deviation before the tanh; learn without any, nor with a
+    temperature, much as DDPG (Lillicrap et al. 2016, arXiv:1509.02971), but for the traces of
+    `retrace`, which are of the policy with its noise. Explore as the policy learns to, if None."""
 
     def _rule_errors(self) -> list[str]:
         errors, chosen = [], self.num_target_critics

@@ -16,18 +16,25 @@ class Fused(NamedTuple):
     Attributes:
       mean: `[..., D]`, weighted with their precisions.
       variance: `[..., D]`, their harmonic mean: the noise of the system.
-      gain: `[..., D]` in [0, 1], the share of the noise in noise and doubt, where doubt is the mean
-        squared distance of their means from `mean`.
+      doubt: `[..., D]`, the mean squared distance of their means from `mean`.
     """
 
     mean: jax.Array
     variance: jax.Array
-    gain: jax.Array
+    doubt: jax.Array
+
+    @property
+    def gain(self) -> jax.Array:
+        """Return the share of the noise in noise and doubt, `[..., D]`."""
+        return self.variance / (self.variance + self.doubt)
 
     @property
     def conditional_variance(self) -> jax.Array:
-        """Return what is left of the variance once a member has been sampled from, `[..., D]`."""
-        return (1.0 - self.gain) * self.variance
+        """Return what is left of the variance once a member has been sampled from, `[..., D]`.
+
+        It is `(1 - gain) variance`, without a difference that could be negative.
+        """
+        return self.doubt / (self.variance + self.doubt) * self.variance
 
 
 def fuse(mean: jax.Array, std: jax.Array) -> Fused:
@@ -42,7 +49,7 @@ def fuse(mean: jax.Array, std: jax.Array) -> Fused:
     centre = jnp.sum(precision * mean, axis=0) / total
     variance = mean.shape[0] / total
     doubt = jnp.mean(jnp.square(mean - centre[None]), axis=0)
-    return Fused(centre, variance, variance / (variance + doubt))
+    return Fused(centre, variance, doubt)
 
 
 def sample_after(key: jax.Array, fused: Fused, mean: jax.Array, std: jax.Array) -> jax.Array:

@@ -281,5 +281,10 @@ def truncation_of(
     if config.truncation == "ranking":
         return least_uncertain(model, length, config.uncertainty_penalty)
     if config.truncation == "information":
+        if model.fused is None:
+            raise ConfigError(
+                "rollout.truncation: information has all members make a step together, which this "
+                "model cannot (it has no fused); use threshold or ranking"
+            )
         return within_losses(model, length, config.step_quantile, config.total_quantile)
     return None

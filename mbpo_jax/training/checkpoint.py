@@ -72,7 +72,8 @@ def save(
 
     Args:
       directory: of all checkpoints of a run.
-      env_steps: names the checkpoint; nothing is done if there is one of this name.
+      env_steps: names the checkpoint; nothing is done if there is one of this name with the same
+        `host`, and one with another is replaced.
       state: arrays; of what `num_runs` does not count, as it depends on the number of devices,
         nothing is kept.
       host: JSON object with what is to be remembered beside the arrays.
@@ -83,7 +84,8 @@ def save(
       CheckpointError: it could not be written. Earlier checkpoints are as they were.
     """
     final = directory / f"{env_steps:010d}"
-    if final.exists():
+    remembered = json.dumps(dict(host), indent=2)
+    if final.exists() and _is_told(final / _HOST, remembered):
         return final
     partial = directory / f"partial-{env_steps:010d}"
     try:
@@ -95,10 +97,13 @@ def save(
                 continue
             with _SAVING:
                 ocp.save(str(partial.absolute() / name), _without_empty(_first(num_runs, tree)))
-        _write_synced(partial / _HOST, json.dumps(dict(host), indent=2))
+        _write_synced(partial / _HOST, remembered)
         _write_synced(partial / _MANIFEST, json.dumps({"sha256": _digests(partial)}, indent=2))
+        if final.exists():  # of an agent that was catching up, whose steps do not count on
+            os.rename(final, directory / f"partial-{final.name}-replaced")
         os.rename(partial, final)
         _sync_directory(directory)
+        _discard_partial(directory)
     except (OSError, ValueError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
@@ -108,6 +113,11 @@ def save(
     for old in checkpoints(directory)[:-KEEP]:
         shutil.rmtree(old)
     return final
+
+
+def _is_told(file: Path, text: str) -> bool:
+    """Return whether a file has this text; a damaged checkpoint may have none."""
+    return file.is_file() and file.read_bytes() == text.encode()
 
 
 def checkpoints(directory: Path) -> list[Path]:

@@ -137,11 +137,13 @@ class Training:
     def _catch_up(self) -> None:
         """Make a part of the updates that belong to the random steps."""
         host = self.host
-        updates = self._calls_to_catch_up * self._updates_per_chunk
-        self._progress.phase(f"making {updates:,} updates for the random steps")
-        self._state, model_steps = self._compiled.catch_up(host.caught_up, self._state)
+        done, updates = host.caught_up, self._updates_per_chunk
+        self._progress.phase(
+            f"catching up: {done * updates:,} of {self._calls_to_catch_up * updates:,} updates"
+        )
+        self._state, model_steps = self._compiled.catch_up(done, self._state)
         host.caught_up += 1
-        self._count(float(np.mean(model_steps)))
+        self._count(float(np.mean(model_steps[: len(self._group.runs)])))
         self._progress.update(host.env_steps, round(host.gradient_steps))
 
     def _count(self, model_steps: float) -> None:

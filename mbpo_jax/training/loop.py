@@ -189,7 +189,7 @@ def scan_with_new_data(
       key: a key, used up.
       state: before.
       view: of the model's state.
-      env_steps: environment steps before the first step.
+      env_steps: `[refreshes]`, environment steps before each making of data.
       num_steps: steps in all.
 
     Returns:
@@ -199,13 +199,13 @@ def scan_with_new_data(
     span = num_steps // refreshes
 
     def one_span(state, inputs):
-        key, first = inputs
+        key, env_steps = inputs
         data_key, span_key = jax.random.split(key)
-        state, metrics = make_data(algorithm, data_key, state, view, env_steps + first)
+        state, metrics = make_data(algorithm, data_key, state, view, env_steps)
         state, found = jax.lax.scan(body, state, jax.random.split(span_key, span))
         return state, (found, metrics)
 
-    inputs = jax.random.split(key, refreshes), jnp.arange(refreshes) * span
+    inputs = jax.random.split(key, refreshes), env_steps
     state, (found, metrics) = jax.lax.scan(one_span, state, inputs)
     return state, found, mean_metrics(metrics)
 
@@ -272,9 +272,10 @@ def make_program(env: Env) -> Program:
         def update(state: TrainState, key: jax.Array):
             return update_agent(algorithm, key, state, view)[0], None
 
+        env_steps = jnp.full(algorithm.experience.refreshes, config.random_steps)
+        start = start._replace(key=key)
         end, _, _ = scan_with_new_data(
-            *(algorithm, update, updates_key, start._replace(key=key), view),
-            *(part * config.steps_per_fit, config.steps_per_fit),
+            algorithm, update, updates_key, start, view, env_steps, config.steps_per_fit
         )
         return freeze_if_diverged(state, end, {})[0], model_steps
 
@@ -297,8 +298,10 @@ def make_program(env: Env) -> Program:
             keys = jax.random.split(steps_key, config.steps_per_fit)
             end, found = jax.lax.scan(env_step, start, keys)
         else:
+            refreshes = algorithm.experience.refreshes
+            firsts = env_steps + jnp.arange(refreshes) * (config.steps_per_fit // refreshes)
             end, found, data_metrics = scan_with_new_data(
-                *(algorithm, env_step, steps_key, start, view, env_steps, config.steps_per_fit)
+                algorithm, env_step, steps_key, start, view, firsts, config.steps_per_fit
             )
         update_metrics, rewards, finished = found
         stored = jnp.sum(~jnp.isnan(rewards), dtype=jnp.int32)

@@ -106,6 +106,20 @@ def test_the_same_holds_with_all_that_dhmbpo_may_have():
 
 
 @pytest.mark.parametrize("algorithm", actor_critics())
+def test_every_actor_critic_may_have_a_deterministic_policy(algorithm):
+    env, config = environment(algorithm), settings(algorithm, "learned")
+    sac = dataclasses.replace(config.sac, exploration_noise=0.1)
+    config, program = dataclasses.replace(config, sac=sac), loop.make_program(env)
+    state = jax.eval_shape(lambda key: start(program, config, key), jax.random.key(0))
+    assert state.agent.log_alpha == ()
+    after, metrics = jax.eval_shape(
+        lambda state: program.step(config, jnp.int32(config.random_steps), state), state
+    )
+    assert shapes(after) == shapes(state)
+    assert "sac/alpha" in metrics
+
+
+@pytest.mark.parametrize("algorithm", actor_critics())
 def test_critics_may_be_updated_alone_whatever_the_algorithm_and_their_values_have_a_range(
     algorithm,
 ):
@@ -131,11 +145,15 @@ def assert_side_by_side_as_alone(env: Env, config: Config) -> None:
 
     single = jax.jit(traced_step)
     begin = jax.jit(lambda key: start(program, config, key))
+    parts = [jnp.int32(part) for part in range(2)] if config.sac.catches_up else []
+    catch_up = jax.jit(functools.partial(program.catch_up, config))
     starts = [begin(jax.random.key(seed)) for seed in range(2)]
     together = stack(*starts)
     steps = [jnp.int32(config.random_steps + i * config.steps_per_fit) for i in range(2)]
     ends = []
     for state in starts:
+        for part in parts:
+            state, _ = catch_up(part, state)
         for env_steps in steps:
             state, metrics = single(env_steps, state)
             assert metrics["train/healthy"] == 1.0
@@ -144,6 +162,9 @@ def assert_side_by_side_as_alone(env: Env, config: Config) -> None:
     # Under `vmap` JAX takes the first half of a split key for the whole of it.
     with jax.debug_key_reuse(False):
         batched = jax.jit(jax.vmap(program.step, in_axes=(None, None, 0)))
+        catch_up = jax.jit(jax.vmap(program.catch_up, in_axes=(None, None, 0)))
+        for part in parts:
+            together, _ = catch_up(config, part, together)
         for env_steps in steps:
             together, _ = batched(config, env_steps, together)
     together = numbers(together)

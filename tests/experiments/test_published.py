@@ -227,6 +227,14 @@ class TestOverview:
         readme = Path(__file__).parents[2] / "README.md"
         rows = read_rows(published.common.results_file("published"))
         assert published.overview(rows) in readme.read_text()
+        written = published.common.RESULTS / "published.md"
+        assert written.read_text() == published.tables(rows)
+
+    def test_learners_with_other_updates_stand_below_each_other(self, tmp_path):
+        runs = [write_run(tmp_path / "a", lambda _: 1.0), write_run(tmp_path / "b", utd=10)]
+        found = cells(published.overview(rows_of(*runs)), "HalfCheetah-v5", "10,000")
+        assert found[2].count("1 seed") == 2
+        assert found[2].count("**") == 2
 
     def test_sac_with_five_critics_is_told_apart_from_sac(self, tmp_path):
         run = write_run(tmp_path / "run", algorithm="sac", utd=1)

@@ -149,6 +149,39 @@ def test_outcomes_are_independent_gaussian_samples(key, propagation):
     assert abs(np.corrcoef(standard)[0, 1]) < 5 / np.sqrt(8000)
 
 
+def step_together(key, state, num_rows, known=never):
+    model, view = linear_dynamics(state, known)
+    fused, zeros = model.fused, jnp.zeros((num_rows, 1))
+    assert fused is not None
+    return jax.jit(lambda key: fused(key, view, Point(zeros), zeros))(key)
+
+
+def test_members_that_step_together_shrink_a_sample_of_one_of_them_to_the_middle(key):
+    """Means 0, 3 and 6 of the elites, noise of 2: doubt 6, gain 0.4, and 2.4 of 4 are left."""
+    bias = [[0.0, 0.0], [9.0, 9.0], [3.0, 30.0], [6.0, 60.0]]
+    _, state = linear_model([[0.0, 0.0], [0.0, 0.0]], bias, [2.0, 20.0], elites=[0, 2, 3])
+    rows = 100_000
+    point, prediction, left = step_together(key, state, rows)
+    np.testing.assert_allclose(left, np.tile([2.4, 240.0], (rows, 1)), rtol=1e-5)
+    reward, moved = np.asarray(prediction.reward), np.asarray(point.observation[:, 0])
+    variance = 0.4**2 * (6.0 + 4.0) + 2.4
+    for sample, unit in ((reward, 1.0), (moved, 10.0)):
+        assert sample.mean() == pytest.approx(3.0 * unit, abs=5 * unit * (variance / rows) ** 0.5)
+        assert sample.var() == pytest.approx(variance * unit**2, rel=0.03)
+    # Both components meet the same member, and have noise of their own.
+    shared = 0.4**2 * 6.0 / variance
+    assert np.corrcoef(reward, moved)[0, 1] == pytest.approx(shared, abs=0.02)
+
+
+def test_members_that_step_together_terminate_as_the_one_that_was_met(key):
+    bias = [[0.0, 0.0], [100.0, 0.0]]
+    _, state = linear_model([[0.0, 0.0], [0.0, 0.0]], bias, 30.0, logit=[-50.0, 50.0])
+    _, prediction, _ = step_together(key, state, 4000, known=None)
+    ended = np.asarray(prediction.discount) == 0.0
+    assert ended.mean() == pytest.approx(0.5, abs=0.05)
+    assert prediction.reward[ended].mean() > prediction.reward[~ended].mean() + 10.0
+
+
 @pytest.mark.parametrize("block_rows", [10, 10_000])
 def test_no_two_rows_share_their_noise(monkeypatch, key, block_rows):
     monkeypatch.setattr(layout, "BLOCK_ROWS", block_rows)

@@ -131,7 +131,7 @@ def test_the_rows_that_members_agree_on_are_stored_fewer_from_step_to_step(key):
 
 
 def test_members_that_agree_lose_nothing_and_others_lose_what_their_doubt_hides():
-    agreeing = fusion.fuse(jnp.full((3, 1, 2), 7.0), jnp.full((3, 1, 2), 0.5))
+    agreeing = jax.jit(fusion.fuse)(jnp.full((3, 1, 2), 7.0), jnp.full((3, 1, 2), 0.5))
     np.testing.assert_allclose(agreeing.mean, 7.0)
     np.testing.assert_allclose(agreeing.variance, 0.25)
     np.testing.assert_allclose(agreeing.conditional_variance, 0.0, atol=1e-7)
@@ -148,6 +148,23 @@ def test_members_that_agree_lose_nothing_and_others_lose_what_their_doubt_hides(
     entropy = 0.5 * np.log2(2 * np.pi * np.e * left) + 6 * np.log2(10)
     assert float(bits[0, 0]) == pytest.approx(entropy, rel=1e-6)
     assert float(truncation.lost_bits(jnp.float32(0.0))) == 0.0
+
+
+@pytest.mark.parametrize("doubt", [0.0, 1e-5, 1e-3, 1e-1])
+def test_members_that_nearly_agree_are_told_what_they_lose_as_compiled(doubt):
+    """Differences as of `1 - gain` would be negative for some, and nothing for others."""
+    rng = np.random.default_rng(0)
+    std = np.repeat(rng.uniform(0.1, 3.0, (1, 4000, 3)), 2, axis=0)
+    mean = rng.normal(size=(1, 4000, 3)) + doubt * std * np.array([1.0, -1.0])[:, None, None]
+    args = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    left = jax.jit(lambda *x: fusion.fuse(*x).conditional_variance)(*args)
+    assert np.all(left >= 0.0)
+    spread = 0.5 * (np.float32(mean)[0] - np.float32(mean)[1]).astype(float)
+    variance = np.square(np.float32(std)[0].astype(float))
+    expected = variance * spread**2 / (variance + spread**2)
+    close = spread**2 > 1e-9 * variance  # where float32 means tell the members apart
+    np.testing.assert_allclose(left[close], expected[close], rtol=0.05)
+    assert np.all(np.isfinite(jax.jit(truncation.lost_bits)(left)))
 
 
 def test_samples_have_the_moments_of_the_member_shrunk_to_the_middle(key):

@@ -70,6 +70,27 @@ def test_so_it_does_with_all_that_dhmbpo_may_have_and_while_it_catches_up(
     assert f"resuming broken at {saved:,} environment steps" in output
 
 
+@pytest.mark.slow
+def test_two_interruptions_while_catching_up_lose_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
+    config = with_all_switches(settings("dhmbpo"))
+    config = dataclasses.replace(
+        config,
+        random_steps=3 * config.steps_per_fit,
+        total_env_steps=4 * config.steps_per_fit,
+    )
+    run_dir = Path("broken")
+    for done in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "Interruption", InterruptedOnce)
+            assert mbpo_jax.train(config, run_dir).state == "interrupted"
+        assert json.loads((run_dir / "status.json").read_text())["caught_up"] == done
+    assert mbpo_jax.train(config, run_dir).state == "finished"
+    parts = [line for line in capsys.readouterr().out.splitlines() if "catching up" in line]
+    each = config.steps_per_fit * config.sac.utd_ratio
+    assert parts == [f"catching up: {i * each:,} of {3 * each:,} updates" for i in range(3)]
+
+
 def assert_resumes(config, monkeypatch, capsys) -> str:
     """Train once in one piece and once in two, and compare; return what the latter printed."""
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))

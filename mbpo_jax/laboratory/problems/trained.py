@@ -52,14 +52,14 @@ def visited(
     Returns:
       States `[N]` with their simulators.
     """
-    sample = actor_critic(env, config, agent).sample
+    explore = actor_critic(env, config, agent).explore
     looks = num_states // num_envs
     spacing = -(-episode_limit(env.spec) // looks)
 
     def act(state: EnvState, key: jax.Array) -> tuple[EnvState, None]:
         def one(key: jax.Array, state: EnvState) -> EnvState:
             act_key, env_key = jax.random.split(key)
-            action, _ = sample(act_key, agent.policy, state.observation)
+            action = explore(act_key, agent.policy, state.observation)
             return step_or_reset(env, env_key, state, action)[0]
 
         return jax.vmap(one)(jax.random.split(key, num_envs), state), None
