@@ -66,7 +66,7 @@ class Run(NamedTuple):
         if self.algorithm == "sac":
             options["sac.utd-ratio"] = 1
         if self.algorithm == "sac_5_critics":
-            options["config"] = "experiments/data/sac_5_critics.yaml"
+            options["preset"] = self.algorithm
         if self.algorithm == "macura":  # its rollouts, in the learner of `mbpo`
             options |= {
                 "preset": "macura",

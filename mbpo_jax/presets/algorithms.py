@@ -78,6 +78,26 @@ def _macura(task: str, numbers: _Macura) -> Preset:
     return Preset(f"MACURA's numbers for {task}; with its wide networks of SAC", changes)
 
 
+_DHMBPO_SAC = {
+    "utd_ratio": 1,  # [DHMBPO]
+    "hidden_sizes": (256, 256, 256),  # [DHMBPO]
+    "activation": "swish",  # [DHMBPO]
+    "num_critics": 5,  # [DHMBPO]
+    "num_target_critics": 2,  # [DHMBPO]
+    "policy_value": "mean",  # [DHMBPO]
+    "critic_layer_norm": True,  # [DHMBPO]
+    "scale_observations": True,  # [DHMBPO]
+    "value_range": "rewards",  # [DHMBPO]
+    "catches_up": True,  # [DHMBPO]
+    "gamma": 0.995,  # [DHMBPO]
+    "batch_size": 256,  # [DHMBPO]
+    "learning_rate": 3e-4,  # [DHMBPO]
+    "tau": 0.005,  # [DHMBPO]
+    "initial_alpha": 0.1,  # [DHMBPO]
+    "target_entropy": None,  # [DHMBPO]
+}
+
+
 ALGORITHM_PRESETS = {
     "ftfl": Preset(
         "any environment, FTFL's two switches of the model",
@@ -117,30 +137,16 @@ ALGORITHM_PRESETS = {
         },
     ),
     **{f"macura_{task}": _macura(task, numbers) for task, numbers in _MACURA.items()},
+    "sac_5_critics": Preset(
+        "any environment, SAC with the agent of DHMBPO: five critics, one update a step",
+        {"algorithm": "sac", "sac": _DHMBPO_SAC},
+    ),
     "dhmbpo": Preset(
         "DHMBPO's numbers, for tasks with a fit every 250 steps",
         {
             "algorithm": "dhmbpo",
             "epoch_length": 200,  # for so many steps model states are kept, [DHMBPO]
-            "sac": {
-                "utd_ratio": 1,  # [DHMBPO]
-                "hidden_sizes": (256, 256, 256),  # [DHMBPO]
-                "activation": "swish",  # [DHMBPO]
-                "num_critics": 5,  # [DHMBPO]
-                "num_target_critics": 2,  # [DHMBPO]
-                "policy_value": "mean",  # [DHMBPO]
-                "critic_layer_norm": True,  # [DHMBPO]
-                "scale_observations": True,  # [DHMBPO]
-                "value_range": "rewards",  # [DHMBPO]
-                "critic_updates": 60,  # [DHMBPO]: 250 every 1,000 steps
-                "catches_up": True,  # [DHMBPO]
-                "gamma": 0.995,  # [DHMBPO]
-                "batch_size": 256,  # [DHMBPO]
-                "learning_rate": 3e-4,  # [DHMBPO]
-                "tau": 0.005,  # [DHMBPO]
-                "initial_alpha": 0.1,  # [DHMBPO]
-                "target_entropy": None,  # [DHMBPO]
-            },
+            "sac": {**_DHMBPO_SAC, "critic_updates": 60},  # [DHMBPO]: 250 every 1,000 steps
             "ensemble": {
                 "num_members": 8,  # [DHMBPO]
                 "num_elites": 8,  # [DHMBPO]

@@ -342,7 +342,7 @@ class TestCommand:
         assert "--sac.utd-ratio 1" in lines[2]
         (five,) = [line for line in lines if line.startswith("halfcheetah-sac_5_critics-0 ")]
         assert "--algorithm sac" in five
-        assert "--config experiments/data/sac_5_critics.yaml" in five
+        assert "--preset sac_5_critics" in five
 
     def test_a_run_becomes_its_own_process_on_its_core(self, monkeypatch):
         called = []
