@@ -13,6 +13,8 @@ import pytest
 
 from mbpo_jax import replay
 from mbpo_jax.training import loop, runs_axis
+from mbpo_jax.training.state import learned
+from mbpo_jax.trees import all_finite
 from tests.probe_environments import (
     CONTROL,
     COST,
@@ -280,16 +282,16 @@ def test_a_run_that_diverges_is_frozen_for_good_and_its_neighbours_go_on(starts,
             assert_equal(run_of(bad.agent, i), starts[i].agent)
             assert_equal(run_of(bad.model, i), starts[i].model)
         assert_equal(run_of(bad, 0), run_of(good, 0))
-        assert bool(loop.all_finite(loop.learned(bad)))
+        assert bool(all_finite(learned(bad)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1])
 def test_all_finite_finds_a_single_bad_number(value, place):
     tree = {"a": jnp.zeros(3), "b": [jnp.zeros((2, 2)), jnp.arange(2)]}
-    assert bool(loop.all_finite(tree))
+    assert bool(all_finite(tree))
     tree["a" if place else "b"] = jnp.zeros((2, 2)).at[1, 0].set(value)
-    assert not bool(loop.all_finite(tree))
+    assert not bool(all_finite(tree))
 
 
 @pytest.mark.slow
