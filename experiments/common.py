@@ -1,10 +1,13 @@
 """What the experiments share: every combination is a run directory, so that they can be resumed."""
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from mbpo_jax.config import Config
 from mbpo_jax.exit_codes import OF_OUTCOME
@@ -87,6 +90,14 @@ def replace_part(experiment: str, part: str, rows: Iterable[Row]) -> None:
     replace_rows(raw, [row for row in old if row["part"] != part] + new)
 
 
+def mean_returns(rows: Sequence[Row]) -> np.ndarray:
+    """Return the evaluation return of each run, averaged over training, `[R]`."""
+    runs = sorted({row["run"] for row in rows})
+    return np.array(
+        [np.mean([row["return_mean"] for row in rows if row["run"] == run]) for run in runs]
+    )
+
+
 def panels(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Group rows by environment and learner, as the figures take them."""
     grouped: dict[str, dict[str, list[Row]]] = {}
@@ -114,3 +125,31 @@ def run(
     if code == 0:
         report(collect(experiment, entries))
     return code
+
+
+def command(
+    experiment: str,
+    description: str,
+    environments: Iterable[str],
+    entries: Callable[[Sequence[str], int], Sequence[Entry]],
+    report: Callable[[list[Row]], None],
+) -> int:
+    """Be the command of an experiment whose combinations are of environments and seeds.
+
+    Args:
+      experiment: its name.
+      description: for `--help`.
+      environments: those to choose from; all of them if none is chosen.
+      entries: `(environments, num_seeds) -> combinations`.
+      report: told all rows.
+
+    Returns:
+      The exit code.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--environment", action="append", choices=list(environments))
+    parser.add_argument("--num-seeds", type=int, default=6)
+    parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
+    arguments = parser.parse_args()
+    chosen = entries(arguments.environment or list(environments), arguments.num_seeds)
+    return run(experiment, chosen, report, draw_only=arguments.draw_only)

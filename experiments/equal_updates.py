@@ -15,7 +15,6 @@ Every combination is a run directory under `runs/equal_updates/`, so the script 
 started again. Raw rows go to `experiments/results/equal_updates.jsonl`, the figure beside it.
 """
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,15 +131,12 @@ def entries(environments: Sequence[str], num_seeds: int) -> list[common.Entry]:
     ]
 
 
-def over_training(rows: Sequence[Row]) -> np.ndarray:
-    """Return the evaluation return of each seed, averaged over training, `[R]`."""
-    return np.nanmean(collect(rows, "return_mean").values, axis=1)
-
-
 def gains(learners: Mapping[str, Sequence[Row]]) -> dict[str, np.ndarray]:
     """Return how far each learner but SAC is ahead of SAC over training, seed by seed, `[R]`."""
-    sac = over_training(learners["SAC"])
-    return {name: over_training(rows) - sac for name, rows in learners.items() if name != "SAC"}
+    sac = common.mean_returns(learners["SAC"])
+    return {
+        name: common.mean_returns(rows) - sac for name, rows in learners.items() if name != "SAC"
+    }
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -152,7 +148,7 @@ def table(rows: Sequence[Row]) -> str:
     for environment, learners in common.panels(rows).items():
         ahead = gains(learners)
         for label, own in learners.items():
-            last, means = collect(own, "return_mean").values[:, -1], over_training(own)
+            last, means = collect(own, "return_mean").values[:, -1], common.mean_returns(own)
             cells = [environment, label, f"{last.mean():,.0f}", f"{means.mean():,.0f}", "", ""]
             if label in ahead:
                 gain = ahead[label]
@@ -197,13 +193,9 @@ def report(rows: list[Row]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="MBPO beside SAC with as many updates a step.")
-    parser.add_argument("--environment", action="append", choices=list(ENVIRONMENTS))
-    parser.add_argument("--num-seeds", type=int, default=6)
-    parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
-    arguments = parser.parse_args()
-    chosen = entries(arguments.environment or list(ENVIRONMENTS), arguments.num_seeds)
-    return common.run(NAME, chosen, report, draw_only=arguments.draw_only)
+    return common.command(
+        NAME, "MBPO beside SAC with as many updates a step.", ENVIRONMENTS, entries, report
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Every combination is a run directory under `runs/value_expansion/`, so the scrip
 started again. Raw rows go to `experiments/results/value_expansion.jsonl`, the figure beside it.
 """
 
-import argparse
 import dataclasses
 import re
 import sys
@@ -79,14 +78,6 @@ def entries(environments: Sequence[str], num_seeds: int) -> list[common.Entry]:
     ]
 
 
-def mean_returns(rows: Sequence[Row]) -> np.ndarray:
-    """Return the evaluation return of each run, averaged over training, `[R]`."""
-    runs = sorted({row["run"] for row in rows})
-    return np.array(
-        [np.mean([row["return_mean"] for row in rows if row["run"] == run]) for run in runs]
-    )
-
-
 def interval(values: np.ndarray) -> tuple[float, float, float]:
     """Return the mean and its 95 % percentile-bootstrap interval."""
     rng = np.random.default_rng(0)
@@ -99,13 +90,13 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, dict[int, tuple[float,
     """Return mean and interval by environment, curve and horizon."""
     summary: dict[str, dict[str, dict[int, tuple[float, float, float]]]] = {}
     for environment, by_label in common.panels(rows).items():
-        start = interval(mean_returns(by_label["SAC"]))
+        start = interval(common.mean_returns(by_label["SAC"]))
         curves = summary.setdefault(environment, {})
         for label, found in by_label.items():
             match = re.fullmatch(r"(.+), H=(\d+)", label)
             if match:
                 curve = curves.setdefault(match[1], {0: start})
-                curve[int(match[2])] = interval(mean_returns(found))
+                curve[int(match[2])] = interval(common.mean_returns(found))
     return summary
 
 
@@ -128,13 +119,9 @@ def report(rows: Sequence[Row]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Value expansion against its horizon.")
-    parser.add_argument("--environment", action="append", choices=list(ENVIRONMENTS))
-    parser.add_argument("--num-seeds", type=int, default=6)
-    parser.add_argument("--draw-only", action="store_true", help="draw the committed rows again")
-    arguments = parser.parse_args()
-    chosen = entries(arguments.environment or list(ENVIRONMENTS), arguments.num_seeds)
-    return common.run(NAME, chosen, report, draw_only=arguments.draw_only)
+    return common.command(
+        NAME, "Value expansion against its horizon.", ENVIRONMENTS, entries, report
+    )
 
 
 if __name__ == "__main__":
