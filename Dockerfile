@@ -1,6 +1,9 @@
 # What the wheels bring is all that a GPU needs besides its driver, so one base serves both:
 #   docker build --tag mbpo-jax .
 #   docker build --tag mbpo-jax:cuda13 --build-arg EXTRAS=cuda13 .
+# Runs are written where the command is given; the volume keeps compiled programs:
+#   docker run --rm --user "$(id -u)" --volume "$PWD:/work" --volume mbpo-jax:/cache mbpo-jax train pendulum
+#   docker run --rm --gpus all ... mbpo-jax:cuda13 train gym/Hopper-v5
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim-trixie AS build
