@@ -11,7 +11,7 @@ PINS := pyproject.toml constraints.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow test-all check format constraints clean
+.PHONY: help train test test-slow test-all check format dist constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ check: $(VENV)/.dev  ## lint, check the format and the types
 format: $(VENV)/.dev  ## mend what ruff can mend
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
+
+dist: $(VENV)/.dev  ## build what is released into dist/: a wheel, and the source it is made from
+	rm -rf dist
+	$(PY) -m build
 
 clean:  ## delete environments, caches and build products; runs/ stays
 	rm -rf $(VENV) .venv-* .cache .pytest_cache .ruff_cache .hypothesis dist

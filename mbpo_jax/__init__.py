@@ -6,6 +6,8 @@ The names below are loaded when they are first used, so that importing the packa
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mbpo_jax.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mbpo_jax.api import load, train
     from mbpo_jax.config import Config

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 # From bottom to top: a module imports from the rows below its own, and from its own room. A folder
 # of one subject may have rooms in several rows; what lies in none of them is of the folder's own.
 LAYERS = (
-    ("errors", "exit_codes"),
+    ("errors", "exit_codes", "version"),
     ("types", "fields", "files", "import_paths"),
     ("config", "keys", "trees", "loops"),
     ("config_io",),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.training import devices
+from mbpo_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnasium", "mujoco", "orbax-checkpoint")
 
@@ -55,8 +56,9 @@ def _fatal(findings: list[Finding]) -> bool:
 
 
 def versions() -> list[Finding]:
-    """Return the versions of Python and of the libraries that decide numbers, and of the extras."""
+    """Return the versions of all that decides numbers, and of the extras."""
     return [
+        Finding("mbpo-jax", __version__),
         Finding("python", platform.python_version()),
         *map(_package, PACKAGES),
         *map(_optional, EXTRAS),

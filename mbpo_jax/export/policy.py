@@ -14,6 +14,7 @@ import numpy as np
 
 from mbpo_jax.errors import ConfigError, UserError, suggestion
 from mbpo_jax.files import replacing, write_json_atomic
+from mbpo_jax.version import __version__
 
 Format = Literal["onnx", "stablehlo"]
 Act = Callable[[jax.Array], jax.Array]
@@ -98,7 +99,7 @@ def export_policy(
         "how_to_run": [line.format(file=path.name) for line in kind.how_to_run],
         "compared": {"observations": len(observations), "max_difference": difference},
         "facts": facts,
-        "versions": {"mbpo_jax": _own_version(), "jax": jax.__version__, **versions},
+        "versions": {"mbpo_jax": __version__, "jax": jax.__version__, **versions},
     }
     write_json_atomic(path.with_name(f"{path.name}.json"), description)
     return path
@@ -245,10 +246,3 @@ def _difference(run: Run, observations: np.ndarray, expected: np.ndarray) -> flo
     sizes = (len(observations), *OTHER_BATCHES)
     differences = [np.abs(run(observations[:n]) - expected[:n]) for n in sizes]
     return float(np.max(np.concatenate(differences)))
-
-
-def _own_version() -> str | None:
-    try:
-        return metadata.version("mbpo-jax")
-    except metadata.PackageNotFoundError:  # run from the source
-        return None

@@ -16,6 +16,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from mbpo_jax.files import LogError, append_rows, to_plain
+from mbpo_jax.version import __version__
 
 EVALS = "evals.jsonl"
 METRICS = "metrics.jsonl"
@@ -28,7 +29,7 @@ BEGINNING: Mapping[str, int] = {**dict.fromkeys(ROW_FILES, 0), "env_steps": -1}
 _INDEX_FIELDS = ("env_steps", "run", "seed")
 _GRADIENT_SCALARS = ("snr_db", "relative_variance", "squared_bias", "cosine")
 _DISTRIBUTIONS = (
-    *("mbpo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
     *("brax", "mujoco", "gymnasium", "mujoco-mjx", "playground"),
 )
 
@@ -153,7 +154,7 @@ def environment_info(command: Sequence[str], devices: Sequence[str] = ()) -> dic
         "platform": platform.platform(),
         "host_cores": os.cpu_count(),
         "devices": list(devices),
-        "versions": {name: _version(name) for name in _DISTRIBUTIONS},
+        "versions": {"mbpo-jax": __version__} | {name: _version(name) for name in _DISTRIBUTIONS},
         "git_revision": revision,
         "git_dirty": dirty,
     }
