@@ -144,8 +144,9 @@ def test_the_whole_configuration_of_a_run_can_be_given_for_another_algorithm(cal
 
 def test_dry_run_is_passed_what_would_be_trained(calls):
     assert cli.main(["train", "ant", "--seed", "4", "--dry-run"]) == 0
-    verb, shown, run_dir = calls[-1]
+    verb, shown, run_dir, usual, everything = calls[-1]
     assert (verb, shown.seed, run_dir) == ("dry_run", 4, Path("runs/ant-mbpo-4"))
+    assert (usual, everything) == (preset("ant"), False)
     cli.main(["train", "ant", "--seed", "4"])
     assert trained(calls) == (shown, run_dir)
 
@@ -169,6 +170,7 @@ def test_dry_run_is_passed_what_would_be_trained(calls):
         ("train hopper --algorithm mbop", ["algorithm: 'mbop' is not known", "mbpo"]),
         ("train hopper --random-steps 0", ["random_steps: 0; a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),
+        ("train hopper --all", ["--all belongs to --dry-run"]),
         ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),
         ("train hopper --config absent.yaml", ["absent.yaml: cannot be read"]),
         ("train --seed 3 hopper", ["the environment comes first: mbpo-jax train ENV --seed"]),
@@ -440,7 +442,7 @@ def test_who_asks_for_an_algorithm_gets_its_numbers_and_what_else_was_asked_for(
         "file": ["--config", str(path)],
     }
     assert cli.main(["train", "pendulum", *asked[by], "--dry-run"]) == 0
-    ((_, config, _),) = [call for call in calls if call[0] == "dry_run"]
+    ((_, config, *_),) = [call for call in calls if call[0] == "dry_run"]
     assert config.algorithm == "dhmbpo"
     assert (config.sac.num_critics, config.sac.num_target_critics) == (3, 2)
     assert config.expansion.horizon == 5

@@ -38,12 +38,16 @@ class Train:
     """Run directory with whose networks and model a new run begins: of the same shapes, and of one
     seed or as many. A run that is resumed goes on with its own."""
     dry_run: bool = False
-    """Print the settings, sizes and memory, and train nothing."""
+    """Print runs, changed settings, memory and time, and train nothing."""
+    all: bool = False
+    """With --dry-run: print all settings and arrays."""
     compilation_cache: bool = True
     """Keep compiled programs on disk, so that the next start is quicker."""
 
     def run(self, layers: "Layers", argv: Sequence[str]) -> int:
         """Make the configuration, then train or print what would be trained."""
+        if self.all and not self.dry_run:
+            raise ConfigError("--all belongs to --dry-run; leave it out")
         from mbpo_jax import config_io
 
         # Parsed without the checks of the dataclasses (see `_unchecked`): they follow here, all.
@@ -57,7 +61,7 @@ class Train:
 
         run_dir = self.run_dir or run_directory.default(config, self.preset)
         if self.dry_run:
-            plan.dry_run(config, run_dir)
+            plan.dry_run(config, run_dir, layers.usual, self.all)
             return 0
         command = [PROGRAM, *argv]
         run = api.train(config, run_dir, init_from=self.init_from, command=command)
@@ -69,12 +73,14 @@ class Layers(NamedTuple):
 
     Attributes:
       config: all settings.
+      usual: what the presets alone make of them.
       asked_for: dotted paths of what files set. A preset sets what any algorithm needs, and so does
         a file that is whole, such as a run's config.yaml: neither asks for what it sets.
       algorithm: the one that an option names, if it does.
     """
 
     config: Config = Config()
+    usual: Config = Config()
     asked_for: tuple[str, ...] = ()
     algorithm: str | None = None
 
@@ -106,9 +112,10 @@ def layers_of(argv: Sequence[str]) -> Layers:
     by_file = [content["algorithm"] for content in contents if "algorithm" in content]
     algorithm = given.algorithm or str(by_file[-1] if by_file else "")
     if environment is None:  # of which help goes without
-        config = preset(*given.preset, algorithm=algorithm)
+        usual = preset(*given.preset, algorithm=algorithm)
     else:
-        config = environment_preset(environment, *given.preset, algorithm=algorithm)
+        usual = environment_preset(environment, *given.preset, algorithm=algorithm)
+    config = usual
     for path, content in zip(given.config, contents, strict=True):
         from mbpo_jax import config_io
 
@@ -119,7 +126,7 @@ def layers_of(argv: Sequence[str]) -> Layers:
             f"env.name: the command says {environment!r}, a preset or file {config.env.name!r}; "
             "name the same environment in both"
         )
-    return Layers(config, tuple(asked_for), given.algorithm)
+    return Layers(config, usual, tuple(asked_for), given.algorithm)
 
 
 def _content(path: Path) -> dict[str, Any]:
