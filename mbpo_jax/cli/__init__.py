@@ -23,7 +23,7 @@ from mbpo_jax.cli.train import Layers, Train, layers_of, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
 from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, EnvConfig
-from mbpo_jax.errors import UserError
+from mbpo_jax.errors import ConfigError, UserError
 
 TITLE = "Model-accelerated reinforcement learning in JAX."
 
@@ -98,6 +98,7 @@ def _parse(argv: Sequence[str], layers: Layers) -> Any:
 
     Raises:
       SystemExit: help was asked for and is printed, or so is what is wrong with the arguments.
+      ConfigError: an option has another name now.
     """
     constructors = ConstructorRegistry()
     constructors.struct_rule(_unchecked)
@@ -120,6 +121,8 @@ def _parse(argv: Sequence[str], layers: Layers) -> Any:
         arguments = ["--help" if argument == help.ALL else argument for argument in arguments]
         own = {"default": train, "description": train_help()}
     elif verb == "variance":
+        if any(argument.partition("=")[0] == "--system" for argument in arguments):
+            raise ConfigError("--system is called --model: learned, oracle (once true) or both")
         own = {"description": variance_help()}
     return tyro.cli(
         VERBS[verb], prog=f"{PROGRAM} {verb}", args=arguments, registry=constructors, **own

@@ -48,7 +48,7 @@ def expected_time(group: Group, beside: Iterable[Path]) -> str:
     on_cpu = all(name.startswith("cpu") for name in pace.devices)
     share = len(group.runs) / pace.runs if on_cpu else 1.0
     more = group.config.total_env_steps - pace.start
-    seconds = (pace.seconds_until + more * pace.seconds) * share
+    seconds = pace.seconds_until + more * pace.seconds * share  # compiled once, however many
     return f"about {_in_words(seconds)}, at the pace of {pace.run_dir}"
 
 
