@@ -1,4 +1,6 @@
-"""The lecture's versions 1.5 to 3.0, and their relatives, on two swing-ups.
+"""Versions 1.5 to 3.0 of model-based RL, and their relatives, on two swing-ups.
+
+The numbers are those of lecture 12 of CS 285 (Levine, Berkeley).
 
 `python -m experiments.versions` trains, on `pendulum` and `cartpole`:
 
@@ -93,7 +95,7 @@ def draw(rows: list[Row]) -> None:
 
 def main() -> int:
     names = [label for label, _ in learners(base_config("pendulum", 1))]
-    parser = argparse.ArgumentParser(description="Versions 1.5 to 3.0 on two swing-ups.")
+    parser = argparse.ArgumentParser(description="Model-based RL 1.5 to 3.0 on two swing-ups.")
     parser.add_argument("--environment", action="append", choices=list(ENVIRONMENTS))
     parser.add_argument("--learner", action="append", default=[], choices=names)
     parser.add_argument("--num-seeds", type=int, default=6)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
-from mbpo_jax.config import Config
+from mbpo_jax.config import Config, refuse_unread
 from mbpo_jax.envs.own import described
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
@@ -122,5 +122,5 @@ def _asked_for(
     if not settings:
         return base, env
     config = config_io.apply(base, settings, "train")
-    config_io.refuse_unread(config, config_io.paths(settings))
+    refuse_unread(config, config_io.paths(settings))
     return config, env

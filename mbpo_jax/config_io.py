@@ -9,25 +9,16 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from mbpo_jax.config import (
-    ALGORITHMS,
-    ESTIMATORS,
-    OF_STOPPING,
-    OF_TRUNCATION,
-    Config,
-    readers,
-    reads,
-    unread_setting,
-)
+from mbpo_jax.config import Config
+from mbpo_jax.config.reading import defaults, flatten
 from mbpo_jax.errors import ConfigError, suggestion
-from mbpo_jax.import_paths import name_problem
 
 
 class _Loader(yaml.SafeLoader):
@@ -132,86 +123,10 @@ def _put_back(values: dict[Any, Any], base: Any, place: Sequence[str | int]) -> 
     return name
 
 
-def refuse_unread(config: Config, asked_for: Iterable[str]) -> None:
-    """Refuse settings that were asked for though nothing reads them.
-
-    Args:
-      config: all settings.
-      asked_for: their dotted paths.
-
-    Raises:
-      ConfigError: there are such settings; one problem each.
-    """
-    algorithm, model = config.algorithm, config.model
-    reasons = (
-        (path, unread(algorithm, model, path) or unread_as_set(config, path)) for path in asked_for
-    )
-    problems = [f"{path}: {reason}" for path, reason in reasons if reason]
-    if problems:
-        raise ConfigError(*problems)
-
-
-OF_TEMPERATURE = ("sac.initial_alpha", "sac.target_entropy")
-
-
-def unread_as_set(config: Config, path: str) -> str | None:
-    """Return why nothing reads a setting that the algorithm may read, as others are set, or None.
-
-    Args:
-      config: all settings.
-      path: of the one that is asked about.
-    """
-    group, _, name = path.partition(".")
-    for of_rules, subject, setting, rule in (
-        (OF_STOPPING, "a fit does", "fit.stopping", config.fit.stopping),
-        (OF_TRUNCATION, "rollouts do", "rollout.truncation", config.rollout.truncation),
-    ):
-        readers_of_it = [other for other, names in of_rules.items() if name in names]
-        if group == setting.partition(".")[0] and readers_of_it and rule not in readers_of_it:
-            return (
-                f"{subject} not read it with {setting}={rule}; leave it out, or set "
-                f"{setting}={readers_of_it[0]}"
-            )
-    if path in OF_TEMPERATURE and config.sac.exploration_noise is not None:
-        return "there is no temperature with sac.exploration_noise; leave one of them out"
-    tracked = config.track_gradients > 0
-    if group == "tracking" and not tracked:
-        return "nothing is tracked; set track_gradients, or leave it out"
-    if group != "estimator":
-        return None
-    estimators = list(config.tracking.estimators) if tracked else []
-    if config.algorithm == "policy_search":
-        gradient = config.policy_search.gradient
-        record = ESTIMATORS.get(gradient)
-        # Whatever needs a critic has a baseline that regresses to lambda-returns.
-        baseline = ["lr_gae"] if record and "critic" in record.needs else []
-        estimators += [gradient, *baseline]
-    if not estimators:
-        return "nothing is tracked; set track_gradients, or leave it out"
-    return unread_setting(name, estimators)
-
-
 def is_complete(content: dict[str, Any]) -> bool:
     """Say whether data from outside names every group of settings, as `dump_yaml` does."""
     groups = {name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
     return groups <= content.keys()
-
-
-def unread(algorithm: str, model: str, path: str) -> str | None:
-    """Return why an algorithm never reads a setting, and what to do; None where it does.
-
-    What is no algorithm's name or no setting's path is left to other checks.
-    """
-    if (
-        name_problem(algorithm, ALGORITHMS)
-        or path not in defaults()
-        or reads(algorithm, model, path)
-    ):
-        return None
-    if reads(algorithm, "learned", path):
-        return f"{algorithm} does not read it with model={model}; leave it out"
-    who = ", ".join(readers(path))
-    return f"{algorithm} does not read it; leave it out, or use one that does: {who}"
 
 
 def paths(changes: dict[str, Any], below: Any = None, prefix: str = "") -> dict[str, Any]:
@@ -241,22 +156,6 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def diff_configs(old: Config, new: Config) -> list[str]:
     """Return a line `path: old -> new` for every field in which two configurations differ."""
     return [f"{path}: {was} -> {now}" for path, (was, now) in differences(old, new).items()]
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values of a configuration by dotted path."""
-    values = {}
-    for field in dataclasses.fields(config):
-        name, value = field.name, getattr(config, field.name)
-        nested = dataclasses.is_dataclass(value)
-        values |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return values
-
-
-@functools.cache
-def defaults() -> Mapping[str, Any]:
-    """Return the default of every setting by dotted path."""
-    return flatten(Config())
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ LOADS_ONLY = {
     "import_paths.py": set(),
     "config/components.py": {"annotated_types"},
     "config/methods.py": {"annotated_types"},
+    "config/reading.py": set(),
     "config/run.py": {"annotated_types"},
 }
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ import pytest
 
 from mbpo_jax import api, cli, config_io, exit_codes
 from mbpo_jax.cli import doctor
-from mbpo_jax.config import ALGORITHMS, Config
+from mbpo_jax.config import ALGORITHMS, Config, read_settings
 from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
@@ -143,8 +144,9 @@ def test_the_whole_configuration_of_a_run_can_be_given_for_another_algorithm(cal
 
 def test_dry_run_is_passed_what_would_be_trained(calls):
     assert cli.main(["train", "ant", "--seed", "4", "--dry-run"]) == 0
-    verb, shown, run_dir = calls[-1]
+    verb, shown, run_dir, usual, everything = calls[-1]
     assert (verb, shown.seed, run_dir) == ("dry_run", 4, Path("runs/ant-mbpo-4"))
+    assert (usual, everything) == (preset("ant"), False)
     cli.main(["train", "ant", "--seed", "4"])
     assert trained(calls) == (shown, run_dir)
 
@@ -168,6 +170,7 @@ def test_dry_run_is_passed_what_would_be_trained(calls):
         ("train hopper --algorithm mbop", ["algorithm: 'mbop' is not known", "mbpo"]),
         ("train hopper --random-steps 0", ["random_steps: 0; a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),
+        ("train hopper --all", ["--all belongs to --dry-run"]),
         ("train hopper --preset ant", ["'hopper'", "'ant'", "name the same environment"]),
         ("train hopper --config absent.yaml", ["absent.yaml: cannot be read"]),
         ("train --seed 3 hopper", ["the environment comes first: mbpo-jax train ENV --seed"]),
@@ -226,19 +229,93 @@ def test_a_reader_that_leaves_early_gets_no_error_message():
     assert ended.stdout in ("0\n", f"{exit_codes.BROKEN_PIPE}\n")  # it may have been faster
 
 
-def test_help_shows_the_values_of_the_environment(capsys):
-    assert cli.main(["train", "halfcheetah", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Gradient updates per environment step (G). (default: 40)" in text
-    assert "Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)." in text
+def helped(capsys, monkeypatch, *argv: str) -> str:
+    """Return what a terminal of 80 columns shows of a help."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(argv) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 81
+    return text
+
+
+def test_the_overview_has_a_line_or_two_for_each_command(capsys, monkeypatch):
+    text = helped(capsys, monkeypatch, "--help")
+    assert text.count("\n") <= 40
+    assert all(re.search(rf"• {verb} +\w", text) for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_help_has_the_settings_that_the_algorithm_reads_on_two_pages(
+    capsys, monkeypatch, algorithm
+):
+    text = helped(capsys, monkeypatch, "train", "hopper", "--algorithm", algorithm, "--help")
+    assert text.count("\n") <= 150
+    options = re.findall(r"^  --(\S+)", text, re.MULTILINE)
+    told = [option.replace("[no-]", "").replace("-", "_") for option in options]
+    config = dataclasses.replace(preset("hopper", algorithm=algorithm), algorithm=algorithm)
+    assert [path for path in told if path in config_io.defaults()] == [
+        path for path in read_settings(config) if path != "env.name"
+    ]
+    assert {"dry_run", "run_dir"} <= set(told)
+
+
+def test_help_leaves_out_what_is_not_read_as_things_are_set(capsys, monkeypatch):
+    text = helped(capsys, monkeypatch, "train", "pendulum", "--preset", "fast", "--help")
+    assert "--fit.num-steps" in text
+    assert "--fit.patience" not in text
+    assert "--rollout.threshold-scale" not in text
+    assert "--tracking" not in text
+    Path("track.yaml").write_text("track_gradients: 2")
+    text = helped(capsys, monkeypatch, "train", "pendulum", "--config", "track.yaml", "--help")
+    assert "--tracking.estimators" in text
+
+
+def test_help_shows_the_values_of_the_environment(capsys, monkeypatch):
+    text = helped(capsys, monkeypatch, "train", "halfcheetah", "--help")
+    assert re.search(r"--sac.utd-ratio +40 +Gradient updates per environment", text)
+    assert "Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)" in text
     assert "--env.name" not in text  # it is the first argument
 
 
-def test_help_tells_what_every_algorithm_does(capsys):
-    assert cli.main(["train", "hopper", "--help"]) == 0
+def test_help_needs_no_environment(capsys, monkeypatch):
+    text = helped(capsys, monkeypatch, "train", "--algorithm", "mve", "--help")
+    assert "--expansion.td-k" in text.replace("[no-]", "")
+    assert "--rollout.max-length" not in text
+    assert helped(capsys, monkeypatch, "train", "-h") == helped(
+        capsys, monkeypatch, "train", "--help"
+    )
+
+
+def test_help_tells_what_every_algorithm_does(capsys, monkeypatch):
+    text = helped(capsys, monkeypatch, "train", "hopper", "--help")
+    for name, record in ALGORITHMS.items():
+        assert re.search(rf"^  {name} +{re.escape(record.summary[:40])}", text, re.MULTILINE)
+
+
+def test_all_of_the_help_has_every_setting_and_source(capsys):
+    assert cli.main(["train", "hopper", "--help-all"]) == 0
     text = "".join(capsys.readouterr().out.replace("│", " ").split())
     for name, record in ALGORITHMS.items():
         assert "".join(f"- {name}: {record.summary} ({record.source})".split()) in text
+    for path in config_io.defaults():
+        assert path == "env.name" or f"--{path.replace('_', '-')}" in text, path
+    assert "Gradientupdatesperenvironmentstep(G).(default:20)" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [
+        ("train pendulum --sac.learningrate 3", "train"),
+        ("variance --problme lq", "variance"),
+        ("eval runs/x --episode 3", "eval"),
+        ("sweep smoke --runs-pr-group 3", "sweep"),
+        ("sweep", "sweep"),
+    ],
+)
+def test_a_wrong_option_points_to_the_help_of_its_own_verb(capsys, command, verb):
+    error = refused(capsys, *command.split())
+    assert f"mbpo-jax {verb} --help" in error
+    assert error.count("--help") == 1
 
 
 def test_envs_lists_every_environment_with_sizes_and_backends(capsys):
@@ -365,7 +442,7 @@ def test_who_asks_for_an_algorithm_gets_its_numbers_and_what_else_was_asked_for(
         "file": ["--config", str(path)],
     }
     assert cli.main(["train", "pendulum", *asked[by], "--dry-run"]) == 0
-    ((_, config, _),) = [call for call in calls if call[0] == "dry_run"]
+    ((_, config, *_),) = [call for call in calls if call[0] == "dry_run"]
     assert config.algorithm == "dhmbpo"
     assert (config.sac.num_critics, config.sac.num_target_critics) == (3, 2)
     assert config.expansion.horizon == 5

@@ -4,14 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbpo_jax.config import Config, FitConfig, SACConfig
+from mbpo_jax.config import Config, FitConfig, SACConfig, refuse_unread
 from mbpo_jax.config_io import (
     apply,
     diff_configs,
     dump_yaml,
     flatten,
     read_yaml,
-    refuse_unread,
 )
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset

@@ -1,4 +1,4 @@
-"""Model-predictive control (version 1.5): plan action sequences through the model, act, plan again.
+"""Model-predictive control: plan action sequences through the model, act, plan again.
 
 With an ensemble, trajectory sampling and CEM this is PETS (Chua et al. 2018, arXiv:1805.12114).
 A plan is open-loop, whether it is replaced at every step or not: it does not know that it will see

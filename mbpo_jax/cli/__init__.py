@@ -4,6 +4,8 @@ Nothing here imports JAX before the arguments are parsed: help and mistakes are 
 """
 
 import dataclasses
+import functools
+import operator
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +16,29 @@ from tyro.conf import subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from mbpo_jax import exit_codes
+from mbpo_jax.cli import help
 from mbpo_jax.cli.common import PROGRAM
 from mbpo_jax.cli.sweep import Report, Sweep
 from mbpo_jax.cli.train import Layers, Train, layers_of, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
 from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, EnvConfig
-from mbpo_jax.errors import UserError
+from mbpo_jax.errors import ConfigError, UserError
+
+TITLE = "Model-accelerated reinforcement learning in JAX."
+
+VERBS: dict[str, type] = {
+    "train": Train,
+    "eval": Eval,
+    "render": Render,
+    "export": Export,
+    "sweep": Sweep,
+    "report": Report,
+    "variance": Variance,
+    "envs": Envs,
+    "presets": Presets,
+    "doctor": Doctor,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,25 +79,53 @@ def _carry_out(command: Any, layers: Layers, argv: Sequence[str]) -> int:
     return command.run()
 
 
+VERBS: dict[str, type] = {
+    "train": Train,
+    "eval": Eval,
+    "render": Render,
+    "export": Export,
+    "sweep": Sweep,
+    "report": Report,
+    "variance": Variance,
+    "envs": Envs,
+    "presets": Presets,
+    "doctor": Doctor,
+}
+
+
 def _parse(argv: Sequence[str], layers: Layers) -> Any:
-    train = Train(environment=tyro.MISSING, settings=layers.config)
-    verbs = (
-        Annotated[Train, subcommand("train", default=train, description=train_help())]
-        | Annotated[Eval, subcommand("eval")]
-        | Annotated[Render, subcommand("render")]
-        | Annotated[Export, subcommand("export")]
-        | Annotated[Sweep, subcommand("sweep")]
-        | Annotated[Report, subcommand("report")]
-        | Annotated[Variance, subcommand("variance", description=variance_help())]
-        | Annotated[Envs, subcommand("envs")]
-        | Annotated[Presets, subcommand("presets")]
-        | Annotated[Doctor, subcommand("doctor")]
-    )
+    """Have tyro read the arguments of a verb by itself, so that it speaks of no other.
+
+    Raises:
+      SystemExit: help was asked for and is printed, or so is what is wrong with the arguments.
+      ConfigError: an option has another name now.
+    """
     constructors = ConstructorRegistry()
     constructors.struct_rule(_unchecked)
-    description = "Model-accelerated reinforcement learning in JAX."
+    verb, *arguments = argv or [""]
+    if verb not in VERBS:  # tyro lists them, or says that there is none of that name
+        every = (
+            Annotated[cls, subcommand(name, description=help.summary(cls))]
+            for name, cls in VERBS.items()
+        )
+        verbs: Any = functools.reduce(operator.or_, every)
+        return tyro.cli(
+            verbs, prog=PROGRAM, description=TITLE, args=list(argv), registry=constructors
+        )
+    own: dict[str, Any] = {}
+    if verb == "train":
+        train = Train(environment=tyro.MISSING, settings=layers.config)
+        if set(help.HELP) & set(arguments):
+            help.show_train(train, layers.helped)
+            raise SystemExit(0)
+        arguments = ["--help" if argument == help.ALL else argument for argument in arguments]
+        own = {"default": train, "description": train_help()}
+    elif verb == "variance":
+        if any(argument.partition("=")[0] == "--system" for argument in arguments):
+            raise ConfigError("--system is called --model: learned, oracle (once true) or both")
+        own = {"description": variance_help()}
     return tyro.cli(
-        verbs, prog=PROGRAM, description=description, args=list(argv), registry=constructors
+        VERBS[verb], prog=f"{PROGRAM} {verb}", args=arguments, registry=constructors, **own
     )
 
 

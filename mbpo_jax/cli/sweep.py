@@ -28,6 +28,8 @@ class Sweep:
     """Directory of the sweep; below sweeps/, named after the file, if unset."""
     dry_run: bool = False
     """Print the groups, their runs, memory and time, and train nothing."""
+    all: bool = False
+    """With --dry-run: print all groups, however many there are."""
     retry: bool = False
     """Try groups again that failed three times."""
     executor: Literal["local", "ray", "slurm"] = "local"
@@ -58,6 +60,7 @@ class Sweep:
                 self.source,
                 self.out,
                 dry_run=self.dry_run,
+                whole=self.all,
                 retry=self.retry,
                 runs_per_group=self.runs_per_group,
                 # Elsewhere other devices decide, and only who gives a number knows them.
@@ -91,6 +94,8 @@ class Sweep:
             for name, value in options.items()
             if isinstance(value, int) and value < (least := 0 if name == "gpus_per_task" else 1)
         ]
+        if self.all and not self.dry_run:
+            problems.append("--all belongs to --dry-run; leave it out")
         if problems:
             raise ConfigError(*problems)
 

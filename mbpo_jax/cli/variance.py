@@ -37,10 +37,10 @@ class Variance:
     """Directory that `train` wrote: its policy and critics, in its ensemble."""
     index: int = 0
     """Run in that directory, counted from 0; more than one there is only after --num-seeds."""
-    system: Literal["learned", "true", "both"] = "learned"
-    """With --run: measure in the ensemble, or in the true system; or in the ensemble against the
-    true system, which tells the model's share in the error. The latter two start where the policy
-    goes now, as replay holds no simulator states; learned starts from replay."""
+    model: Literal["learned", "oracle", "both"] = "learned"
+    """With --run: measure in the ensemble, or in the true system in its place; or in the ensemble
+    against the true system, which tells the model's share in the error. The latter two start where
+    the policy goes now, as replay holds no simulator states; learned starts from replay."""
     horizons: str = "1,2,5,10,20"
     """Steps of trajectories, with commas between them."""
     batch_sizes: str = "16"
@@ -77,8 +77,8 @@ class Variance:
             raise ConfigError("give one of --problem NAME and --run RUN_DIR")
         names = ("beta", "frequency", "width", "stiffness", "critic_error")
         given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        if self.run is None and (self.index, self.system) != (0, "learned"):
-            raise ConfigError("--index and --system belong to --run; leave them out")
+        if self.run is None and (self.index, self.model) != (0, "learned"):
+            raise ConfigError("--index and --model belong to --run; leave them out")
         if self.run is not None and (given or self.precision != "float64"):
             raise ConfigError("--precision and settings of problems belong to --problem, not --run")
         values: Any = self.settings
@@ -104,7 +104,7 @@ class Variance:
         command = shlex.join([PROGRAM, *argv])
         if self.run is not None:
             return commands.measure_run(
-                self.run, self.index, self.system, config, settings, self.out, command
+                self.run, self.index, self.model, config, settings, self.out, command
             )
         return commands.measure_problem(
             str(self.problem), given, config, settings, self.out, command

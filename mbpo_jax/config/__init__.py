@@ -48,6 +48,7 @@ from mbpo_jax.config.methods import (
     TabularConfig,
 )
 from mbpo_jax.config.problems import PROBLEMS, ProblemRecord
+from mbpo_jax.config.reading import read_settings, refuse_unread, unread, unread_as_set
 from mbpo_jax.config.run import CONFIG_CLASSES, ENDS, MEMORY_FIELDS, Config, register_pytrees
 from mbpo_jax.fields import file_name
 
@@ -87,9 +88,13 @@ __all__ = [
     "estimator_uses",
     "file_name",
     "named",
+    "read_settings",
     "readers",
     "reads",
+    "refuse_unread",
     "register_pytrees",
+    "unread",
+    "unread_as_set",
     "unread_setting",
     "unread_settings",
 ]

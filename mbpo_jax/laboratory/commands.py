@@ -326,23 +326,23 @@ def measure_problem(
 def measure_run(
     run_dir: Path,
     index: int,
-    system: str,
+    model: str,
     config: StudyConfig,
     settings: EstimatorConfig,
     out: Path | None,
     command: str,
 ) -> int:
-    """Study what a run has learned.
+    """Study what a run has learned, in a model: learned, oracle, or both against each other.
 
     Raises:
       ConfigError: the run does not fit, or an estimator does not fit it.
     """
-    problems = load_problems(run_dir, index, config.seed, from_replay=system == "learned")
-    if system != "true" and problems.learned is None:
-        raise ConfigError(f"system: {run_dir} has no learned model; use --system true")
-    problem = problems.true if system == "true" else problems.learned
+    problems = load_problems(run_dir, index, config.seed, from_replay=model == "learned")
+    if model != "oracle" and problems.learned is None:
+        raise ConfigError(f"model: {run_dir} has no learned model; use --model oracle")
+    problem = problems.true if model == "oracle" else problems.learned
     assert problem is not None  # states that the policy visits have their simulators
-    true = problems.true if system == "both" else None
-    title = f"Gradient estimators on {run_dir} ({system} system)"
-    out = out or run_dir / f"gradients-{system}"
+    true = problems.true if model == "both" else None
+    title = f"Gradient estimators on {run_dir} (model: {model})"
+    out = out or run_dir / f"gradients-{model}"
     return report(problem, true, title, config, settings, out, command)

@@ -1,6 +1,6 @@
 """Presets of Gymnasium's MuJoCo tasks: those of Brax, whose numbers were published for these.
 
-`presets.brax` gives the source of each number. They were published for version 2 of the tasks;
+`presets.brax` gives the source of each number. They were published for version 2 of Gym's tasks;
 docs/environments.md says what has changed since.
 """
 

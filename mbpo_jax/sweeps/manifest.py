@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
-from mbpo_jax.config import ENDS, Config, file_name, readers
+from mbpo_jax.config import ENDS, Config, file_name, readers, unread, unread_as_set
 from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import environment_preset
@@ -139,9 +139,7 @@ def _points(
             values = config_io.paths(changes)
             model = values.get("model", Config().model)
             read = {
-                path: value
-                for path, value in values.items()
-                if not config_io.unread(algorithm, model, path)
+                path: value for path, value in values.items() if not unread(algorithm, model, path)
             }
             preset = environment_preset(environment, *presets, algorithm=algorithm)
             if preset.env.name != environment:
@@ -160,7 +158,7 @@ def _points(
             except ConfigError:
                 read_by_some.update(read)
                 raise
-            left = {path for path in read if config_io.unread_as_set(config, path)}
+            left = {path for path in read if unread_as_set(config, path)}
             read_by_some.update(read.keys() - left)
             return made({p: v for p, v in read.items() if p not in left}) if left else config
 

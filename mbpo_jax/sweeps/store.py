@@ -89,13 +89,9 @@ def units_of(sweep_dir: Path) -> list[Unit]:
     return [Unit(path, run_directory.load_group(path)) for path in folders]
 
 
-def units_beside(sweep_dir: Path) -> list[Unit]:
-    """Return the units of all sweeps in the same folder, but those that cannot be read."""
-    found = []
-    for path in sorted(sweep_dir.resolve().parent.glob(f"*/{GROUPS}/*/")):
-        with contextlib.suppress(ConfigError):
-            found.append(Unit(path, run_directory.load_group(path)))
-    return found
+def beside(sweep_dir: Path) -> list[Path]:
+    """Return the run directories of all sweeps in the same folder."""
+    return sorted(sweep_dir.resolve().parent.glob(f"*/{GROUPS}/*/"))
 
 
 def find_unit(sweep_dir: Path, name: str) -> Unit:

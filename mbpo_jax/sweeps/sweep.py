@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mbpo_jax.config import Config
-from mbpo_jax.errors import ConfigError, UserError
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import SWEEPS
 from mbpo_jax.sweeps import local, manifest, store, worker
 from mbpo_jax.sweeps.board import Board, standing
 from mbpo_jax.sweeps.process import Work
-from mbpo_jax.training import run_directory
+from mbpo_jax.training import pace
 from mbpo_jax.training.interruption import Interruption
+
+MOST_OF_PLAN = 30
+"""Lines about new groups, three each, that are printed unasked."""
+MOST_KNOWN = 12
+"""Lines about groups that are there."""
 
 SweepOutcome = Literal["finished", "incomplete", "interrupted"]
 """Incomplete where some runs diverged, or some groups failed."""
@@ -24,6 +29,7 @@ def sweep(
     out: Path | None = None,
     *,
     dry_run: bool = False,
+    whole: bool = False,
     retry: bool = False,
     runs_per_group: int | None = None,
     fits_here: bool = True,
@@ -37,6 +43,7 @@ def sweep(
       out: the sweep directory; `sweeps/` and the file's name if None, `sweeps/sweep` if there is
         no file.
       dry_run: print what would be done, and do nothing.
+      whole: print all of what would be done, however many groups there are.
       retry: try groups again that have been given up.
       runs_per_group: the most runs of a new group; as many as fit this machine's devices if None.
       fits_here: new groups have to fit this machine's devices.
@@ -59,7 +66,7 @@ def sweep(
             raise ConfigError(
                 f"runs_per_group: groups of {source} are there; it is for new ones, of a file"
             )
-        _print_known(found)
+        _print_known(found, whole)
         if dry_run:
             return "finished"
     else:
@@ -70,7 +77,7 @@ def sweep(
             found = planned.plan
             if dry_run or store.create(sweep_dir, found, text):
                 break
-        _print_plan(sweep_dir, planned)
+        _print_plan(sweep_dir, planned, whole)
         if dry_run:
             return "finished"
     units = [*found.known, *found.new]
@@ -93,52 +100,48 @@ def _asked_for(source: Path | Mapping[str, Any]) -> tuple[str, list[Config], str
     return source.stem, manifest.read_sweep(source), source.read_text()
 
 
-def _print_plan(sweep_dir: Path, planned: worker.Planned) -> None:
+def _print_plan(sweep_dir: Path, planned: worker.Planned, whole: bool) -> None:
     found = planned.plan
-    _print_known(found)
+    _print_known(found, whole)
     print(f"devices: {', '.join(planned.devices)}")
     units = [*found.known, *found.new]
     swept = manifest.varied_fields([run for unit in units for run in unit.group.runs])
     # Other sweeps are read only where something is to be told by them.
-    trained = [*found.known, *(store.units_beside(sweep_dir) if found.new else ())]
+    trained = [*(u.path for u in found.known), *(store.beside(sweep_dir) if found.new else ())]
+    lines = []
     for unit, memory in zip([*found.longer, *found.new], planned.memory, strict=True):
         config = unit.group.config
         fields = swept[config.env.name, config.algorithm]
         kind = "to a later end" if unit in found.longer else "new"
-        print(f"{kind}: {unit.name}: {worker.described(unit.group, fields)}")
-        print(f"  {len(unit.group.runs)} runs of {config.total_env_steps:,} steps; {memory}")
+        lines += [
+            f"{kind}: {unit.name}: {worker.described(unit.group, fields)}",
+            f"  {len(unit.group.runs)} runs of {config.total_env_steps:,} steps; {memory}",
+        ]
         if unit not in found.longer:
-            print(f"  time: {expected_time(unit, trained)}")
+            lines.append(f"  time: {pace.expected_time(unit.group, trained)}")
+    _print_some(lines, 0 if whole else MOST_OF_PLAN)
     total = worker.runs_of(found.new)
     print(f"{total} new runs in {len(found.new)} groups; see {sweep_dir}")
 
 
-def _print_known(found: store.Plan) -> None:
-    for unit in (unit for unit in found.known if unit not in found.longer):
-        print(f"there: {unit.name}: {len(unit.group.runs)} runs, {unit.state}")
-    for unit in found.dropped:
-        print(f"not asked for any more, and kept: {unit.name}: {unit.state}")
+def _print_known(found: store.Plan, whole: bool) -> None:
+    lines = [
+        f"there: {unit.name}: {len(unit.group.runs)} runs, {unit.state}"
+        for unit in found.known
+        if unit not in found.longer
+    ]
+    lines += [
+        f"not asked for any more, and kept: {unit.name}: {unit.state}" for unit in found.dropped
+    ]
+    _print_some(lines, 0 if whole else MOST_KNOWN)
 
 
-def expected_time(unit: store.Unit, others: Sequence[store.Unit]) -> str:
-    """Say how long a unit will take, by the first of its kind that was evaluated."""
-    config = unit.group.config
-    for other in others:
-        same = other.group.config
-        if (same.algorithm, same.env.name) != (config.algorithm, config.env.name):
-            continue
-        try:
-            speed = standing(other).speed
-        except UserError:  # of another sweep, perhaps
-            continue
-        if speed is not None:
-            told = run_directory.read_environment(other.path).get("devices", [])
-            one_by_one = all(str(name).startswith("cpu") for name in told)
-            # Side by side, runs take about as long as one.
-            share = len(unit.group.runs) / len(other.group.runs) if one_by_one else 1.0
-            minutes = config.total_env_steps / speed * share / 60.0
-            return f"about {minutes:,.1f} minutes, if it takes as long a step as {other.path}"
-    return "not known; a group of this environment and algorithm tells it, once it was evaluated"
+def _print_some(lines: Sequence[str], most: int) -> None:
+    """Print lines, and how many more there are than the most; all of them if that is 0."""
+    for line in lines[: most or None]:
+        print(line)
+    if most and len(lines) > most:
+        print(f"  and {len(lines) - most} more lines, for which there is --dry-run --all")
 
 
 def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> SweepOutcome:

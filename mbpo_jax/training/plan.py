@@ -1,16 +1,16 @@
 """What a run will take, told before it starts: calls, sizes, memory."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from mbpo_jax import config_io, replay
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.config import MEMORY_FIELDS, Config, algorithm_record
+from mbpo_jax.config import MEMORY_FIELDS, Config, algorithm_record, read_settings
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rows import BLOCK_ROWS
-from mbpo_jax.training import devices
+from mbpo_jax.training import devices, pace, run_directory
 from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group, group_of, make_group
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
@@ -19,6 +19,12 @@ from mbpo_jax.types import Env
 
 SPARED = 0.1
 """Share of a device's memory that is left free where it decides how many runs make a group."""
+
+
+FEW = 5
+"""Arrays that are named."""
+MOST_CHANGES = 25
+"""Settings that are named as changed."""
 
 
 class TooLarge(ConfigError):
@@ -117,8 +123,8 @@ def check_fits(setup: Setup) -> Plan:
     if available is not None and plan.bytes_per_device > available:
         runs = len(group.runs)
         raise TooLarge(
-            f"each device needs about {plan.bytes_per_device / devices.GIB:.1f} GiB, but has "
-            f"{available / devices.GIB:.1f} GiB: "
+            f"each device needs about {devices.in_units(plan.bytes_per_device)}, but has "
+            f"{devices.in_units(available)}: "
             f"lower {f'num_seeds ({runs}), ' if runs > 1 else ''}{MEMORY_FIELDS}"
         )
     return plan
@@ -146,11 +152,17 @@ def describe_memory(plan: Plan) -> str:
     """Say how many devices are used and what each has to hold."""
     each = " each" if plan.num_devices > 1 else ""
     devices_used = f"{plan.num_devices} device{'s' if plan.num_devices > 1 else ''}"
-    return f"about {plan.bytes_per_device / devices.GIB:.2f} GiB{each} on {devices_used}"
+    return f"about {devices.in_units(plan.bytes_per_device)}{each} on {devices_used}"
 
 
-def dry_run(config: Config, run_dir: Path) -> None:
-    """Print what `train` would do: settings, sizes, memory and number of runs; train nothing.
+def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = False) -> None:
+    """Print what `train` would do: what is changed, runs, sizes, memory, time; train nothing.
+
+    Args:
+      config: what would be trained.
+      run_dir: where.
+      usual: what the presets make, against which changes are told.
+      everything: print all settings that are read, as config.yaml has them, and all arrays.
 
     Raises:
       ConfigError: as `train`.
@@ -159,27 +171,52 @@ def dry_run(config: Config, run_dir: Path) -> None:
     group = group_of(config)
     setup = set_up(group)
     plan, spec = check_fits(setup), setup.env.spec
-    print(config_io.dump_yaml(config))
-    updates = config.num_chunks * updates_per_chunk(setup)
+    seeds = f"seed {group.seeds[0]}"
+    if len(group.seeds) > 1:
+        seeds = f"seeds {group.seeds[0]} to {group.seeds[-1]}, in one program"
+    calls = config.num_chunks + calls_to_catch_up(setup)
+    state = run_directory.read_state(run_dir)
     rows = {
-        "run directory": run_dir,
+        "run directory": f"{run_dir} ({f'there: {state}' if state else 'new'})",
         "devices": ", ".join(devices.describe_devices()),
-        "runs": f"{config.num_seeds} (seeds {group.seeds[0]} to {group.seeds[-1]})",
+        "runs": f"{config.num_seeds} of {config.title} ({seeds})",
         "environment": f"{spec.name}: observation {spec.observation_size}, action "
-        f"{spec.action_size}, {spec.dt:g} s per action",
-        "compiled steps": f"{config.num_chunks} of {config.steps_per_fit} environment steps",
-        "gradient updates": f"{updates:,} of the agent, a run",
+        f"{spec.action_size}, {spec.dt:g} s an action",
+        "steps of a run": f"{config.total_env_steps:,}, {config.random_steps:,} of them random",
+        "calls": f"{calls:,} of the compiled step, of {config.steps_per_fit:,} steps each",
+        "updates": f"{calls * updates_per_chunk(setup):,} of the agent, a run",
         "memory": describe_memory(plan),
+        "time": pace.expected_time(group, [run_dir, *run_dir.parent.glob("*/")]),
     }
-    for name, value in rows.items():
-        print(f"{name:>17}: {value}")
-    print("state of all runs, by size:")
-    for path, shape in largest_arrays(plan.state):
-        print(f"{devices.tree_bytes(shape) / 2**20:10.1f} MiB  {shape.shape}  {path}")
+    for name, text in rows.items():
+        print(f"{name:>14}: {text}")
+    if everything:
+        print(f"\nsettings, as {run_directory.CONFIG} would have them:\n")
+        print(config_io.dump_yaml(config))
+    else:
+        read = read_settings(config)
+        changes = config_io.differences(usual, config)
+        _print_changes({path: pair for path, pair in changes.items() if path in read})
+    arrays = largest_arrays(plan.state)
+    print("arrays of all runs, by size:" if everything else "\nlargest arrays, of all runs:")
+    for path, shape in arrays if everything else arrays[:FEW]:
+        print(f"{devices.in_units(devices.tree_bytes(shape)):>14}  {shape.shape}  {path}")
+    if not everything:
+        print("\n--dry-run --all has all settings and arrays")
 
 
-def largest_arrays(shapes: TrainState, count: int = 8) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    """Return paths and shapes of the largest arrays of a state."""
+def _print_changes(changes: dict[str, tuple[Any, Any]]) -> None:
+    """Print what differs from the presets, but no endless list of it."""
+    print("\nsettings that differ from the presets:" if changes else "\nsettings: of the presets")
+    lines = [f"  {path}: {was} -> {now}" for path, (was, now) in changes.items()]
+    for line in lines[:MOST_CHANGES]:
+        print(line)
+    if len(lines) > MOST_CHANGES:
+        print(f"  and {len(lines) - MOST_CHANGES} more")
+
+
+def largest_arrays(shapes: TrainState) -> list[tuple[str, jax.ShapeDtypeStruct]]:
+    """Return names and shapes of the arrays of a state, the largest first."""
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     leaves.sort(key=lambda leaf: -devices.tree_bytes(leaf[1]))
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves[:count]]
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]

@@ -77,7 +77,11 @@ def test_a_study_writes_rows_figures_and_one_page():
         ("--problem lq --estimator.window 0", "window: 0 is too small"),
         ("--problem heaviside --width 0", "width: 0.0 cannot be; use a finite number above 0"),
         ("--problem cosine --frequency nan", "frequency: nan cannot be; use a finite number"),
-        ("--problem lq --system both", "--index and --system belong to --run"),
+        ("--problem lq --model both", "--index and --model belong to --run"),
+        (
+            "--run x --system true",
+            "--system is called --model: learned, oracle (once true) or both",
+        ),
         ("--run nowhere --beta 2", "settings of problems belong to --problem"),
         ("--run nowhere", "nowhere is no run directory"),
     ],
@@ -99,13 +103,13 @@ def run(monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_a_run_is_measured_in_its_model_in_the_truth_and_between_them(run):
-    for system in ("learned", "true", "both"):
-        arguments = run, 0, system, SMALL, EstimatorConfig(), None, "command"
+    for model in ("learned", "oracle", "both"):
+        arguments = run, 0, model, SMALL, EstimatorConfig(), None, "command"
         assert commands.measure_run(*arguments) == 0
-        out = run / f"gradients-{system}"
+        out = run / f"gradients-{model}"
         rows = read_rows(out / "estimates.jsonl")
         assert len(rows) == 6
-        assert (out / "split.png").exists() == (system == "both")
+        assert (out / "split.png").exists() == (model == "both")
     known = [row for row in rows if not row["heavy_tailed"]]
     assert known
     for row in known:
@@ -121,7 +125,7 @@ def test_a_run_is_measured_in_its_model_in_the_truth_and_between_them(run):
 def test_a_run_without_a_model_or_without_a_critic_is_told_apart(monkeypatch):
     monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     for algorithm, message in (
-        ("sac", "has no learned model; use --system true"),
+        ("sac", "has no learned model; use --model oracle"),
         ("policy_search", "policy_search has no actor and critic"),
     ):
         config = environment_preset("pendulum", "debug")

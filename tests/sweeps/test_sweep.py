@@ -1,5 +1,6 @@
 """Sweeps as a user starts them: real processes, killed and continued."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -15,8 +16,8 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import append_rows
 from mbpo_jax.sweeps import local, manifest, process, store, worker
-from mbpo_jax.sweeps.sweep import expected_time, sweep
-from mbpo_jax.training import devices, run_directory
+from mbpo_jax.sweeps.sweep import sweep
+from mbpo_jax.training import devices, pace, run_directory
 from mbpo_jax.training.interruption import HANDLED, Interruption
 from tests.sweeps.processes import (
     LONGER,
@@ -130,18 +131,44 @@ def test_a_group_that_does_not_fit_now_ends_with_a_code_of_its_own(tmp_path, mon
         assert worker.train_unit(tmp_path, unit.name) == "busy"
 
 
-def test_time_is_told_by_a_unit_of_the_same_kind(tmp_path):
+def test_time_is_told_by_a_unit_of_the_same_work(tmp_path):
     (unit,) = laid_out(tmp_path / "mine")
     (other,) = laid_out(tmp_path / "other", {**TINY, "seeds": 6})
     (broken,) = laid_out(tmp_path / "broken")
+    (larger,) = laid_out(
+        tmp_path / "larger", {**TINY, "settings": {**TINY["settings"], "sac": {"batch_size": 64}}}
+    )
     (broken.path / "evals.jsonl").write_text("no row\n")
-    found = store.units_beside(tmp_path / "mine")
-    assert {u.path for u in found} == {unit.path, other.path, broken.path}
-    assert expected_time(unit, found).startswith("not known")
-    row = {"env_steps": 100, "run": 0, "seed": 0, "return_mean": 1.0, "wall_seconds": 60.0}
-    append_rows(other.path / "evals.jsonl", [row])
-    # 200 steps of half as many runs.
-    assert expected_time(unit, found).startswith("about 1.0 minutes")
+    found = store.beside(tmp_path / "mine")
+    assert set(found) == {unit.path, other.path, broken.path, larger.path}
+    assert pace.expected_time(unit.group, found).startswith("not known")
+    row = {"env_steps": 150, "run": 0, "seed": 0, "return_mean": 1.0, "wall_seconds": 900.0}
+    append_rows(larger.path / "evals.jsonl", [row])
+    assert pace.expected_time(unit.group, found).startswith("not known")
+    append_rows(other.path / "evals.jsonl", [{**row, "env_steps": 0, "wall_seconds": 0.0}, row])
+    # 50 more steps of half as many runs.
+    assert pace.expected_time(unit.group, found).startswith("about 18 minutes, at the pace of")
+    # The second evaluation was quicker than the first, before which everything was compiled.
+    append_rows(other.path / "evals.jsonl", [{**row, "env_steps": 200, "wall_seconds": 940.0}])
+    longer = unit.group.lengthened(
+        dataclasses.replace(unit.group.config, total_env_steps=250, stop_at_return=None)
+    )
+    assert pace.expected_time(longer, found).startswith("about 16 minutes")
+
+
+def test_a_plan_of_many_groups_is_told_on_a_screen(tmp_path, monkeypatch, capsys):
+    content = {**TINY, "grid": {"sac.batch_size": list(range(20, 40))}}
+    found = store.plan(tmp_path / "out", manifest.expand(content))
+    known = worker.Planned(found, ["about 1.20 MiB on 1 device"] * 20, ["cpu:0 cpu"])
+    monkeypatch.setattr(worker, "planned", lambda *_: known)
+    assert sweep(content, tmp_path / "out", dry_run=True) == "finished"
+    told = capsys.readouterr().out
+    assert told.count("\n") <= 50
+    assert "and 30 more lines, for which there is --dry-run --all" in told
+    assert "3 runs of 200 steps; about 1.20 MiB on 1 device" in told
+    assert "60 new runs in 20 groups" in told
+    sweep(content, tmp_path / "out", dry_run=True, whole=True)
+    assert capsys.readouterr().out.count("new: ") == 20
 
 
 def test_groups_of_a_directory_are_not_divided_again(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -348,15 +349,28 @@ def test_evaluating_a_run_directory_prints_every_run(capsys):
     ]
 
 
-def test_dry_run_prints_settings_and_sizes_and_leaves_nothing(capsys):
-    plan.dry_run(small_config(), Path("run"))
+def test_dry_run_prints_runs_and_sizes_and_leaves_nothing(capsys):
+    usual = small_config()
+    changed = dataclasses.replace(usual, eval_episodes=7)
+    plan.dry_run(changed, Path("run"), usual)
     printed = capsys.readouterr().out
-    Path("settings.yaml").write_text(printed.split("\n\n")[0])
+    assert printed.count("\n") <= 50
+    assert "2 of MBPO (seeds 0 to 1, in one program)" in printed
+    assert f"  eval_episodes: {usual.eval_episodes} -> 7\n" in printed
+    assert re.search(r"memory: about [\d.]+ [KM]iB on 1 device", printed)
+    assert "time: not known before the first evaluation" in printed
+    assert " 0.0 " not in printed
+    assert not Path("run").exists()
+
+
+def test_dry_run_with_all_prints_every_setting_and_array(capsys):
+    plan.dry_run(small_config(), Path("run"), small_config(), everything=True)
+    printed = capsys.readouterr().out
+    Path("settings.yaml").write_text(printed.split("\n\n")[2])
     settings = config_io.read_yaml(Path("settings.yaml"))
     assert config_io.apply(Config(), settings, "what was printed") == small_config()
-    assert "2 (seeds 0 to 1)" in printed
-    assert "GiB" in printed
-    assert not Path("run").exists()
+    arrays = printed.rpartition("arrays of all runs, by size:\n")[2].splitlines()
+    assert len(arrays) == len(jax.tree.leaves(compiled.set_up(group_of(small_config())).shapes))
 
 
 @pytest.mark.parametrize("random_steps", [20, 0])

@@ -42,7 +42,7 @@ def conclusions(rows: Sequence[Row], stability: Sequence[Row] = ()) -> list[str]
             least, *others = not_worse(known)
             told += f"{least} has the least mean squared error"
             told += " against the true gradient" if "split_total" in known[0] else ""
-            told += f" (not told from it: {page.few(others)})" if others else ""
+            told += f" (tied with {page.few(others)})" if others else ""
             if "split_total" not in known[0]:
                 cheapest = min(known, key=lambda r: r["error_at_equal_flops"])["estimator"]
                 told += ", also" if cheapest == least else f"; {cheapest} has it"

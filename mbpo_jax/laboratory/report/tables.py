@@ -88,9 +88,14 @@ def _cells(row: Row) -> list[str]:
 
 
 def _bias(row: Row, share: Callable[[float | None], str]) -> str:
-    """Return the squared bias, or what it is below if it cannot be told from 0."""
+    """Return the squared bias; what it is below, if it may be 0; or that not even this is told.
+
+    A bound says nothing where it is above the squared norm of the reference.
+    """
     ends = row["squared_bias_interval"]
     if ends and ends[0] <= 0.0:
+        if ends[1] > row["reference_norm"] ** 2:
+            return "too noisy to tell"
         return f"< {share(ends[1])}" if ends[1] > 0.0 else "0"
     return share(row["squared_bias"])
 
