@@ -55,9 +55,10 @@ def unreachable(page: Any) -> list[str]:
              const more = place.scrollWidth > place.clientWidth + 1;
              const hint = place.previousElementSibling;
              const isTold = hint.matches('p.hint') && hint.checkVisibility();
+             const scrolls = ['auto', 'scroll'].includes(getComputedStyle(place).overflowX);
              place.scrollLeft = 1e6;
              const end = place.firstElementChild.getBoundingClientRect().right;
              const isReached = end <= place.getBoundingClientRect().right + 1;
-             return place.checkVisibility() && !(isReached && more === isTold);
+             return place.checkVisibility() && !(scrolls && isReached && more === isTold);
            }).map(place => place.textContent.slice(0, 80))"""
     )

@@ -138,6 +138,14 @@ def test_what_cannot_be_told_apart_is_tied():
     assert "SAC at 0.2, SAC at 0.3, SAC at 0.4 and 3 more are tied with it" in many
 
 
+@pytest.mark.parametrize(("seeds", "least", "most"), [(3, 8, 13), (4, 2, 5), (5, 1, 3)])
+def test_how_many_of_100_pairs_of_equals_are_not_tied(seeds, least, most):
+    returns = np.random.default_rng(0).normal(size=(2, 2000, seeds))
+    first, second = (statistics.estimate(statistics.interquartile_mean, [x]) for x in returns)
+    apart = (first.high < second.low) | (second.high < first.low)
+    assert least <= 100 * np.mean(apart) <= most
+
+
 def test_who_is_best_is_not_said_without_intervals():
     text = sentence(("sac", 3e-4, [1.0, 2.0]), ("mbpo", 3e-4, [3.0, 4.0]))
     assert text.startswith("hopper: MBPO is highest, with a final return of 3.500. By mean return")

@@ -19,6 +19,8 @@ def curves_of(variants: Sequence[Variant], evaluations: Sequence[Row], environme
       environment: whose curves.
     """
     own = [v for v in variants if v.environment == environment]
+    runs = {row["id"] for v in own for row in v.rows}
+    evaluations = [row for row in evaluations if row["id"] in runs]
     best = best_variants(variants, environment)
     at_first = own if len(own) <= MOST_CURVES else best
     chosen = {v.label for v in at_first}
