@@ -123,8 +123,8 @@ class Sweep:
 class Report:
     """Write the report of a sweep, or ask questions of its rows.
 
-    Without an option it writes report.html into the sweep's directory. The tables for --sql are
-    runs, evaluations and metrics.
+    Without an option it writes report.html into the sweep's directory and prints a row for each
+    variant. The tables for --sql are runs, evaluations and metrics.
     """
 
     sweep_dir: Annotated[Positional[Path], arg(metavar="SWEEP_DIR")]
@@ -156,5 +156,9 @@ class Report:
         elif self.sql is not None:
             print(results.answer(self.sweep_dir, self.sql))
         else:
-            print(f"see {results.write_report(self.sweep_dir)}")
+            from mbpo_jax.sweeps.board import print_closing
+
+            path = results.write_report(self.sweep_dir)
+            print_closing(results.read_sweep_rows(self.sweep_dir)[0])
+            print(f"see {path}")
         return 0

@@ -1,6 +1,7 @@
-"""What a person sees of a sweep: a live table of all groups, and a closing one."""
+"""What a person sees of a sweep: a live table of all groups, and a closing one of all variants."""
 
 import datetime
+import itertools
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,13 +9,18 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from mbpo_jax.files import Row, read_rows
+from mbpo_jax.sweeps.report.summary import variants_of
+from mbpo_jax.sweeps.report.tables import variant_table
 from mbpo_jax.sweeps.store import Unit
 from mbpo_jax.training import logs
 
-COLUMNS = ("group", "runs", "state", "env steps", "return", "steps/s a run", "ETA")
+COLUMNS = ("group", "runs", "state", "env steps", "returns", "steps/s a run", "ETA")
+CLOSING_COLUMNS = ("trained", "final return", "minutes a run", "diverged")
 REFRESH = 2.0
 """Seconds between looks at what groups have written."""
 
@@ -74,9 +80,11 @@ def _cells(unit: Unit, is_working: bool) -> list[str]:
         left = str(datetime.timedelta(seconds=round(max(total - now.env_steps, 0) / now.speed)))
     state = now.state + (f", {now.diverged} diverged" if now.diverged else "")
     returned = "-"
-    if now.returns.size:
-        returned = f"{np.mean(now.returns):,.1f}"
-        returned += f" ± {np.std(now.returns):,.1f}" if now.returns.size > 1 else ""
+    known = now.returns[np.isfinite(now.returns)]
+    if known.size:
+        # Its runs may differ in more than their seeds, so their mean would say nothing.
+        low, high = f"{np.min(known):,.1f}", f"{np.max(known):,.1f}"
+        returned = low if low == high else f"{low} to {high}"
     return [
         unit.name,
         str(len(unit.group.runs)),
@@ -88,12 +96,39 @@ def _cells(unit: Unit, is_working: bool) -> list[str]:
     ]
 
 
+def closing_table(rows: Sequence[Row]) -> Table:
+    """Return a table with a row for each variant, below the name of its environment.
+
+    Args:
+      rows: of `sweeps.results`, one for each run.
+    """
+    (_, _, *head), *body = variant_table(variants_of(rows))
+    chosen = [i for i, column in enumerate(head) if column in CLOSING_COLUMNS]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for i in chosen:
+        table.add_column(head[i], justify="right", no_wrap=True)
+    for environment, below in itertools.groupby(body, key=lambda cells: cells[0]):
+        table.add_row(Text(environment, "bold"))
+        for _, variant, *cells in below:
+            table.add_row(Padding(Text(variant), (0, 0, 0, 2)), *(cells[i] for i in chosen))
+    return table
+
+
+def print_closing(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Print `closing_table`, which has room where nobody looks at a terminal."""
+    console = console or Console()
+    wide = console if console.is_terminal else Console(width=160, file=console.file)
+    wide.print(closing_table(rows))
+
+
 class Board:
-    """Shows the table at the bottom of a terminal; elsewhere only lines are printed."""
+    """Shows the table at the bottom of a terminal, for as long as it is at work there."""
 
     def __init__(self, units: Sequence[Unit], console: Console | None = None) -> None:
         self._units, self._console = units, console or Console()
-        self._live = Live(console=self._console) if self._console.is_interactive else None
+        interactive = self._console.is_interactive
+        self._live = Live(console=self._console, transient=True) if interactive else None
         self._looked = 0.0
 
     def __enter__(self) -> "Board":
@@ -114,11 +149,3 @@ class Board:
     def print(self, text: str) -> None:
         """Write a line, above the table if there is one."""
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Print the table as it is in the end."""
-        if self._live:
-            self._live.update(table_of(self._units))
-        else:
-            wide = Console(width=160, file=self._console.file)
-            wide.print(table_of(self._units))

@@ -9,8 +9,8 @@ from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import SWEEPS
-from mbpo_jax.sweeps import local, manifest, store, worker
-from mbpo_jax.sweeps.board import Board, standing
+from mbpo_jax.sweeps import local, manifest, results, store, worker
+from mbpo_jax.sweeps.board import Board, print_closing, standing
 from mbpo_jax.sweeps.process import Work
 from mbpo_jax.training import pace
 from mbpo_jax.training.interruption import Interruption
@@ -86,7 +86,9 @@ def sweep(
             unit.forgive()
     with Interruption() as interruption, Board(units) as board:
         train_all(Work(sweep_dir, units, interruption, board.look, board.print))
-        board.close()
+    names = {unit.name for unit in units}
+    rows, _ = results.read_sweep_rows(sweep_dir)
+    print_closing([row for row in rows if row["group"] in names])
     return _closing(sweep_dir, units)
 
 

@@ -73,7 +73,7 @@ def test_a_return_that_is_not_finite_counts_as_the_lowest_of_its_environment(swe
     row = next(row for row in rows if (row["algorithm"], row["run"]) == ("mbpo", 1))
     assert (row["final_return"], row["diverged"]) == (lowest, True)
     assert [r["return_mean"] for r in evaluations if not r["finite"]] == [lowest]
-    assert "non-finite: 2 runs" in results.write_report(sweep_dir).read_text()
+    assert "2 runs became non-finite" in results.write_report(sweep_dir).read_text()
 
 
 def test_sql_sees_runs_evaluations_and_metrics(sweep_dir):
@@ -119,7 +119,7 @@ def test_runs_without_any_finite_return_are_still_known_to_have_diverged(tmp_pat
     rows, evaluations = results.read_sweep_rows(tmp_path)
     assert {(r["diverged"], r["env_steps"], r["final_return"]) for r in rows} == {(True, 50, None)}
     assert evaluations == []
-    assert "non-finite: 6 runs" in results.write_report(tmp_path).read_text()
+    assert "6 runs became non-finite" in results.write_report(tmp_path).read_text()
 
 
 def test_what_was_damaged_beside_the_rows_does_not_stop_a_report(sweep_dir):
@@ -160,7 +160,7 @@ def test_the_report_is_written_into_the_sweep(sweep_dir):
     text = path.read_text()
     assert path.parent == sweep_dir
     assert "4 of 6 runs are trained" in text
-    assert "non-finite: 1 runs" in text
+    assert "1 run became non-finite" in text
     assert "holdout r2" in text
 
 

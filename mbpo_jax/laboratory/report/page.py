@@ -98,29 +98,27 @@ def write_page(
       figures: by name, see `CAPTIONS`.
       notes: on the estimators.
     """
-    parts = [
-        f"<p><code>{html.escape(command)}</code></p>",
-        "<h2>In short</h2><ul>",
-        *(f"<li>{html.escape(line)}</li>" for line in findings),
-        "</ul>",
-        *(page.figure_of(figure, CAPTIONS[name]) for name, figure in figures.items()),
-        "<h2>Numbers</h2>",
-        *(page.table_of(table) for table in tables),
-        "<h2>Estimators</h2><div class=wide>",
-        _notes(notes),
-        "</div>",
-    ]
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in findings)
+    drawn = [page.figure_of(figure, CAPTIONS[name]) for name, figure in figures.items()]
+    sections = {
+        "In short": [f"<ul>{lines}</ul>"],
+        "Figures": [page.row_of(drawn)],
+        "Numbers": [page.table_of(table) for table in tables],
+        "Estimators": [page.table_of(_notes(notes))],
+    }
+    parts = [f"<p><code>{html.escape(command)}</code></p>", *page.sections_of(sections)]
     page.write(path, title, parts)
 
 
-def _notes(notes: Notes) -> str:
-    def line(name: str, record: EstimatorRecord) -> str:
-        biased = f"biased: {record.biased}" if record.biased else "unbiased"
-        what = f"{record.summary} ({record.source})"
-        cells = (name, what, f"gradient of the {record.estimand}; {biased}")
-        return (
-            "<tr>" + "".join(f"<td class=text>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        )
-
-    rows = (line(name, record) for name, record in notes.items())
-    return "<table>" + "".join(rows) + "</table>"
+def _notes(notes: Notes) -> page.Table:
+    """Return what is known of every estimator."""
+    body = [
+        [
+            name,
+            f"{record.summary} ({record.source})",
+            f"gradient of the {record.estimand}; "
+            + (f"biased: {record.biased}" if record.biased else "unbiased"),
+        ]
+        for name, record in notes.items()
+    ]
+    return [["estimator", "what it is", "what it estimates"], *body]

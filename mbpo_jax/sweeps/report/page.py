@@ -1,109 +1,50 @@
 """The report of a sweep as one HTML file that needs no network."""
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mbpo_jax.files import Row
-from mbpo_jax.reports import page, statistics
-from mbpo_jax.reports.statistics import Estimate, Scores, estimate
+from mbpo_jax.reports import charts, page
+from mbpo_jax.sweeps.report.conclusions import conclusions
+from mbpo_jax.sweeps.report.curves import curves_of
 from mbpo_jax.sweeps.report.figures import (
-    MOST_CURVES,
     aggregates_figure,
-    curves_figure,
     intervals_figure,
     profile_figure,
     sensitivity_figure,
 )
 from mbpo_jax.sweeps.report.summary import (
-    MODEL_COLUMNS,
     RETURNS,
     Variant,
     environments_of,
-    ranked,
+    number,
     scores_by_algorithm,
-    sensitivities,
     shown,
     swept_fields,
     variants_of,
 )
+from mbpo_jax.sweeps.report.tables import (
+    improvement_table,
+    machine_table,
+    model_table,
+    sensitivity_table,
+    variant_table,
+)
 
 FOLDER = Path(__file__).parent
+NUMBER = r"\d[\d.]*e-\d+"
 
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Return a number as a table shows it; a dash where it is not known."""
-    if value is None or not np.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if round(abs(value)) >= 10 ** (digits - 1) else f"{value:,.{digits}g}"
-
-
-def with_interval(found: Estimate) -> str:
-    """Return a number and its interval."""
-    if not np.isfinite(found.low):
-        return number(float(found.value))
-    value, low, high = (number(float(x)) for x in found)
-    return f"{value} ({low} to {high})"
-
-
-def findings(variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
-    """Say in sentences how much is done, which algorithm leads where, and what to mind."""
-    lines = [f"{sum(row['trained'] for row in rows)} of {len(rows)} runs are trained"]
-    diverged = sum(bool(row["diverged"]) for row in rows)
-    if diverged:
-        lines.append(f"non-finite: {diverged} runs, which count with their last finite parameters")
-    failed = sorted({row["group"] for row in rows if row["state"] == "failed"})
-    if failed:
-        lines.append(f"failed groups: {', '.join(failed)}")
-    for environment in environments_of(variants):
-        own = ranked(variants, environment)
-        if not own:
-            continue
-        best, *others = own
-        middle = best.middle()
-        # False where there is no interval.
-        tied = [v.label for v in others if v.middle().high >= middle.low]
-        left = sum(v.environment == environment and v.trained < v.size for v in variants)
-        so_far = " so far" if left else ""
-        text = f"{environment}: {best.label} has the highest final return{so_far}, "
-        text += with_interval(middle)
-        if tied:
-            text += f"; the intervals of {page.few(tied, 3)} reach it"
-        fastest = ranked(variants, environment, "mean_return")[0]
-        text += f"; the highest mean return, {with_interval(fastest.middle('mean_return'))}, has "
-        text += "the same" if fastest is best else fastest.label
-        if left:
-            text += f"; {left} variants are not trained to their end"
-        lines.append(text)
-    few = [v for v in variants if 0 < len(v.rows) < statistics.FEWEST]
-    if few:
-        lines.append(f"{len(few)} variants have fewer than {statistics.FEWEST} seeds: no intervals")
-    return lines
-
-
-def variant_table(variants: Sequence[Variant]) -> page.Table:
-    """Return numbers of every variant; time and speed are a run's share of what its group took."""
-    head = ["environment", "variant", "runs trained", "final return (IQM)", "mean return (IQM)"]
-    head += ["minutes a run", "env steps/s", "diverged"]
-    body = []
-    for v in variants:
-        seconds, steps = v.scores("run_seconds"), v.scores("env_steps")
-        body.append(
-            [
-                v.environment,
-                v.label,
-                str(v.size) if v.trained == v.size else f"{v.trained} of {v.size}",
-                with_interval(v.middle()) if v.rows else "-",
-                with_interval(v.middle("mean_return")) if v.rows else "-",
-                number(float(np.mean(seconds)) / 60.0, 3) if v.rows else "-",
-                number(float(np.mean(steps / seconds)), 3) if v.rows else "-",
-                str(sum(bool(r["diverged"]) for r in v.rows)),
-            ]
-        )
-    return [head, *body]
+NOTE = """A run's final return is the mean of the last tenth of its evaluations; its mean return is
+the area under its learning curve, over its steps. Numbers are interquartile means over seeds, with
+95 % intervals of a stratified bootstrap. What is tied with the best has an interval that reaches
+the interval of the best: the runs do not tell them apart, which does not mean that they are
+equal."""
+BEST_NOTE = """The best of several settings is chosen by the same runs that are shown: an algorithm
+with more settings has more chances. Scores are 0 for the worst run of an environment and 1 for the
+middle of its best variant."""
 
 
 def comparison(variants: Sequence[Variant]) -> list[str]:
@@ -113,66 +54,15 @@ def comparison(variants: Sequence[Variant]) -> list[str]:
         scores = scores_by_algorithm(variants, column)
         if len(scores) < 2:
             return []
-        parts += [
-            f"<h3>By {words}</h3>",
-            page.figure_of(aggregates_figure(scores), "Aggregates over environments."),
+        blocks = [
             page.figure_of(profile_figure(scores), "Performance profiles."),
             page.table_of(improvement_table(scores)),
         ]
-    return [
-        "<h2>Algorithms compared, each at its best settings</h2>",
-        "<p class=note>The best of several settings is chosen by the same runs that are shown: "
-        "an algorithm with more settings has more chances.</p>",
-        *parts,
-    ]
-
-
-def improvement_table(scores: Mapping[str, Scores]) -> page.Table:
-    """Return how likely a run of one algorithm scores above one of another."""
-    body = [
-        [
-            a,
-            *(
-                ""
-                if a == b
-                else with_interval(
-                    estimate(statistics.probability_of_improvement, scores[a], scores[b])
-                )
-                for b in scores
-            ),
-        ]
-        for a in scores
-    ]
-    return [["P(row above column)", *scores], *body]
-
-
-def sensitivity_table(variants: Sequence[Variant], fields: Sequence[str]) -> page.Table:
-    """Return the best value of every swept setting, by each of the returns."""
-    body = []
-    for field in fields:
-        for environment in environments_of(variants):
-            by_column = [sensitivities(variants, environment, field, column) for column in RETURNS]
-            for found in zip(*by_column, strict=True):
-                cells = []
-                for column, one in zip(RETURNS, found, strict=True):
-                    heights = [v.height(column) for v in one.best]
-                    best = heights.index(max(heights))
-                    cells += [shown(one.values[best]), with_interval(one.best[best].middle(column))]
-                body.append([field, environment, found[0].algorithm, *cells])
-    columns = [text for words in RETURNS.values() for text in (f"best by {words}", words)]
-    return [["setting", "environment", "algorithm", *columns], *body]
-
-
-def model_table(variants: Sequence[Variant]) -> page.Table | None:
-    """Return how well the models of every variant predicted at the end, means over seeds."""
-    body = []
-    for v in variants:
-        values = [v.scores(column) for column in MODEL_COLUMNS]
-        if np.isfinite(values).any():
-            means = [number(float(np.mean(x)), 3) for x in values]
-            body.append([v.environment, v.label, *means])
-    names = [column.removeprefix("model/").replace("_", " ") for column in MODEL_COLUMNS]
-    return [["environment", "variant", *names], *body] if body else None
+        if len(next(iter(scores.values()))) > 1:
+            aggregates = aggregates_figure(scores)
+            blocks.insert(0, page.figure_of(aggregates, "Aggregates over environments."))
+        parts += [f"<h3>By {words}</h3>", page.row_of(blocks)]
+    return [f"<p class=note>{BEST_NOTE}</p>", *parts]
 
 
 def runs_table(rows: Sequence[Row]) -> str:
@@ -180,6 +70,11 @@ def runs_table(rows: Sequence[Row]) -> str:
     fields = swept_fields(rows)
     columns = ["environment", "algorithm", "seed", *fields, "final_return", "mean_return"]
     columns += ["env_steps", "run_seconds", "state", "diverged", "run"]
+    if not any(row["diverged"] for row in rows):
+        columns.remove("diverged")
+
+    def kind(value: Any) -> str:
+        return "" if value is None or isinstance(value, int | float) else " class=text"
 
     def cell(row: Row, column: str) -> str:
         value = row[column]
@@ -187,48 +82,34 @@ def runs_table(rows: Sequence[Row]) -> str:
             value = "yes" if value else ""
         if value is None:
             return "<td data-value=''>-</td>"
-        if isinstance(value, float):
-            return f"<td data-value='{value!r}'>{html.escape(number(value))}</td>"
-        kind = "" if isinstance(value, int) else " class=text"
-        return f"<td{kind}>{html.escape(str(value))}</td>"
+        if kind(value):
+            return f"<td class=text>{html.escape(str(value))}</td>"
+        text = shown(value) if column in fields else f"{value:,}"
+        if isinstance(value, float) and column not in fields:
+            text = number(value)
+        return f"<td data-value='{float(value)!r}'>{html.escape(text)}</td>"
 
-    heading = "".join(f"<th><button>{html.escape(c)}</button></th>" for c in columns)
+    def heading(name: str, values: Sequence[Any]) -> str:
+        # After a dot, too, a line may end.
+        words = html.escape(name.replace("_", " ")).replace(".", ".<wbr>")
+        return f"<th{kind(values[0])}><button>{words}</button></th>"
+
+    headings = "".join(heading(c, [row[c] for row in rows]) for c in columns)
     lines = "".join(
         "<tr>"
         + "".join(cell(row, column) for column in columns)
+        # Environment and algorithm, with which its name begins, stand in the row.
         + f"<td class=text><a href='{html.escape(row['directory'])}/'>"
-        + f"{html.escape(row['group'])}</a></td></tr>"
+        + f"{html.escape(row['group'].rpartition('-')[2])}</a></td></tr>"
         for row in rows
     )
     return (
         "<p><input id=filter placeholder='filter, such as mbpo finished' "
         "aria-label='filter runs'> <span id=count></span></p>"
-        f"<div class=wide><table id=runs><thead><tr>{heading}<th><button>directory</button></th>"
-        f"</tr></thead><tbody>{lines}</tbody></table></div>"
+        f"<div class=wide id=runs-place><table id=runs><thead><tr>{headings}"
+        "<th class=text><button>group</button></th></tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
     )
-
-
-def machine_table(environments: Sequence[Mapping[str, Any]]) -> page.Table:
-    """Return what the groups of a sweep were trained with; what differs is listed."""
-    found = [_facts(environment) for environment in environments] or [_facts({})]
-    names = dict.fromkeys(name for facts in found for name in facts)
-    values = [dict.fromkeys(facts.get(name, "-") for facts in found) for name in names]
-    begun = min(facts["begun"] for facts in found)
-    body = [[name, "; ".join(told)] for name, told in zip(names, values, strict=True)]
-    return [["what", "value"], *body[:-1], ["begun", begun]]
-
-
-def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
-    versions = environment.get("versions", {})
-    return {
-        "devices": ", ".join(environment.get("devices", [])) or "-",
-        "machine": str(environment.get("platform", "-")),
-        "cores": str(environment.get("host_cores", "-")),
-        "Python": str(environment.get("python", "-")),
-        **{name: str(version) for name, version in versions.items()},
-        "source": str(environment.get("git_revision") or "-"),
-        "begun": str(environment.get("time", "-")),
-    }
 
 
 def write_page(
@@ -253,40 +134,38 @@ def write_page(
     """
     variants = variants_of(rows)
     begun = [v for v in variants if v.rows]
-    fields = swept_fields(rows)
-    style = (FOLDER / "runs.css").read_text("utf-8")
-    parts = [f"<style>{style}</style>", "<h2>In short</h2><ul>"]
-    parts += [f"<li>{html.escape(line)}</li>" for line in findings(variants, rows)]
-    parts.append(
-        "</ul><p class=note>The final return of a run is the mean of the last tenth of its "
-        "evaluations; the mean return is the area under its learning curve, over its steps. "
-        "Numbers are interquartile means over seeds, with 95 % intervals of a stratified "
-        "bootstrap.</p>"
-    )
+    told = map(html.escape, conclusions(variants, rows))
+    # A number such as 3e-4 stays on one line.
+    kept = (re.sub(NUMBER, r"<span>\g<0></span>", line) for line in told)
+    lines = "".join(f"<li>{line}</li>" for line in kept)
+    sections = {"In short": [f"<ul>{lines}</ul><p class=note>{NOTE}</p>"]}
     for name in environments_of(begun):
-        parts.append(f"<h2>{html.escape(name)}</h2>")
-        many = sum(v.environment == name for v in begun) > MOST_CURVES
-        caption = f"Learning curves{' of each algorithm at its best settings' if many else ''}."
-        parts.append(page.figure_of(curves_figure(begun, evaluations, name), caption))
-        parts.append(page.figure_of(intervals_figure(begun, name), "Every variant."))
-    parts += comparison(begun)
-    drawn = {field: figure for field in fields if (figure := sensitivity_figure(begun, field))}
+        every = page.figure_of(
+            intervals_figure(begun, name), "Final and mean return of every variant."
+        )
+        sections[name] = [page.row_of([curves_of(begun, evaluations, name), every])]
+    sections["Algorithms at their best settings"] = comparison(begun)
+    swept = swept_fields(rows)
+    drawn = {field: figure for field in swept if (figure := sensitivity_figure(begun, field))}
     if drawn:
-        parts.append("<h2>Sensitivity</h2>")
         caption = "with all other settings at their best for it"
-        parts += [page.figure_of(f, f"{field}, {caption}.") for field, f in drawn.items()]
-        parts.append(page.table_of(sensitivity_table(begun, list(drawn))))
-    parts += ["<h2>Numbers</h2>", page.table_of(variant_table(variants))]
+        figures = [page.figure_of(f, f"{field}, {caption}.") for field, f in drawn.items()]
+        table = page.table_of(sensitivity_table(begun, list(drawn)))
+        sections["Sensitivity"] = [page.row_of(figures), table]
+    sections["Numbers"] = [page.table_of(variant_table(variants))]
     if diagnostics := model_table(begun):
-        parts += ["<h2>Models</h2>", page.table_of(diagnostics)]
+        sections["Models"] = [page.table_of(diagnostics)]
     if failures:
         head = ["group", "time", "reason", "last_line"]
         body = [[str(failure.get(name, "-")) for name in head] for failure in failures]
-        parts += ["<h2>Failures</h2>", page.table_of([head, *body])]
-    parts += ["<h2>Runs</h2>", runs_table(rows)]
-    parts += ["<h2>What was run</h2>", page.table_of(machine_table(environments))]
-    parts.append(
-        f"<details><summary>sweep file</summary><pre>{html.escape(source)}</pre></details>"
-    )
-    parts.append(f"<script>{(FOLDER / 'runs.js').read_text('utf-8')}</script>")
+        sections["Failures"] = [page.table_of([head, *body])]
+    sections["Runs"] = [runs_table(rows)]
+    file = f"<details open><summary>sweep file</summary><pre>{html.escape(source)}</pre></details>"
+    sections["What was run"] = [page.row_of([page.table_of(machine_table(environments)), file])]
+    parts = [
+        f"<style>{(FOLDER / 'runs.css').read_text('utf-8')}</style>",
+        *page.sections_of(sections),
+        charts.assets() if begun else "",
+        f"<script>{(FOLDER / 'runs.js').read_text('utf-8')}</script>",
+    ]
     page.write(path, title, parts)

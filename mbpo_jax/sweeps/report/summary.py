@@ -4,11 +4,14 @@ Rows are those of `sweeps.results`. A variant is an algorithm at one point of th
 its runs are the seeds. A run that diverged counts with the results of its last finite parameters.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mbpo_jax.config.algorithms import algorithm_record
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.statistics import Estimate, estimate, interquartile_mean
@@ -34,7 +37,7 @@ class Variant(NamedTuple):
 
     Attributes:
       environment: what they act in.
-      algorithm: what is trained.
+      algorithm: what is trained, by its title.
       settings: values of the swept settings that the algorithm's runs differ in.
       rows: of the runs that have results.
       waiting: how many have none.
@@ -57,10 +60,19 @@ class Variant(NamedTuple):
         return len(self.rows) + self.waiting
 
     @property
+    def told_settings(self) -> list[str]:
+        """Return names and values of the settings; names are as short as can be told apart."""
+        last = Counter(path.rpartition(".")[2] for path in self.settings)
+        names = {path: path.rpartition(".")[2] for path in self.settings}
+        return [
+            f"{name.replace('_', ' ') if last[name] == 1 else path} {shown(self.settings[path])}"
+            for path, name in names.items()
+        ]
+
+    @property
     def label(self) -> str:
-        """Return algorithm and settings, the latter by the last part of their names."""
-        parts = [f"{path.rpartition('.')[2]} {shown(v)}" for path, v in self.settings.items()]
-        return ", ".join([self.algorithm, *parts])
+        """Return algorithm and settings."""
+        return ", ".join([self.algorithm, *self.told_settings])
 
     def scores(self, column: str = "final_return") -> np.ndarray:
         """Return a column of the runs `[n]`."""
@@ -77,8 +89,34 @@ class Variant(NamedTuple):
 
 
 def shown(value: Any) -> str:
-    """Return a setting as text."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Return a setting as text: 3e-4, 0.01, 64."""
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0.0 or 0.01 <= abs(value) < 1e6 or not np.isfinite(value):
+        return f"{value:g}"
+    digits, _, power = f"{value:.5e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number as a table shows it; a dash where it is not known."""
+    if value is None or not np.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if round(abs(value)) >= 10 ** (digits - 1) else f"{value:,.{digits}g}"
+
+
+def with_interval(found: Estimate, decimals: int | None = None) -> str:
+    """Return a number and its interval, with as many decimals as four digits of the largest need.
+
+    Args:
+      found: what to show.
+      decimals: how many, if it is known.
+    """
+    largest = np.nanmax(np.abs(found))
+    if decimals is None:
+        decimals = max(3 - math.floor(math.log10(largest)), 0) if largest > 0.0 else 0
+    value, low, high = (f"{float(x):,.{decimals}f}" for x in found)
+    return f"{value} ({low} to {high})" if np.isfinite(found.low) else value
 
 
 def in_order(value: Any) -> tuple[int, float, str]:
@@ -94,9 +132,16 @@ def swept_fields(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def titles_of(algorithms: Iterable[str]) -> dict[str, str]:
+    """Return the titles of algorithms; what shares a title with another keeps its name."""
+    titles = {name: algorithm_record(name).title for name in dict.fromkeys(algorithms)}
+    known = Counter(titles.values())
+    return {name: title if known[title] == 1 else name for name, title in titles.items()}
+
+
 def variants_of(rows: Sequence[Row]) -> list[Variant]:
     """Put runs together that differ in seeds alone, by environment, algorithm and settings."""
-    fields = swept_fields(rows)
+    fields, titles = swept_fields(rows), titles_of(row["algorithm"] for row in rows)
     told: dict[tuple[str, str], list[str]] = {}
     for environment, algorithm in dict.fromkeys((r["environment"], r["algorithm"]) for r in rows):
         own = [r for r in rows if (r["environment"], r["algorithm"]) == (environment, algorithm)]
@@ -106,12 +151,13 @@ def variants_of(rows: Sequence[Row]) -> list[Variant]:
         where = row["environment"], row["algorithm"]
         settings = {field: row[field] for field in told[where]}
         key = (*where, *map(str, settings.values()))
-        known = found.setdefault(key, Variant(*where, settings, [], 0))
+        named = Variant(row["environment"], titles[row["algorithm"]], settings, [], 0)
+        known = found.setdefault(key, named)
         if row["final_return"] is None:
             found[key] = known._replace(waiting=known.waiting + 1)
         else:
             known.rows.append(row)
-    kinds = list(told)
+    kinds = [(environment, titles[algorithm]) for environment, algorithm in told]
 
     def place(variant: Variant) -> tuple:
         kind = kinds.index((variant.environment, variant.algorithm))
