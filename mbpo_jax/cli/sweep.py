@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mbpo_jax.cli.common import set_up_compilation_cache
+from mbpo_jax.cli.common import FigureFormat, set_up_compilation_cache
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
 
@@ -129,7 +129,9 @@ class Report:
     all"."""
     export: Path | None = None
     """Write the answer to --sql, or all runs, to a file that ends in .csv, .parquet or .json."""
-
+    figure_format: FigureFormat = ()
+    """Write the report's figures as PNG and in this format, too, into figures/ of the sweep's
+    directory."""
     serve: bool = False
     """Show the report in a browser of this machine, brought up to date while the sweep runs."""
     port: int = 8765
@@ -139,6 +141,8 @@ class Report:
         """Write, print or serve."""
         from mbpo_jax.sweeps import results
 
+        if self.figure_format and (self.serve or self.sql is not None or self.export is not None):
+            raise ConfigError("--figure-format goes without --serve, --sql and --export")
         if self.serve:
             if self.sql is not None or self.export is not None:
                 raise ConfigError("--serve goes without --sql and --export")
@@ -151,5 +155,7 @@ class Report:
         elif self.sql is not None:
             print(results.answer(self.sweep_dir, self.sql))
         else:
-            print(f"see {results.write_report(self.sweep_dir)}")
+            print(f"see {results.write_report(self.sweep_dir, self.figure_format)}")
+            if self.figure_format:
+                print(f"see {self.sweep_dir / results.FIGURES}")
         return 0
