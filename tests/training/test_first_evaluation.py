@@ -1,8 +1,10 @@
 """The evaluation before training, at which curves begin, and what it leaves as it is."""
 
 import dataclasses
+import functools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import jax
@@ -34,48 +36,44 @@ def train(run_dir: str, config: Config = SAC, **options) -> mbpo_jax.Run:
     return mbpo_jax.train(config, run_dir, env=ENV, **options)
 
 
-def evaluations(run_dir: str) -> list[Row]:
+@functools.cache
+def straight() -> Path:
+    """Train without a break, once for all tests."""
+    train("straight")
+    return Path("straight").resolve()
+
+
+def evaluations(run_dir: str | Path) -> list[Row]:
     """Return evaluations without clock times."""
     rows = read_rows(Path(run_dir, "evals.jsonl"))
     return [{name: row[name] for name in row if name != "wall_seconds"} for row in rows]
 
 
 def test_the_first_row_is_of_the_untrained_policy_and_costs_no_compilation():
-    run = train("run")
-    first = evaluations("run")[0]
+    first = evaluations(straight())[0]
     assert first["env_steps"] == 0
     # By its own words: the policy that training starts from, in the episodes of step 0.
     key, evaluation_key = jax.random.split(jax.random.key(0))
-    start = make_program(ENV).init(run.config, key)
-    play = acting(make_algorithm(ENV, run.config), start.model, start.agent)
-    episodes = jax.random.fold_in(evaluation_key, 0), run.config.eval_episodes
+    start = make_program(ENV).init(SAC, key)
+    play = acting(make_algorithm(ENV, SAC), start.model, start.agent)
+    episodes = jax.random.fold_in(evaluation_key, 0), SAC.eval_episodes
     returns, *_ = play_episodes(ENV, *play, *episodes)
     np.testing.assert_allclose(first["return_mean"], returns.mean(), rtol=1e-5)
-    status = json.loads(Path("run/status.json").read_text())
-    assert set(status["compile_seconds"]) == {
-        *("the training step", "the evaluation", "the random steps")
-    }
+    status = json.loads((straight() / "status.json").read_text())
+    compiled_once = {"the training step", "the evaluation", "the random steps"}
+    assert set(status["compile_seconds"]) == compiled_once
 
 
-def test_it_changes_no_number_that_comes_after_it(monkeypatch):
-    train("with")
-    with monkeypatch.context() as patch:
-        patch.setattr(driver.Training, "_evaluate_untrained", lambda self: None)
-        train("without")
-    assert evaluations("with")[1:] == evaluations("without")
-    metrics = [Path(name, "metrics.jsonl").read_bytes() for name in ("with", "without")]
-    assert metrics[0] == metrics[1]
-
-
-def test_a_directory_that_has_none_is_gone_on_with_and_gets_none(monkeypatch):
+def test_it_changes_no_number_and_a_directory_without_it_is_gone_on_with(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(driver.Training, "_evaluate_untrained", lambda self: None)
         train("old", dataclasses.replace(SAC, total_env_steps=18))
     train("old")
-    assert [row["env_steps"] for row in evaluations("old")] == [18, 26]
+    assert evaluations("old") == evaluations(straight())[1:]
+    assert Path("old/metrics.jsonl").read_bytes() == (straight() / "metrics.jsonl").read_bytes()
 
 
-def test_who_was_stopped_before_training_makes_it_once(monkeypatch):
+def test_who_was_killed_before_training_makes_it_once(monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -87,8 +85,7 @@ def test_who_was_stopped_before_training_makes_it_once(monkeypatch):
         train("killed")
     assert [row["env_steps"] for row in evaluations("killed")] == [0]
     train("killed")
-    train("straight")
-    assert evaluations("killed") == evaluations("straight")
+    assert evaluations("killed") == evaluations(straight())
 
 
 def test_it_counts_for_what_did_best_but_not_as_solved():
@@ -120,11 +117,10 @@ def test_what_blows_up_before_training_is_not_the_best_for_ever(monkeypatch):
 
 def test_a_run_that_begins_with_what_another_learned_is_evaluated_with_that():
     """Of the same seed, it plays the same episodes with another policy than a fresh one."""
-    source = train("source")
-    begun = dataclasses.replace(SAC, total_env_steps=18)
-    train("begun", begun, init_from=source)
-    train("fresh", begun)
-    assert evaluations("begun")[0]["return_mean"] != evaluations("fresh")[0]["return_mean"]
+    train("begun", dataclasses.replace(SAC, total_env_steps=18), init_from=straight())
+    begun, fresh = (evaluations(run)[0] for run in ("begun", straight()))
+    assert begun["env_steps"] == fresh["env_steps"] == 0
+    assert begun["return_mean"] != fresh["return_mean"]
 
 
 def test_a_listener_is_told_of_it_without_metrics_and_may_fail():
@@ -137,18 +133,18 @@ def test_a_listener_is_told_of_it_without_metrics_and_may_fail():
 
     with pytest.raises(RuntimeError, match="no connection"):
         train("told", on_evaluation=fail_once)
-    assert {key for key in told[0][0] if "/" in key} == set()
-    train("told", on_evaluation=fail_once)
+    assert not any("/" in name for name in told[0][0])
+    train("told", on_evaluation=fail_once, figure_format="pdf")
     assert [rows[0]["env_steps"] for rows in told] == [0, 18, 26]
-    assert [row["env_steps"] for row in evaluations("told")] == [0, 18, 26]
+    assert evaluations("told") == evaluations(straight())
+    assert Path("told/curve.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_figures_are_written_in_further_formats_and_of_a_finished_run_anew():
-    train("run", figure_format="pdf")
-    assert Path("run/curve.pdf").read_bytes().startswith(b"%PDF")
-    assert not Path("run/curve.svg").exists()
+def test_a_finished_run_is_drawn_anew_in_the_formats_that_are_asked_for():
+    shutil.copytree(straight(), "run")
     train("run", figure_format=["svg"])
     assert b"<svg" in Path("run/curve.svg").read_bytes()
+    assert not Path("run/curve.pdf").exists()
     with pytest.raises(ConfigError, match="figure_format: 'gif' is not there"):
         train("other", figure_format="gif")
     assert not Path("other").exists()
