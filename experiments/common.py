@@ -92,6 +92,7 @@ def replace_part(experiment: str, part: str, rows: Iterable[Row]) -> None:
 
 def mean_returns(rows: Sequence[Row]) -> np.ndarray:
     """Return the evaluation return of each run, averaged over training, `[R]`."""
+    rows = [row for row in rows if row["env_steps"] > 0]
     runs = sorted({row["run"] for row in rows})
     return np.array(
         [np.mean([row["return_mean"] for row in rows if row["run"] == run]) for run in runs]

@@ -35,7 +35,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.files import Row, replacing
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.figures import BLACK, BLUE, THOUSANDS, figure_style, save_png
+from mbpo_jax.reports.figures import BLACK, BLUE, THOUSANDS, figure_style, save_figure
 from mbpo_jax.reports.plots import collect
 from mbpo_jax.types import Algorithm, Env
 
@@ -189,7 +189,7 @@ def report(rows: list[Row]) -> None:
     print(written)
     with replacing(common.RESULTS / f"{NAME}.md") as file:
         file.write(f"{written}\n".encode())
-    save_png(common.RESULTS / f"{NAME}.png", gains_figure(rows))
+    save_figure(common.RESULTS / f"{NAME}.png", gains_figure(rows))
 
 
 def main() -> int:

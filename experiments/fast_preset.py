@@ -22,7 +22,7 @@ from experiments import common
 from experiments.model_fitting_figure import count_logarithmically
 from mbpo_jax.files import Row, read_rows
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
+from mbpo_jax.reports.figures import CURVE_STYLES, draw_band, figure_style, save_figure, step_axis
 
 NAME = "fast_preset"
 TASKS = {
@@ -109,15 +109,17 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
                     text = f"{rule} ({returns.shape[1]} seeds)"
                     panel.plot(x, returns.mean(axis=1), color=color, linestyle=dashes, label=text)
                     low, high = returns.min(axis=1), returns.max(axis=1)
-                    panel.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-                panel.set_xlabel(label)
+                    draw_band(panel, x, low, high, color)
                 if name == "gradient_steps":
+                    panel.set_xlabel(label)
                     count_logarithmically(panel)
+                else:
+                    step_axis(panel, label)
             grid[0, column].set_title(task)
             grid[0, column].legend()
         for line in grid:
             line[0].set_ylabel("Return")
-    save_png(path, figure)
+    save_figure(path, figure)
 
 
 def main() -> int:

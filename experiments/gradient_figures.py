@@ -8,8 +8,17 @@ from matplotlib.figure import Figure
 
 from experiments import common
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.report.figures import MARKERS, log_integers, relative, with_legend
-from mbpo_jax.reports.figures import BLUE, CURVE_STYLES, GREY, figure_style, save_png
+from mbpo_jax.laboratory.report.figures import MARKERS, log_integers, relative
+from mbpo_jax.reports.figures import (
+    BLUE,
+    CURVE_STYLES,
+    GREY,
+    figure_style,
+    label_ends,
+    legend_below,
+    save_figure,
+    step_axis,
+)
 
 Key = Callable[[Row], object]
 
@@ -85,7 +94,7 @@ def one_step(rows: Sequence[Row]) -> Figure:
             )
             panel.set_xlabel("k")
         axes[0].set_ylabel(f"Variance of the gradient\nin the {parameter}, one sample")
-    with_legend(figure, panels[0, 0])
+    legend_below(figure, *panels.flat)
     return figure
 
 
@@ -95,7 +104,7 @@ def linear_quadratic(rows: Sequence[Row]) -> Figure:
     left, *others = figure.subplots(1, 3)
     table = [row for row in rows if "window" not in row]
     curves(left, table, "horizon")
-    left.set_xlabel("Horizon H (steps)")
+    step_axis(left, "Horizon H (steps)")
     left.set_ylabel("Variance of one trajectory's gradient")
     left.legend(fontsize=7)
     for panel, error in zip(others, (0.0, 0.3), strict=True):
@@ -106,7 +115,7 @@ def linear_quadratic(rows: Sequence[Row]) -> Figure:
         panel.bar(windows, bias, color=CURVE_STYLES[1][0], label="bias, squared")
         panel.bar(windows, variance, bottom=bias, color=CURVE_STYLES[0][0], label="variance")
         panel.set_title(f"critic off by {error:g} x²", fontsize=9)
-        panel.set_xlabel("Window h (steps)")
+        step_axis(panel, "Window h (steps)")
         panel.set_ylabel("Mean squared error of 16 trajectories")
         panel.set_ylim(0.0, 3.0)
     others[0].legend()
@@ -130,7 +139,7 @@ def chaos(rows: Sequence[Row]) -> Figure:
     panels[2].set_ylabel("Variance of an estimate of 1,000 trajectories")
     panels[2].legend()
     for panel in panels:
-        panel.set_xlabel("Horizon H (steps)")
+        step_axis(panel, "Horizon H (steps)")
     panels[0].legend()
     return figure
 
@@ -232,7 +241,7 @@ def trained_run(rows: Sequence[Row]) -> Figure:
         if row["split_total"] is not None and not row["heavy_tailed"]
     ]
     errors = [row for row in errors if row["error"] > 0.0]
-    figure = Figure(figsize=(8.6, 6.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 6.6), layout="constrained")
     panels = figure.subplots(2, 3, sharey="row")
     for column, (title, belongs) in enumerate(kinds.items()):
         above, below = panels[:, column]
@@ -242,13 +251,12 @@ def trained_run(rows: Sequence[Row]) -> Figure:
         found = [row for row in errors if belongs(row["estimator"])]
         curves(below, found, "horizon", "error", order=names)
         above.set_title(title, fontsize=9)
-        above.legend(fontsize=6, ncols=2, loc="lower left")
         for panel in (above, below):
             log_integers(panel, [row["horizon"] for row in rows], "Horizon H (steps)")
-    bottom, _ = panels[0, 0].get_ylim()
-    panels[0, 0].set_ylim(bottom=1e-4 * bottom)  # room for the legends
     panels[0, 0].set_ylabel("Variance of 16 trajectories over the\nsquared norm of the gradient")
     panels[1, 0].set_ylabel("Mean squared error over the squared\nnorm of the true gradient")
+    for panel in panels.flat:
+        label_ends(panel, {})
     return figure
 
 
@@ -303,4 +311,4 @@ def draw_all(rows: Sequence[Row]) -> None:
         if own:
             with figure_style():
                 figure = draw(own)
-            save_png(common.RESULTS / f"gradient_estimators_{part}.png", figure)
+            save_figure(common.RESULTS / f"gradient_estimators_{part}.png", figure)

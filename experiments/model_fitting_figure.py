@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mbpo_jax.files import Row
-from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
+from mbpo_jax.reports.figures import (
+    CURVE_STYLES,
+    draw_band,
+    figure_style,
+    legend_below,
+    save_figure,
+)
 
 REFERENCE = "early"
 MEASURES = {
@@ -53,8 +58,8 @@ def is_plain_budget(rule: str) -> bool:
 
 def panel(
     axes: Axes, rows: Sequence[Row], schedule: str, column: str, others: Sequence[str]
-) -> dict[str, Any]:
-    """Draw each rule at its gradient steps, and return what a legend needs.
+) -> None:
+    """Draw each rule at its gradient steps.
 
     Args:
       axes: to draw into.
@@ -63,7 +68,7 @@ def panel(
       column: a measure.
       others: rules that are no plain budgets, of all tasks: each has its marker and colour in all.
     """
-    rules, handles = rules_of(rows, schedule), {}
+    rules = rules_of(rows, schedule)
     axes.axhline(0.0 if column == "nll" else 1.0, color="0.6", linewidth=0.8)
     plain = sorted(
         (total(rows, f"{schedule}: {rule}", "gradient_steps"), rule)
@@ -74,8 +79,8 @@ def panel(
         x = [steps for steps, _ in plain]
         y = np.array([against_reference(rows, schedule, rule, column) for _, rule in plain])
         color = CURVE_STYLES[0][0]
-        (handles["budget of N steps"],) = axes.plot(x, y.mean(axis=1), ".-", color=color)
-        axes.fill_between(x, y.min(axis=1), y.max(axis=1), color=color, alpha=0.15, linewidth=0)
+        axes.plot(x, y.mean(axis=1), ".-", color=color, label="budget of N steps")
+        draw_band(axes, x, y.min(axis=1), y.max(axis=1), color)
         for steps, value, (_, rule) in zip(x, y.mean(axis=1), plain, strict=True):
             axes.annotate(
                 rule.removeprefix("budget "),
@@ -90,7 +95,7 @@ def panel(
             continue
         y = against_reference(rows, schedule, rule, column)
         x = total(rows, f"{schedule}: {rule}", "gradient_steps")
-        handles[rule] = axes.errorbar(
+        axes.errorbar(
             x,
             y.mean(),
             np.array([[y.mean() - y.min()], [y.max() - y.mean()]]),
@@ -99,9 +104,9 @@ def panel(
             linestyle="",
             markersize=5,
             elinewidth=0.8,
+            label=rule,
         )
     count_logarithmically(axes)
-    return handles
 
 
 def count_logarithmically(axes: Axes) -> None:
@@ -120,16 +125,15 @@ def draw(path: Path, by_task: Mapping[str, Sequence[Row]], schedule: str = "dens
     with figure_style():
         figure = Figure(figsize=(3.6 * len(by_task), 6.6), layout="constrained")
         grid = figure.subplots(len(MEASURES), len(by_task), squeeze=False, sharex="col")
-        handles: dict[str, Any] = {}
         for column, (task, rows) in enumerate(by_task.items()):
             for line, (name, label) in enumerate(MEASURES.items()):
-                handles |= panel(grid[line, column], rows, schedule, name, others)
+                panel(grid[line, column], rows, schedule, name, others)
                 if column == 0:
                     grid[line, column].set_ylabel(label)
             grid[0, column].set_title(task)
             grid[-1, column].set_xlabel("Gradient steps of all fits")
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
-    save_png(path, figure)
+        legend_below(figure, *grid.flat)
+    save_figure(path, figure)
 
 
 def table(by_task: Mapping[str, Sequence[Row]]) -> str:

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 
 from mbpo_jax.files import Row
 from mbpo_jax.laboratory.report.figures import MARKERS
-from mbpo_jax.reports.figures import CURVE_STYLES, figure_style, save_png
+from mbpo_jax.reports.figures import (
+    CURVE_STYLES,
+    banded,
+    draw_band,
+    figure_style,
+    legend_below,
+    save_figure,
+    step_axis,
+)
 
 
 def by_updates(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -24,24 +32,32 @@ def draw(path: Path, rows: Sequence[Row], estimators: Sequence[str]) -> None:
     with figure_style():
         figure = Figure(figsize=(11.0, 3.6), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
-        handles = []
+        learned = {
+            estimator: by_updates(
+                [r for r in rows if r["part"] == estimator and r["kind"] == "return"], "return"
+            )
+            for estimator in estimators
+        }
+        whole = banded({name: float(y[-1].mean()) for name, (_, y) in learned.items()})
         for i, estimator in enumerate(estimators):
             own = [row for row in rows if row["part"] == estimator]
             color, line = CURVE_STYLES[i]
             style = {"color": color, "linestyle": line}
-            x, y = by_updates([row for row in own if row["kind"] == "return"], "return")
-            handles += left.plot(x, y.mean(axis=1), label=estimator, **style)
-            left.fill_between(x, y.min(axis=1), y.max(axis=1), color=color, alpha=0.12, linewidth=0)
+            x, y = learned[estimator]
+            left.plot(x, y.mean(axis=1), label=estimator, **style)
+            draw_band(left, x, y.min(axis=1), y.max(axis=1), color, estimator in whole)
             measured = [row for row in own if row["kind"] == "variance"]
             moments(middle, measured, "variance", i)
             moments(right, measured, "relative_variance", i)
-        left.set(xlabel="Updates", ylabel="Return of an episode", title="Learning")
-        middle.set(xlabel="Updates", title="Variance at the own policy", yscale="log")
+        left.set(ylabel="Return of an episode", title="Learning")
+        middle.set(title="Variance at the own policy", yscale="log")
         middle.set_ylabel("Variance of an estimate")
-        right.set(xlabel="Updates", title="The same, relative", yscale="log")
+        right.set(title="The same, relative", yscale="log")
         right.set_ylabel("Variance / |gradient|², where told")
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    save_png(path, figure)
+        for panel in (left, middle, right):
+            step_axis(panel, "Updates")
+        legend_below(figure, left)
+    save_figure(path, figure)
 
 
 def moments(panel: Axes, rows: Sequence[Row], name: str, place: int) -> None:

@@ -215,13 +215,13 @@ def short(commit: str | None) -> str:
 def draw(rows: Sequence[Row], directory: Path) -> None:
     """Print and write the tables, and draw the figure."""
     from experiments.published_figure import published_figure
-    from mbpo_jax.reports.figures import save_png
+    from mbpo_jax.reports.figures import save_figure
 
     written = tables(rows)
     print(written)
     with replacing(directory / f"{NAME}.md") as file:
         file.write(written.encode())
-    save_png(directory / f"{NAME}.png", published_figure(rows))
+    save_figure(directory / f"{NAME}.png", published_figure(rows))
 
 
 def main() -> int:

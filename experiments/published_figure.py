@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.published_data import LEARNERS, by_learner, published_points
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.comparison import label_lines
 from mbpo_jax.reports.figures import (
     BLUE,
     GREEN,
@@ -18,7 +16,10 @@ from mbpo_jax.reports.figures import (
     PURPLE,
     THOUSANDS,
     VERMILLION,
+    draw_band,
     figure_style,
+    label_ends,
+    log_numbers,
 )
 from mbpo_jax.reports.plots import collect, format_steps
 
@@ -41,32 +42,28 @@ def published_figure(rows: Sequence[Row]) -> Figure:
         figure = Figure(figsize=(0.5 + 4.1 * len(tasks), 5.2), layout="constrained")
         grid = figure.subplots(2, len(tasks), squeeze=False, sharey="col")
         for (above, below), (task, learners) in zip(grid.T, tasks.items(), strict=True):
-            published = _draw_published(above, task, learners)
-            ours = _draw_ours(above, learners)
-            clocked = _draw_ours(below, learners, clock=True)
-            label_lines(above, ours | published)
-            label_lines(below, clocked)
+            _draw_published(above, task, learners)
+            _draw_ours(above, learners)
+            _draw_ours(below, learners, clock=True)
             above.set_title(task)
             above.yaxis.set_major_formatter(THOUSANDS)
             format_steps(above, most_ticks=3)
             _format_hours(below)
         grid[0, 0].set_ylabel("Evaluation return\n(published: mean ± std. dev.)")
         grid[1, 0].set_ylabel("Evaluation return")
+        for panel in grid.flat:
+            label_ends(panel, {})
     return figure
 
 
 def _format_hours(panel: Axes) -> None:
     panel.set_xscale("log")
-    # Over more than a decade and a half, labels at 3 would touch their neighbours.
-    low, high = panel.get_xlim()
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 50 * low else (1,)))
-    panel.xaxis.set_major_formatter(THOUSANDS)
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    log_numbers(panel.xaxis)
     panel.set_xlabel("Wall-clock (hours)")
 
 
-def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str]:
-    """Draw the points up to the next one behind our runs; return the colours of their labels."""
+def _draw_published(panel: Axes, task: str, learners: Learners) -> None:
+    """Draw the points up to the next one behind our runs."""
     own = {algorithm for algorithm, _ in learners}
     # Those of `sac` are of the one with five critics.
     drawn = [name for name in LEARNERS if (name in own and name != "sac") or name in DRAWN]
@@ -75,7 +72,6 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str
     steps = (point.env_steps for found in points.values() for point in found)
     limit = 1.04 * min((step for step in steps if step > last), default=last)
     panel.set_xlim(right=limit)
-    colors = {}
     # Beside each other where they belong to the same step.
     shifts = 0.01 * (np.arange(len(points)) - 0.5 * (len(points) - 1))
     for (algorithm, found), shift in zip(points.items(), shifts, strict=True):
@@ -98,13 +94,10 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> dict[str, str
         )
         label = f"{LEARNERS[algorithm].published_as}, published (n={seeds[0]:.0f})"
         line.set_label(label)
-        colors[label] = COLORS[algorithm]
-    return colors
 
 
-def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> dict[str, str]:
-    """Draw all runs and their means; return the colours of their labels."""
-    colors = {}
+def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> None:
+    """Draw all runs and their means."""
     for (algorithm, utd), rows in learners.items():
         color, curves = COLORS[algorithm], collect(rows, "return_mean")
         places = np.broadcast_to(curves.env_steps, curves.values.shape)
@@ -121,6 +114,4 @@ def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> dict[
             name += f" with {utd} updates"
         label = name if clock else f"{name}, ours (n={len(curves.values)})"
         panel.plot(middle, value, color=color, linewidth=2, label=label)
-        panel.fill_between(middle, low, high, color=color, alpha=0.18, linewidth=0)
-        colors[label] = color
-    return colors
+        draw_band(panel, middle, low, high, color)

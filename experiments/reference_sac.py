@@ -110,7 +110,8 @@ def our_rows(entry: common.Entry) -> Iterator[Row]:
         (row["run"], row["env_steps"]): row[ALPHA] for row in read_rows(run_dir / "metrics.jsonl")
     }
     for row in read_rows(run_dir / "evals.jsonl"):
-        yield {**row, "alpha": alphas[row["run"], row["env_steps"]]}
+        if row["env_steps"] > 0:  # the other library is not evaluated before it trains
+            yield {**row, "alpha": alphas[row["run"], row["env_steps"]]}
 
 
 def draw(rows: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ policy = result.policy(seed=0)
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mbpo_jax.envs.own import described
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
 from mbpo_jax.presets import environment_preset, preset
+from mbpo_jax.reports.figures import formats_of
 from mbpo_jax.run import Run, open_run
 from mbpo_jax.training import devices, driver, run_directory
 from mbpo_jax.training.group import group_of
@@ -31,6 +32,7 @@ def train(
     env: Env | Mapping[str, Any] | None = None,
     init_from: str | Path | Run | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
+    figure_format: str | Collection[str] = (),
     command: Sequence[str] = (),
     **settings: Any,
 ) -> Run:
@@ -50,7 +52,9 @@ def train(
       init_from: run, or its directory, with whose networks and model a new run begins: one for all
         seeds, or as many as there are. A run that is resumed goes on with its own.
       on_evaluation: called after each evaluation with a row for each seed: `env_steps`, `run`,
-        `seed`, `return_mean`, ... and the newest metrics. What it raises ends the training.
+        `seed`, `return_mean`, ... and the newest metrics, of which there are none at the first
+        evaluation, before training. What it raises ends the training.
+      figure_format: "pdf" or "svg", or both, in which figures are written besides PNG.
       command: to be noted in environment.json.
       **settings: by name, groups as dictionaries: `total_env_steps=5000, sac={"gamma": 0.98}`.
 
@@ -64,6 +68,7 @@ def train(
       CheckpointError: checkpoints cannot be written or read.
     """
     presets = (presets,) if isinstance(presets, str) else presets
+    formats = formats_of(figure_format)
     if isinstance(env, Mapping):
         settings, env = {"env": dict(env), **settings}, None
     config, env = _asked_for(environment, env, presets, seeds, settings)
@@ -74,7 +79,15 @@ def train(
     if init_from is not None and run_directory.begins(path, str(_path_of(init_from))):
         source = init_from if isinstance(init_from, Run) else load(init_from)
         begin = driver.Beginning(str(source.path), source.env_steps(), source.learned())
-    driver.train_group(group, path, command, env, init_from=begin, on_evaluation=on_evaluation)
+    driver.train_group(
+        group,
+        path,
+        command,
+        env,
+        init_from=begin,
+        on_evaluation=on_evaluation,
+        figure_format=formats,
+    )
     return load(path, env)
 
 

@@ -1,7 +1,7 @@
 """A run directory, opened: its rows, policies, model and episodes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mbpo_jax.export import NUM_OBSERVATIONS, Format, export_policy
 from mbpo_jax.files import read_rows
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.models.fitted import Model
+from mbpo_jax.reports.figures import formats_of
 from mbpo_jax.training import checkpoint, devices, logs, playback, run_directory
 from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.compiled import BEST, Setup, set_up
@@ -216,15 +217,27 @@ class Run:
         key, env = jax.random.key(start_seed), self._opened.setup.env
         return playback.play(env, one.config, one._alone(best), key, episodes, record)
 
-    def render(self, *, seed: int | None = None, best: bool = False) -> Shown:
+    def render(
+        self,
+        *,
+        seed: int | None = None,
+        best: bool = False,
+        figure_format: str | Collection[str] = (),
+    ) -> Shown:
         """Draw an episode: rollout.html and rollout.webp, or episode.png, in the directory.
+
+        Args:
+          seed: of the run; not needed where there is one.
+          best: as it was in the best evaluation, not as it is now.
+          figure_format: "pdf" or "svg", or both, in which episode.png is written, too.
 
         Raises:
           ConfigError: there is no such run or no checkpoint, or the environment's picture fails.
         """
+        formats = formats_of(figure_format)
         one = self._one(seed)
         env = self._opened.setup.env
-        return playback.render(env, one.config, self.path, one._alone(best))
+        return playback.render(env, one.config, self.path, one._alone(best), figure_format=formats)
 
     def export(
         self,

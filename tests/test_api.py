@@ -83,14 +83,15 @@ def test_mistakes_are_named_before_anything_is_written(settings, message):
 def test_evaluations_and_metrics_are_data_frames_and_are_told_as_they_come():
     told = []
     run = train(seeds=2, seed=5, on_evaluation=told.append)
-    assert len(run.evals) == 8
-    assert list(run.evals["seed"]) == [5, 6] * 4
+    assert len(run.evals) == 10
+    assert list(run.evals["seed"]) == [5, 6] * 5
     assert [row["return_mean"] for rows in told for row in rows] == list(run.evals["return_mean"])
-    assert told[0][1]["sac/alpha"] == run.metrics["sac/alpha"][1]
-    assert list(run.select(seed=6).evals["env_steps"]) == [18, 26, 34, 42]
+    assert told[1][1]["sac/alpha"] == run.metrics["sac/alpha"][1]
+    assert told[0][1].keys() == set(run.evals.columns)  # before training there are no metrics
+    assert list(run.select(seed=6).evals["env_steps"]) == [0, 18, 26, 34, 42]
     assert list(run.gradients.columns) == ["env_steps", "run", "seed"]
     again = train(seeds=2, seed=5, on_evaluation=told.append)
-    assert (again.state, len(told)) == ("finished", 4)
+    assert (again.state, len(told)) == ("finished", 5)
 
 
 def test_runs_that_differ_in_settings_have_them_as_columns():
@@ -241,7 +242,7 @@ def test_a_run_whose_listener_fails_is_saved_and_goes_on():
     with pytest.raises(RuntimeError, match="no connection"):
         train("told", on_evaluation=fail)
     run = mbpo_jax.load("told", ENV)
-    assert (run.state, run.env_steps()) == ("interrupted", 18)
+    assert (run.state, run.env_steps()) == ("interrupted", 10)
     assert train("told").state == "finished"
 
 

@@ -1,6 +1,13 @@
 """What several verbs need."""
 
+from typing import Literal
+
+from tyro.conf import UseAppendAction
+
 PROGRAM = "mbpo-jax"
+
+FigureFormat = UseAppendAction[tuple[Literal["pdf", "svg"], ...]]
+"""Formats of figures besides PNG; the option may be given twice."""
 
 
 def set_up_compilation_cache(enabled: bool = True) -> None:

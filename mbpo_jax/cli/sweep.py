@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mbpo_jax.cli.common import set_up_compilation_cache
+from mbpo_jax.cli.common import FigureFormat, set_up_compilation_cache
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
 
@@ -134,7 +134,9 @@ class Report:
     all"."""
     export: Path | None = None
     """Write the answer to --sql, or all runs, to a file that ends in .csv, .parquet or .json."""
-
+    figure_format: FigureFormat = ()
+    """Write the report's figures as PNG and in this format, too, into figures/ of the sweep's
+    directory."""
     serve: bool = False
     """Show the report in a browser of this machine, brought up to date while the sweep runs."""
     port: int = 8765
@@ -144,6 +146,8 @@ class Report:
         """Write, print or serve."""
         from mbpo_jax.sweeps import results
 
+        if self.figure_format and (self.serve or self.sql is not None or self.export is not None):
+            raise ConfigError("--figure-format goes without --serve, --sql and --export")
         if self.serve:
             if self.sql is not None or self.export is not None:
                 raise ConfigError("--serve goes without --sql and --export")
@@ -158,7 +162,9 @@ class Report:
         else:
             from mbpo_jax.sweeps.board import print_closing
 
-            path = results.write_report(self.sweep_dir)
+            path = results.write_report(self.sweep_dir, self.figure_format)
             print_closing(results.read_sweep_rows(self.sweep_dir)[0])
             print(f"see {path}")
+            if self.figure_format:
+                print(f"see {self.sweep_dir / results.FIGURES}")
         return 0

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from tyro.conf import Positional, UseAppendAction, arg
 
 from mbpo_jax.cli import help
-from mbpo_jax.cli.common import PROGRAM, set_up_compilation_cache
+from mbpo_jax.cli.common import PROGRAM, FigureFormat, set_up_compilation_cache
 from mbpo_jax.config import ALGORITHMS, Config, refuse_unread
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
@@ -37,6 +37,8 @@ class Train:
     init_from: Path | None = None
     """Run directory with whose networks and model a new run begins: of the same shapes, and of one
     seed or as many. A run that is resumed goes on with its own."""
+    figure_format: FigureFormat = ()
+    """Write figures in this format, too, besides PNG."""
     dry_run: bool = False
     """Print runs, changed settings, memory and time, and train nothing."""
     all: bool = False
@@ -64,7 +66,13 @@ class Train:
             plan.dry_run(config, run_dir, layers.usual, self.all)
             return 0
         command = [PROGRAM, *argv]
-        run = api.train(config, run_dir, init_from=self.init_from, command=command)
+        run = api.train(
+            config,
+            run_dir,
+            init_from=self.init_from,
+            figure_format=self.figure_format,
+            command=command,
+        )
         return OF_OUTCOME[run.state]
 
 

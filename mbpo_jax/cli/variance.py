@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from mbpo_jax.cli.common import PROGRAM, set_up_compilation_cache
+from mbpo_jax.cli.common import PROGRAM, FigureFormat, set_up_compilation_cache
 from mbpo_jax.config import (
     ESTIMATORS,
     PROBLEMS,
@@ -67,6 +67,8 @@ class Variance:
     """Of a problem; a run has the precision it was trained in."""
     out: Path | None = None
     """Directory for the results; below gradients/, or in the run's own directory, if unset."""
+    figure_format: FigureFormat = ()
+    """Write figures in this format, too, besides PNG."""
     settings: Annotated[EstimatorConfig, arg(name="estimator")] = dataclasses.field(
         default_factory=EstimatorConfig
     )
@@ -104,10 +106,17 @@ class Variance:
         command = shlex.join([PROGRAM, *argv])
         if self.run is not None:
             return commands.measure_run(
-                self.run, self.index, self.model, config, settings, self.out, command
+                self.run,
+                self.index,
+                self.model,
+                config,
+                settings,
+                self.out,
+                command,
+                self.figure_format,
             )
         return commands.measure_problem(
-            str(self.problem), given, config, settings, self.out, command
+            str(self.problem), given, config, settings, self.out, command, self.figure_format
         )
 
 

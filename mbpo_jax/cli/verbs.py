@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mbpo_jax.cli.common import set_up_compilation_cache
+from mbpo_jax.cli.common import FigureFormat, set_up_compilation_cache
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 
@@ -54,13 +54,16 @@ class Render:
     """Run to draw, counted from 0; more than one there is only after --num-seeds."""
     best: bool = False
     """As the policy was in its best evaluation, not as it is now."""
+    figure_format: FigureFormat = ()
+    """Write episode.png in this format, too."""
 
     def run(self) -> int:
         """Render, with the cache of compiled programs."""
         set_up_compilation_cache()
         from mbpo_jax import api
 
-        shown = api.load(self.run_dir).select(run=self.index).render(best=self.best)
+        run = api.load(self.run_dir).select(run=self.index)
+        shown = run.render(best=self.best, figure_format=self.figure_format)
         for line in shown.notes:
             print(line)
         print(f"see {shown.path}")

@@ -70,7 +70,7 @@ class Config(Checked):
     replay_capacity: Positive = 1_000_000
     """Most environment transitions to keep; never more than `total_env_steps` are allocated."""
     eval_every: Positive = 250
-    """Environment steps between evaluations."""
+    """Environment steps between evaluations; the first one is made before training."""
     eval_episodes: Positive = 10
     """Episodes in an evaluation, played with the deterministic policy."""
     checkpoint_every: Positive = 1000

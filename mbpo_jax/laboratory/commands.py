@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ from mbpo_jax.laboratory.report.conclusions import conclusions
 from mbpo_jax.laboratory.report.page import CAPTIONS, study_figures, write_page
 from mbpo_jax.laboratory.report.tables import cost_table_of, table_of
 from mbpo_jax.models.ensemble import EnsembleState
-from mbpo_jax.reports.figures import save_png
+from mbpo_jax.reports.figures import remove_figure, save_figure
 from mbpo_jax.training import devices, playback, run_directory
 from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.state import TrainState
@@ -213,6 +213,7 @@ def write(
     command: str,
     config: StudyConfig,
     settings: EstimatorConfig,
+    figure_format: Collection[str] = (),
 ) -> None:
     """Write rows, figures and page; everything is made before the first file is replaced."""
     rows = findings.estimates
@@ -225,13 +226,13 @@ def write(
         else:  # of an earlier study
             (out / f"{name}.jsonl").unlink(missing_ok=True)
     for name in CAPTIONS.keys() - figures.keys():
-        (out / f"{name}.png").unlink(missing_ok=True)
+        remove_figure(out / f"{name}.png")
     with replacing(out / "estimates.csv") as file:
         file.write(as_csv(rows).encode())
     made_with = dataclasses.asdict(config) | {"settings": dataclasses.asdict(settings)}
     write_json_atomic(out / "study.json", {"command": command, **made_with})
     for name, figure in figures.items():
-        save_png(out / f"{name}.png", figure)
+        save_figure(out / f"{name}.png", figure, figure_format)
     write_page(
         out / "report.html",
         title,
@@ -284,6 +285,7 @@ def report(
     settings: EstimatorConfig,
     out: Path,
     command: str,
+    figure_format: Collection[str],
 ) -> int:
     """Measure, print a table and conclusions, and write all results."""
     # What is wrong with the names or the directory is known before the work.
@@ -296,7 +298,7 @@ def report(
     print()
     for line in lines:
         print(line)
-    write(out, findings, lines, title, command, config, settings)
+    write(out, findings, lines, title, command, config, settings, figure_format)
     print(f"\nsee {out / 'report.html'}")
     return 0
 
@@ -308,6 +310,7 @@ def measure_problem(
     settings: EstimatorConfig,
     out: Path | None,
     command: str,
+    figure_format: Collection[str] = (),
 ) -> int:
     """Study a problem by its name.
 
@@ -320,7 +323,7 @@ def measure_problem(
     title = ", ".join(
         [f"Gradient estimators on {name}", *(f"{k} = {v:g}" for k, v in given.items())]
     )
-    return report(problem, None, title, config, settings, out, command)
+    return report(problem, None, title, config, settings, out, command, figure_format)
 
 
 def measure_run(
@@ -331,6 +334,7 @@ def measure_run(
     settings: EstimatorConfig,
     out: Path | None,
     command: str,
+    figure_format: Collection[str] = (),
 ) -> int:
     """Study what a run has learned, in a model: learned, oracle, or both against each other.
 
@@ -345,4 +349,4 @@ def measure_run(
     true = problems.true if model == "both" else None
     title = f"Gradient estimators on {run_dir} (model: {model})"
     out = out or run_dir / f"gradients-{model}"
-    return report(problem, true, title, config, settings, out, command)
+    return report(problem, true, title, config, settings, out, command, figure_format)

@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from mbpo_jax.files import Row
-from mbpo_jax.reports.figures import CURVE_STYLES, THOUSANDS, figure_style, save_png
-from mbpo_jax.reports.plots import collect, draw_mean, format_steps
+from mbpo_jax.reports.figures import (
+    CURVE_STYLES,
+    THOUSANDS,
+    banded,
+    figure_style,
+    label_ends,
+    legend_below,
+    log_numbers,
+    save_figure,
+)
+from mbpo_jax.reports.plots import Summary, collect, draw_mean, format_steps
 
 Interval = tuple[float, float, float]
 """A mean and the ends of its interval."""
@@ -27,8 +35,8 @@ def comparison_curves(
     *,
     clock: bool = False,
 ) -> None:
-    """Save `comparison_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, comparison_figure(panels, title, clock=clock))
+    """Save `comparison_figure` as PNG."""
+    save_figure(path, comparison_figure(panels, title, clock=clock))
 
 
 def comparison_figure(
@@ -42,6 +50,7 @@ def comparison_figure(
     Args:
       panels: evaluation rows by environment and label, such as `{"hopper": {"MBPO": rows}}`. A
         label has the same colour and line style in every panel and is written beside the last one.
+        Of more than four curves in a panel, those that end lower have their range at the end alone.
       title: heading above all panels.
       clock: draw a second row of panels, against the seconds that all runs of a label took.
     """
@@ -59,15 +68,14 @@ def comparison_figure(
         for panel, curves in zip(grid[1:].flat, panels.values(), strict=bool(clock)):
             _draw_curves(panel, curves, styles, clock=True)
             panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            panel.xaxis.set_major_formatter(THOUSANDS)
-            panel.xaxis.set_minor_formatter(NullFormatter())
+            log_numbers(panel.xaxis)
             panel.set_xlabel("Wall-clock of all runs (s)")
         for axes in grid:
             axes[0].set_ylabel("Evaluation return\n(mean and range over seeds)")
-            label_lines(axes[-1], {label: color for label, (color, _) in styles.items()})
         if title is not None:
             figure.suptitle(title, x=0.01, horizontalalignment="left")
+        for axes in grid:
+            label_ends(axes[-1], {label: color for label, (color, _) in styles.items()})
     return figure
 
 
@@ -77,8 +85,8 @@ def interval_curves(
     x_label: str,
     y_label: str,
 ) -> None:
-    """Save `interval_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, interval_figure(panels, x_label, y_label))
+    """Save `interval_figure` as PNG."""
+    save_figure(path, interval_figure(panels, x_label, y_label))
 
 
 def interval_figure(
@@ -119,11 +127,7 @@ def interval_figure(
             panel.set_xlabel(x_label)
             panel.yaxis.set_major_formatter(THOUSANDS)
         axes[0].set_ylabel(y_label)
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=min(len(styles), 3 * len(panels)),
-        )
+        legend_below(figure, *axes)
     return figure
 
 
@@ -140,34 +144,17 @@ def _draw_curves(
     *,
     clock: bool = False,
 ) -> None:
-    # The bands of many curves lie over each other.
-    opacity = 0.18 if len(curves) <= 4 else 0.07
+    drawn: dict[str, Summary] = {}
     for label, rows in curves.items():
         summary = collect(rows, "return_mean").summary()
         if clock:
             seconds = {row["env_steps"]: row["wall_seconds"] for row in rows}
-            summary = summary._replace(env_steps=[seconds[step] for step in summary.env_steps])
-        draw_mean(panel, summary, *styles[label], label, opacity)
+            places = np.array([seconds[step] for step in summary.env_steps])
+            summary = summary._replace(env_steps=places)
+        drawn[label] = summary
+    whole = banded(
+        {label: summary.mean[-1] for label, summary in drawn.items() if summary.mean.size}
+    )
+    for label, summary in drawn.items():
+        draw_mean(panel, summary, *styles[label], label, label in whole)
     panel.yaxis.set_major_formatter(THOUSANDS)
-
-
-def label_lines(panel: Axes, colors: Mapping[str, str]) -> None:
-    """Write each label beside the panel, at the height where its line ends, clear of the others."""
-    bottom, top = panel.get_ylim()
-    lines = (line for line in panel.lines if np.size(line.get_ydata()))
-    ends = {line.get_label(): np.asarray(line.get_ydata())[-1] for line in lines}
-    heights = [(ends.get(label, bottom) - bottom) / (top - bottom) for label in colors]
-    for (label, color), height in zip(colors.items(), spread(heights, gap=0.09), strict=True):
-        panel.text(1.03, height, label, color=color, transform=panel.transAxes, va="center")
-
-
-def spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Move heights in [0, 1] as far apart as `gap`, keeping their order."""
-    order = np.argsort(heights, kind="stable")
-    placed = np.clip(np.asarray(heights)[order], 0, 1)
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    placed[-1:] = np.minimum(placed[-1:], 1)
-    for i in reversed(range(len(placed) - 1)):
-        placed[i] = min(placed[i], placed[i + 1] - gap)
-    return placed[np.argsort(order)]

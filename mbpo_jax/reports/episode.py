@@ -1,7 +1,6 @@
 """An episode as curves over time, for environments that no viewer shows."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mbpo_jax.reports.figures import BLUE, GREEN, THOUSANDS, VERMILLION, figure_style, save_png
+from mbpo_jax.reports.figures import BLUE, GREEN, THOUSANDS, VERMILLION, figure_style
 from mbpo_jax.types import EnvSpec, Transition
 
 _MOST_MARKERS = 30
@@ -30,11 +29,6 @@ class Strip(NamedTuple):
     color: str
     values: np.ndarray
     limits: tuple[float, float] | None = None
-
-
-def episode_curves(path: Path, spec: EnvSpec, transitions: Transition, title: str) -> None:
-    """Save `episode_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, episode_figure(spec, transitions, title))
 
 
 def episode_figure(spec: EnvSpec, transitions: Transition, title: str) -> Figure:

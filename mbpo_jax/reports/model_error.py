@@ -5,7 +5,6 @@ is the start of the next one. The figure compares this with what was measured.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +19,9 @@ from mbpo_jax.reports.figures import (
     ORANGE,
     THOUSANDS,
     VERMILLION,
+    draw_band,
+    draw_rows,
     figure_style,
-    save_png,
 )
 from mbpo_jax.reports.plots import Curves, error_curves
 
@@ -75,16 +75,11 @@ def error_growth(errors: dict[int, Curves]) -> list[Growth]:
     return growths
 
 
-def model_error(path: Path, metrics: Sequence[Row], title: str) -> None:
-    """Save `model_error_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, model_error_figure(metrics, title))
-
-
 def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
     """Draw the error of open-loop predictions over their length, early, midway and late.
 
     The axes are logarithmic, so that any power of the length is a straight line. The guide
-    `eps k^2` starts at the last curve's one-step error eps.
+    `eps k^2` starts at the last curve's one-step error eps. Errors of one length alone are rows.
 
     Args:
       metrics: rows with `model/k_step_error_k`; without any the axes stay empty.
@@ -96,6 +91,9 @@ def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
         figure = Figure(figsize=(5.6, 3.5), layout="constrained")
         panel = figure.subplots()
         panel.set_title(title)
+        if growths and len(errors) == 1:
+            _draw_one_length(panel, growths)
+            return figure
         for growth, look in zip(growths, _STYLES[-len(growths) :], strict=False):
             _draw_growth(panel, growth, *look)
         if growths:
@@ -107,13 +105,26 @@ def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
     return figure
 
 
+def _draw_one_length(panel: Axes, growths: Sequence[Growth]) -> None:
+    draw_rows(
+        panel,
+        [f"after {growth.env_steps:,} steps" for growth in growths],
+        [growth.median[0] for growth in growths],
+        [(growth.low[0], growth.high[0]) for growth in growths],
+        [(color, marker) for color, _, marker in _STYLES[-len(growths) :]],
+    )
+    panel.set_xlim(left=0.0)
+    panel.set_xlabel(
+        f"{growths[0].lengths[0]}-step prediction error: median and range of runs\n"
+        "(RMS, standard deviations of the training data)"
+    )
+
+
 def _draw_growth(panel: Axes, growth: Growth, color: str, linestyle: str, marker: str) -> None:
     label = f"after {growth.env_steps:,} steps"
     (line,) = panel.plot(growth.lengths, growth.median, color=color, linestyle=linestyle)
     line.set(marker=marker, label=label)
-    panel.fill_between(
-        growth.lengths, growth.low, growth.high, color=color, alpha=0.18, linewidth=0
-    )
+    draw_band(panel, growth.lengths, growth.low, growth.high, color)
 
 
 def _draw_guide(panel: Axes, growth: Growth) -> None:

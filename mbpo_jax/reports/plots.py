@@ -1,17 +1,13 @@
-"""Learning curves of a run directory, and how rows of its logs become curves.
-
-Each figure is built by one function and saved by another, so that its content can be examined.
-"""
+"""Learning curves of a run directory, and how rows of its logs become curves."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import (
@@ -22,8 +18,9 @@ from mbpo_jax.reports.figures import (
     SKY,
     THOUSANDS,
     VERMILLION,
+    draw_band,
     figure_style,
-    save_png,
+    step_axis,
 )
 
 _MOST_MARKERS = 30
@@ -99,17 +96,6 @@ def error_curves(metrics: Sequence[Row]) -> dict[int, Curves]:
     return {number: collect(metrics, f"{_ERROR}{number}") for number in numbers}
 
 
-def learning_curve(
-    path: Path,
-    evals: Sequence[Row],
-    metrics: Sequence[Row],
-    title: str,
-    solved_at: float | None = None,
-) -> None:
-    """Save `learning_curve_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, learning_curve_figure(evals, metrics, title, solved_at))
-
-
 def learning_curve_figure(
     evals: Sequence[Row], metrics: Sequence[Row], title: str, solved_at: float | None = None
 ) -> Figure:
@@ -135,7 +121,7 @@ def learning_curve_figure(
         panels = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[
             :, 0
         ]
-        panels[0].set_title(title)
+        figure.suptitle(title, x=0.01, horizontalalignment="left")
         _draw_returns(panels[0], evals, solved_at)
         if has_model:
             _draw_model(panels[1], errors, lengths)
@@ -161,16 +147,16 @@ def _draw_returns(panel: Axes, evals: Sequence[Row], solved_at: float | None) ->
         panel.axhline(solved_at, color=GREY, linestyle=":", label=f"solved ({solved_at:,g})")
     panel.set_ylabel("Evaluation return")
     panel.yaxis.set_major_formatter(THOUSANDS)
-    panel.legend()
+    _legend_above(panel, *panel.get_legend_handles_labels())
 
 
 def draw_mean(
-    panel: Axes, summary: Summary, color: str, linestyle: str, label: str, opacity: float = 0.18
+    panel: Axes, summary: Summary, color: str, linestyle: str, label: str, whole: bool = True
 ) -> Line2D:
-    """Draw a mean with a band of some opacity from the least to the greatest run."""
+    """Draw a mean and a band around it, or its range at the end alone if not `whole`."""
     steps, mean, low, high = summary
     (line,) = panel.plot(steps, mean, color=color, linestyle=linestyle, label=label)
-    panel.fill_between(steps, low, high, color=color, alpha=opacity, linewidth=0)
+    draw_band(panel, steps, low, high, color, whole)
     if len(steps) <= _MOST_MARKERS:
         line.set_marker("o")
     return line
@@ -213,8 +199,19 @@ def _draw_model(panel: Axes, errors: Mapping[int, Curves], lengths: Curves) -> N
         right.set_ylabel("Rollout length (steps)")
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
-    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    panel.legend(handles=lines, ncols=len(lines), **above)
+    _legend_above(panel, lines, [str(line.get_label()) for line in lines])
+
+
+def _legend_above(panel: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Name curves where they hide none of each other."""
+    panel.legend(
+        handles,
+        names,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        ncols=2 if len(names) > 3 else max(len(names), 1),
+    )
 
 
 def _draw_kept(panel: Axes, kept: Curves) -> None:
@@ -225,7 +222,5 @@ def _draw_kept(panel: Axes, kept: Curves) -> None:
 
 def format_steps(panel: Axes, most_ticks: int) -> None:
     """Label the axis of environment steps, which begins at 0."""
-    panel.set_xlabel("Environment steps")
+    step_axis(panel, "Environment steps", most_ticks)
     panel.set_xlim(left=0)
-    panel.xaxis.set_major_locator(MaxNLocator(most_ticks, steps=[1, 2, 5, 10], integer=True))
-    panel.xaxis.set_major_formatter(THOUSANDS)

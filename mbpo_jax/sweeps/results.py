@@ -7,19 +7,22 @@ import contextlib
 import io
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mbpo_jax import config_io
+from mbpo_jax.config import file_name
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, read_last_rows, read_rows, replace_rows
+from mbpo_jax.reports.figures import save_figure
 from mbpo_jax.reports.statistics import area_under_curve
 from mbpo_jax.sweeps.manifest import run_id, varied_fields
 from mbpo_jax.sweeps.report import page
-from mbpo_jax.sweeps.report.summary import MODEL_COLUMNS
+from mbpo_jax.sweeps.report.figures import report_figures
+from mbpo_jax.sweeps.report.summary import MODEL_COLUMNS, variants_of
 from mbpo_jax.sweeps.store import SWEEP_FILE, TRAINED, Unit, units_of
 from mbpo_jax.training import logs, run_directory
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 LAST_SHARE = 0.1
 """Of a run's evaluations, over which its final return is averaged; one at least."""
 REPORT = "report.html"
+FIGURES = "figures"
 ALL = 2**31 - 1
 """Rows and letters of an answer that are shown."""
 NO_EVALUATIONS = """(select null::varchar id, null::bigint env_steps, null::bigint run,
@@ -135,7 +139,8 @@ def _progress(rows: Sequence[Row], group_size: int) -> Row:
 
 
 def _results(rows: Sequence[Row]) -> Row:
-    """Return what a run's evaluations come to."""
+    """Return what a run's evaluations come to; what was not trained yet is no result."""
+    rows = [row for row in rows if row["env_steps"] > 0]
     if not rows:
         return dict.fromkeys(("final_return", "mean_return"))
     steps = np.array([row["env_steps"] for row in rows], float)
@@ -257,8 +262,12 @@ def answer(sweep_dir: Path, sql: str) -> str:
     return text.getvalue().rstrip()
 
 
-def write_report(sweep_dir: Path) -> Path:
+def write_report(sweep_dir: Path, figure_format: Collection[str] = ()) -> Path:
     """Write the report into a sweep directory, and return its path.
+
+    Args:
+      sweep_dir: of the sweep.
+      figure_format: formats in which its figures are written, besides PNG, into `FIGURES`.
 
     Raises:
       ConfigError: it is no sweep directory.
@@ -276,4 +285,8 @@ def write_report(sweep_dir: Path) -> Path:
         [found for unit in units if (found := run_directory.read_environment(unit.path))],
         source.read_text() if source.exists() else "",
     )
+    if figure_format:
+        (sweep_dir / FIGURES).mkdir(exist_ok=True)
+        for name, figure in report_figures(variants_of(rows), evaluations).items():
+            save_figure(sweep_dir / FIGURES / f"{file_name(name)}.png", figure, figure_format)
     return path

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,7 @@ import numpy as np
 from mbpo_jax.config import Config
 from mbpo_jax.errors import UserError
 from mbpo_jax.exit_codes import Outcome
-from mbpo_jax.files import Row, read_rows
-from mbpo_jax.laboratory.report.over_training import tracking_figure
-from mbpo_jax.reports.figures import save_png
-from mbpo_jax.reports.model_error import model_error
-from mbpo_jax.reports.plots import error_curves, learning_curve
+from mbpo_jax.files import Row
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
 from mbpo_jax.training.compiled import (
     BEST,
@@ -26,6 +22,7 @@ from mbpo_jax.training.compiled import (
     set_up,
     spread,
 )
+from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.host_state import HostState, evaluation_rows, metric_rows
 from mbpo_jax.training.interruption import Interruption
@@ -63,9 +60,10 @@ class Training:
         progress: Progress,
         begin: Mapping[str, PyTree],
         on_evaluation: Callable[[list[Row]], None] | None = None,
+        figure_format: Collection[str] = (),
     ) -> None:
         self._run_dir, self._log, self._progress = run_dir, log, progress
-        self._on_evaluation = on_evaluation
+        self._on_evaluation, self._figure_format = on_evaluation, figure_format
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
         self._began = time.monotonic()
@@ -86,11 +84,11 @@ class Training:
             self.host.best = []
         self._compiled = compile_program(setup, progress.phase)
         self._state: TrainState = restored.state if restored else self._compiled.start()
-        if not restored:
-            self._state = self._state._replace(**begin)
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
+        self._is_new = not restored
         if not restored:
+            self._state = self._state._replace(**begin)
             made = min(config.random_steps, config.replay_rows)
             self._count_nonfinite(made - np.asarray(self._state.replay.size))
 
@@ -99,6 +97,8 @@ class Training:
         # In this order: who is stopped between the two goes on to another end once more.
         self._write_status("running")
         run_directory.write_group(self._run_dir, self._group)
+        if self._is_new:
+            self._evaluate_untrained()
         while not self._is_over():
             if interruption.requested:
                 return self._interrupted()
@@ -149,6 +149,9 @@ class Training:
     def _count(self, model_steps: float) -> None:
         """Count the gradient steps of a call, and the time."""
         self.host.gradient_steps += self._updates_per_chunk + model_steps
+        self._count_time()
+
+    def _count_time(self) -> None:
         self.host.wall_seconds = self._seconds_before + time.monotonic() - self._began
 
     def _advance(self) -> None:
@@ -165,14 +168,8 @@ class Training:
         self._progress.update(
             host.env_steps, round(host.gradient_steps), self._evaluate() if due else None
         )
-        if due and self._on_evaluation:
-            pairs = zip(rows, host.evaluation, strict=True)
-            try:
-                self._on_evaluation([metrics | evaluation for metrics, evaluation in pairs])
-            except BaseException:
-                self._save()
-                self._write_status("interrupted")
-                raise
+        if due:
+            self._tell(rows)
         if self._compiled.measure and self._is_due(config.eval_every * config.track_gradients):
             found = self._compiled.measure(host.env_steps, self._state)
             rows = tracking.rows_of(config, host.env_steps, self._group.seeds, found)
@@ -192,6 +189,33 @@ class Training:
                     "actions or a smaller time step, and look at what the environment returns"
                 )
             host.nonfinite[run] += int(number)
+
+    def _evaluate_untrained(self) -> None:
+        """Make the evaluation at which curves begin, at 0 steps: of what nothing was learned yet.
+
+        What acts is the same before and after the random steps.
+        """
+        host, random_steps = self.host, self.host.env_steps
+        host.env_steps = 0
+        self._count_time()
+        self._progress.phase("evaluating before training")
+        self._progress.update(0, 0, self._evaluate())
+        host.env_steps, host.solved = random_steps, 0
+        # Neither compiling nor the random steps are to count in the rates of training.
+        self._progress.phase("training")
+        self._tell([{}] * len(host.evaluation))
+
+    def _tell(self, metrics: Sequence[Row]) -> None:
+        """Tell of an evaluation whoever asked for it, with the newest metrics of each run."""
+        if self._on_evaluation is None:
+            return
+        pairs = zip(metrics, self.host.evaluation, strict=True)
+        try:
+            self._on_evaluation([own | evaluation for own, evaluation in pairs])
+        except BaseException:
+            self._save()
+            self._write_status("interrupted")
+            raise
 
     def _evaluate(self) -> float:
         """Evaluate all runs and return their mean return."""
@@ -217,7 +241,13 @@ class Training:
         host, names = self.host, ("env_steps", "return_mean")
         new: list[Row] = [{name: row[name] for name in names} for row in host.evaluation]
         pairs = list(zip(new, host.best or new, strict=True))
-        better = [not host.best or n["return_mean"] > old["return_mean"] for n, old in pairs]
+        # What is untrained may blow up, and then anything else is better.
+        better = [
+            not host.best
+            or n["return_mean"] > old["return_mean"]
+            or not np.isfinite(old["return_mean"])
+            for n, old in pairs
+        ]
         host.best = [n if yes else old for (n, old), yes in zip(pairs, better, strict=True)]
         now = learned(self._state)
         copies = self._state.healthy.shape[0] - len(better)
@@ -237,13 +267,13 @@ class Training:
         )
         self._write_status("running")
         try:
-            draw_figures(self._config, self._run_dir)
+            draw_figures(self._config, self._run_dir, self._figure_format)
         except Exception as problem:  # whatever it is, it must not end hours of training
             self._progress.print(f"warning: the figures are not up to date: {problem}")
 
     def _interrupted(self) -> Outcome:
         # The random steps alone are not worth keeping.
-        if self.host.caught_up or self._log.position()["env_steps"] >= 0:
+        if self.host.caught_up or self.host.env_steps > self._config.random_steps:
             self._save()
         self._write_status("interrupted")
         self._progress.print(
@@ -265,7 +295,13 @@ class Training:
         self._progress.phase("playing an episode for a picture")
         try:
             first = playback.of_run(learned(self._state), 0)
-            shown = playback.render(self._env, self._group.runs[0], self._run_dir, first)
+            shown = playback.render(
+                self._env,
+                self._group.runs[0],
+                self._run_dir,
+                first,
+                figure_format=self._figure_format,
+            )
             for line in shown.notes:
                 self._progress.print(line)
         except (UserError, OSError) as problem:
@@ -281,20 +317,6 @@ class Training:
             compile_seconds=self._compiled.seconds,
             diverged=self.host.diverged(),
         )
-
-
-def draw_figures(config: Config, run_dir: Path) -> None:
-    """Draw the learning curve and, where they were measured, the model's and gradients' errors."""
-    evals, metrics, gradients = (
-        read_rows(path) if (path := run_dir / name).exists() else [] for name in logs.ROW_FILES
-    )
-    title = f"{config.title} on {config.env.name} ({config.env.backend})"
-    if evals:
-        learning_curve(run_dir / "curve.png", evals, metrics, title, config.stop_at_return)
-    if error_curves(metrics):
-        model_error(run_dir / "model_error.png", metrics, title)
-    if gradients:
-        save_png(run_dir / "gradients.png", tracking_figure(gradients, title))
 
 
 def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
@@ -317,6 +339,7 @@ def train_group(
     *,
     init_from: Beginning | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
+    figure_format: Collection[str] = (),
 ) -> Outcome:
     """Train the runs of a group, or resume them, and say how that ended.
 
@@ -327,6 +350,7 @@ def train_group(
       env: their environment; the one that their configuration names if None.
       init_from: what other runs have learned, with which new ones begin.
       on_evaluation: told the rows of each evaluation, one a run, with its newest metrics.
+      figure_format: formats of figures besides PNG; in these a finished run is drawn anew.
 
     Returns:
       "finished", "interrupted" if it was saved before, or "diverged" if every run did.
@@ -343,6 +367,8 @@ def train_group(
         memory = plan.describe_memory(plan.check_fits(setup))
         with run_directory.opened(run_dir, group) as is_finished, RunLog(run_dir) as log:
             if is_finished:
+                if figure_format:
+                    draw_figures(group.config, run_dir, figure_format)
                 print(f"{run_dir} is finished; choose another run directory to train again")
                 return "finished"
             info = logs.environment_info(command, devices.describe_devices())
@@ -351,5 +377,7 @@ def train_group(
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:
-                training = Training(setup, run_dir, log, progress, begin, on_evaluation)
+                training = Training(
+                    setup, run_dir, log, progress, begin, on_evaluation, figure_format
+                )
                 return training.run(interruption)

@@ -1,6 +1,6 @@
 """Looking at a trained policy: playing episodes, to be counted or to be watched."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.base import episode_limit, play_episodes
 from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.reports import animation, viewer
-from mbpo_jax.reports.episode import episode_curves
+from mbpo_jax.reports.episode import episode_figure
+from mbpo_jax.reports.figures import save_figure
 from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.compiled import Setup, restore_runs
 from mbpo_jax.training.group import Group
@@ -155,7 +156,14 @@ def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> 
     return Episode(transitions, frames, float(np.sum(transitions.reward[:length])))
 
 
-def render(env: Env, config: Config, run_dir: Path, learned: Learned, seed: int = 0) -> Shown:
+def render(
+    env: Env,
+    config: Config,
+    run_dir: Path,
+    learned: Learned,
+    seed: int = 0,
+    figure_format: Collection[str] = (),
+) -> Shown:
     """Show one episode in a run directory.
 
     What Brax's viewer can show is in `rollout.html`; beside it, or alone, there is `rollout.webp`
@@ -167,6 +175,7 @@ def render(env: Env, config: Config, run_dir: Path, learned: Learned, seed: int 
       run_dir: where the files go.
       learned: by one run.
       seed: of the episode.
+      figure_format: formats of `episode.png` besides PNG.
 
     Raises:
       ConfigError: the environment's `Picture` is at fault.
@@ -188,7 +197,8 @@ def render(env: Env, config: Config, run_dir: Path, learned: Learned, seed: int 
                 notes.append(str(reason))
     if not paths:
         paths.append(run_dir / "episode.png")
-        episode_curves(paths[0], env.spec, episode.transitions, title)
+        figure = episode_figure(env.spec, episode.transitions, title)
+        save_figure(paths[0], figure, figure_format)
     return Shown(paths[0], notes)
 
 

@@ -89,6 +89,18 @@ def test_parts_have_their_types_and_a_step_keeps_the_structure_of_the_state(algo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["mpc", "ilqr", "policy_search", "dyna_q"])
+def test_what_is_untrained_can_be_evaluated(algorithm):
+    """A planner plans through a model then that no data have scaled."""
+    config, program = settings(algorithm, "learned"), loop.make_program(environment(algorithm))
+    state = jax.jit(lambda key: start(program, config, key))(jax.random.key(0))
+    evaluate = jax.jit(lambda key, state: program.evaluate(config, key, state))
+    returns, lengths = evaluate(jax.random.key(1), state)
+    assert np.isfinite(returns).all()
+    assert (lengths >= 1).all()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "model"),
     mostly_exhaustive(MODELS, lambda x: x[1] == "learned" or x[0] in WITH_ORACLE),

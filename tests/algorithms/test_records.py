@@ -150,7 +150,7 @@ def test_an_algorithm_of_ones_own_is_trained_by_import_path(own):
     command = ["train", "pendulum", "--preset", "debug", "--algorithm", name]
     assert cli.main([*command, "--rollout.real-ratio", "0.5"]) == 0
     run_dir = Path("runs", f"pendulum-{own}-make_careful-debug-0")
-    assert len(read_rows(run_dir / "evals.jsonl")) == 2
+    assert len(read_rows(run_dir / "evals.jsonl")) == 3
     assert name in (run_dir / "config.yaml").read_text()
     assert algorithm_record(name).title == "careful"
 

@@ -4,9 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mbpo_jax.reports.episode import episode_curves, episode_figure, episode_strips
+from mbpo_jax.reports.episode import episode_figure, episode_strips
 from mbpo_jax.types import EnvSpec, Transition
 
 
@@ -89,11 +88,3 @@ def test_an_episode_of_one_step_can_be_drawn_without_a_warning(tabular, recwarn)
     figure = episode_figure(_spec(2, 2, tabular=tabular), transitions, "title")
     figure.savefig(io.BytesIO(), format="png")
     assert not recwarn.list
-
-
-def test_the_file_is_png_and_nothing_else_is_left(tmp_path):
-    path = tmp_path / "episode.png"
-    episode_curves(path, _spec(2, 1), EPISODE, "title")
-    assert list(tmp_path.iterdir()) == [path]
-    with Image.open(path) as image:
-        assert image.format == "PNG"

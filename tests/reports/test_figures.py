@@ -20,7 +20,7 @@ def test_failing_figure_leaves_the_old_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        figures.save_png(path, Figure())
+        figures.save_figure(path, Figure())
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

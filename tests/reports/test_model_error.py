@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from PIL import Image
 
-from mbpo_jax.reports.model_error import error_growth, model_error, model_error_figure
+from mbpo_jax.reports.model_error import error_growth, model_error_figure
 from mbpo_jax.reports.plots import error_curves
 
 Error = Callable[[int, int, int], float | None]
@@ -157,10 +156,3 @@ class TestFigure:
     def test_thin_data_can_be_drawn_without_a_warning(self, rows, recwarn):
         model_error_figure(rows, "title").savefig(io.BytesIO(), format="png")
         assert not recwarn.list
-
-    def test_the_file_is_png_and_nothing_else_is_left(self, tmp_path):
-        path = tmp_path / "model_error.png"
-        model_error(path, _rows(_linear, 3), "title")
-        assert list(tmp_path.iterdir()) == [path]
-        with Image.open(path) as image:
-            assert image.format == "PNG"

@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from PIL import Image
 
 from mbpo_jax.reports import plots
 from tests.reports.rows import STEPS, evals, line_of, points
@@ -164,12 +163,3 @@ class TestLearningCurve:
     def test_a_single_evaluation_is_visible(self):
         (panel,) = plots.learning_curve_figure(evals([[1, 2, 3]])[:1], [], "title").axes
         assert line_of(panel, "one run").get_marker() == "o"
-
-
-class TestSaving:
-    def test_files_are_png_and_nothing_else_is_left(self, tmp_path):
-        plots.learning_curve(tmp_path / "curve.png", evals([[1, 2, 3]]), [], "title")
-        assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
-        for path in tmp_path.iterdir():
-            with Image.open(path) as image:
-                assert image.format == "PNG"

@@ -103,10 +103,10 @@ def test_run_directory_holds_everything(capsys):
     run_dir = Path("run")
     evals, metrics = results(run_dir)
     assert [(row["env_steps"], row["run"], row["seed"]) for row in evals] == [
-        (steps, run, run) for steps in (30, 40, 50, 60) for run in (0, 1)
+        (steps, run, run) for steps in (0, 30, 40, 50, 60) for run in (0, 1)
     ]
     assert len(metrics) == 8
-    assert evals[0]["return_mean"] != evals[1]["return_mean"]
+    assert evals[2]["return_mean"] != evals[3]["return_mean"]
     for name in ("model/holdout_mse", "rollout/length_mean", "sac/alpha", "model/k_step_error_2"):
         assert all(isinstance(row[name], float) for row in metrics), name
     for name in ("config.yaml", "environment.json", "curve.png"):
@@ -171,7 +171,7 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
 def test_training_stops_once_two_evaluations_in_a_row_are_solved():
     assert train(small_config(stop_at_return=-1e6)) == "finished"
     evals, _ = results(Path("run"))
-    assert [row["env_steps"] for row in evals] == [30, 30, 40, 40]
+    assert [row["env_steps"] for row in evals] == [0, 0, 30, 30, 40, 40]
     assert status(Path("run"))["solved"] == 2
 
 
@@ -334,7 +334,7 @@ def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys)
     monkeypatch.setattr(loop, "freeze_if_diverged", poison)
     assert train(small_config()) == "diverged"
     assert status(Path("run"))["state"] == "diverged"
-    assert len(results(Path("run"))[0]) == 2
+    assert len(results(Path("run"))[0]) == 4
     assert "became non-finite" in capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
 from mbpo_jax.reports import animation
 from mbpo_jax.training import devices, driver, playback
+from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.loop import make_program
 from mbpo_jax.training.playback import Episode, play_episode
 from mbpo_jax.training.state import Learned, learned
@@ -161,6 +162,6 @@ def test_the_error_is_drawn_where_a_model_was_diagnosed(diagnosed):
     append_rows(Path("evals.jsonl"), [index | {"return_mean": 1.0, "return_std": 0.0}])
     errors = {f"model/k_step_error_{k}": 0.1 * k if diagnosed else jnp.nan for k in (1, 2)}
     append_rows(Path("metrics.jsonl"), [index | errors])
-    driver.draw_figures(SAC, Path())
+    draw_figures(SAC, Path())
     drawn = {path.name for path in Path().glob("*.png")}
     assert drawn == {"curve.png"} | ({"model_error.png"} if diagnosed else set())

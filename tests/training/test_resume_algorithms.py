@@ -105,7 +105,7 @@ def assert_resumes(config, monkeypatch, capsys) -> str:
     metrics = [(run_dir / "metrics.jsonl").read_bytes() for run_dir in (straight, broken)]
     assert metrics[0] == metrics[1]
     assert evaluations(straight) == evaluations(broken)
-    assert len(evaluations(straight)) == 2
+    assert len(evaluations(straight)) == 3
     counts = [json.loads((run / "status.json").read_text()) for run in (straight, broken)]
     assert counts[0]["gradient_steps"] == counts[1]["gradient_steps"]
     return output

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.report.figures import by_estimator, estimator_styles, with_legend
+from mbpo_jax.laboratory.report.figures import by_estimator, estimator_styles
 from mbpo_jax.reports.figures import (
     BLUE,
     CURVE_STYLES,
@@ -14,8 +14,14 @@ from mbpo_jax.reports.figures import (
     GREY,
     ORANGE,
     SKY,
+    THOUSANDS,
     VERMILLION,
+    banded,
+    draw_band,
     figure_style,
+    legend_below,
+    name_curves,
+    step_axis,
 )
 
 
@@ -39,7 +45,7 @@ def step_figure(rows: Sequence[Row]) -> Figure:
             logs = np.log10(np.maximum(values, np.finfo(float).tiny))
             image = panel.imshow(np.where(values > 0, logs, np.nan), aspect="auto", cmap="cividis")
             panel.set_yticks(range(len(groups)), list(groups))
-            panel.set_xlabel("Step of the action (t)")
+            step_axis(panel, "Step of the action (t)")
             panel.set_title(title)
             panel.grid(False)
             figure.colorbar(image, ax=panel, label="log10, squared units of the gradient")
@@ -61,7 +67,8 @@ def source_figure(rows: Sequence[Row]) -> Figure:
 
     Args:
       rows: with `estimator`, `source`, `variance`, its standard error and `total`. Shares below 0,
-        which chance makes, are drawn as 0. Black lines are twice the standard error of each share.
+        which chance makes, are drawn as 0, and it is said that the others are more than 1 then.
+        Black lines are twice the standard error of each share.
     """
     groups = by_estimator(rows)
     with figure_style():
@@ -92,11 +99,14 @@ def source_figure(rows: Sequence[Row]) -> Figure:
                     elinewidth=0.8,
                 )
             left += shares
+        panel.axvline(1.0, color="black", linewidth=0.8)
         panel.set_yticks(range(len(groups)), list(groups))
         panel.invert_yaxis()
-        panel.set_xlabel("Share in the variance of an estimate")
+        why = "\nBeyond 1 where another one, drawn as 0, came out below 0 by chance."
+        beyond = bool((left > 1.005).any())
+        panel.set_xlabel("Share in the variance of an estimate" + beyond * why)
         panel.set_title(f"{rows[0]['problem']}: where the variance comes from")
-        with_legend(figure, panel, columns=3)
+        legend_below(figure, panel)
     return figure
 
 
@@ -119,14 +129,14 @@ def stability_figure(rows: Sequence[Row]) -> Figure:
         for label, (panel, field, ends, line, color) in lines.items():
             panel.plot(horizons, [row[field] for row in rows], line, color=color, label=label)
             low, high = np.transpose([row[ends] for row in rows])
-            panel.fill_between(horizons, low, high, color=color, alpha=0.15)
+            draw_band(panel, horizons, low, high, color)
         if any(row["largest"] > 0.0 for row in rows):
             values.set_yscale("log")
         values.set_ylabel("Singular value of a step's Jacobian\n(median and 90 % of trajectories)")
         exponents.axhline(0.0, color=GREY, linewidth=0.8)
         exponents.set_ylabel("Lyapunov exponent (nats per step)")
         for panel in (values, exponents):
-            panel.set_xlabel("Step (t)")
+            step_axis(panel, "Step (t)")
             panel.legend()
         figure.suptitle(f"{rows[0]['problem']}: the closed loop", x=0.01, ha="left")
     return figure
@@ -138,16 +148,18 @@ def weight_figure(rows: Sequence[Row]) -> Figure:
     with figure_style():
         figure = Figure(figsize=(5.0, 3.2), layout="constrained")
         panel = figure.subplots()
-        for name, own in by_estimator(rows).items():
+        groups = by_estimator(rows)
+        whole = banded({name: own[-1]["weight"] for name, own in groups.items()})
+        for name, own in groups.items():
             color, line, _ = styles[name]
             steps = [row["step"] for row in own]
             panel.plot(steps, [row["weight"] for row in own], line, color=color, label=name)
             ends = [row["weight_5"] for row in own], [row["weight_95"] for row in own]
-            panel.fill_between(steps, *ends, color=color, alpha=0.15)
+            draw_band(panel, steps, *ends, color, name in whole)
         panel.set_ylim(-0.02, 1.02)
-        panel.set_xlabel("Step of the action (t)")
+        step_axis(panel, "Step of the action (t)")
         panel.set_ylabel("Weight of the likelihood ratio (0 to 1)")
-        panel.legend()
+        name_curves(figure, panel)
     return figure
 
 
@@ -163,9 +175,11 @@ def slice_figure(rows: Sequence[Row]) -> Figure:
             y = np.array([row["return"] for row in own])
             error = 1.96 * np.array([row["return_error"] for row in own])
             panel.plot(x, y, line, color=color, label=name)
-            panel.fill_between(x, y - error, y + error, color=color, alpha=0.15)
+            draw_band(panel, x, y - error, y + error, color)
         panel.axvline(0.0, color=GREY, linewidth=0.8)
         panel.set_xlabel("Distance along the gradient (norm of the parameters' change)")
+        panel.locator_params(axis="x", nbins=5)
+        panel.yaxis.set_major_formatter(THOUSANDS)
         panel.set_ylabel(f"Mean return of {rows[0]['horizon']} steps")
-        panel.legend()
+        legend_below(figure, panel)
     return figure

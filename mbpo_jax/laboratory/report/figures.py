@@ -4,12 +4,11 @@ Each is built by one function from tidy rows, and says on its axes what is drawn
 estimator has the same colour, line and marker in all of them. Intervals are at 95 %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from mbpo_jax.files import Row
@@ -19,7 +18,10 @@ from mbpo_jax.reports.figures import (
     GREY,
     SKY,
     VERMILLION,
+    draw_rows,
     figure_style,
+    label_ends,
+    legend_below,
 )
 
 MARKERS = "osD^vP*X<>hpd8"
@@ -42,19 +44,6 @@ def by_estimator(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {
         name: [row for row in rows if row["estimator"] == name] for name in estimator_styles(rows)
     }
-
-
-def with_legend(figure: Figure, panel: Axes, columns: int = 6) -> None:
-    """Put one legend below all panels; lines without markers, which are guides, come last."""
-    handles, labels = panel.get_legend_handles_labels()
-    entries = sorted(zip(labels, handles, strict=True), key=lambda x: isinstance(x[1], Line2D))
-    unique = dict(entries)
-    figure.legend(
-        list(unique.values()),
-        list(unique),
-        loc="outside lower center",
-        ncols=min(columns, len(unique)),
-    )
 
 
 def plot_interval(
@@ -114,8 +103,13 @@ def variance_figure(rows: Sequence[Row], stability: Sequence[Row] = ()) -> Figur
       stability: rows with `horizon` and `log10_second_moment`.
     """
     styles, horizons = estimator_styles(rows), [row["horizon"] for row in rows]
+    label = f"Variance of an estimate of {rows[0]['batch_size']} trajectories"
+    if len(set(horizons)) == 1:
+        return _at_one_horizon(
+            relative(rows), styles, f"{label} over the squared norm of the gradient"
+        )
     with figure_style():
-        figure = Figure(figsize=(6.5, 4.6), layout="constrained")
+        figure = Figure(figsize=(7.0, max(4.2, 0.21 * len(styles))), layout="constrained")
         panel = figure.subplots()
         for name, own in by_estimator(relative(rows)).items():
             plot_interval(
@@ -123,14 +117,36 @@ def variance_figure(rows: Sequence[Row], stability: Sequence[Row] = ()) -> Figur
             )
         panel.set_yscale("log")
         log_integers(panel, horizons, "Horizon H (steps)")
-        panel.set_ylabel(
-            f"Variance of an estimate of {rows[0]['batch_size']} trajectories\n"
-            "over the squared norm of the gradient"
-        )
+        panel.set_ylabel(f"{label}\nover the squared norm of the gradient")
         panel.set_title(f"{rows[0]['problem']}: variance against horizon")
         _slopes(panel, rows)
         _guide(panel, rows, stability)
-        with_legend(figure, panel)
+        label_ends(panel, {})
+    return figure
+
+
+def _at_one_horizon(rows: Sequence[Row], styles: Mapping[str, Style], label: str) -> Figure:
+    """Draw the relative variance of every estimator, which has a row each."""
+    by_name = {row["estimator"]: row for row in rows}
+    values, ends = [], []
+    for name in styles:
+        value, found = by_name[name]["relative"], by_name[name]["relative_interval"]
+        values.append(np.nan if value is None else value)
+        ends.append([np.nan if end is None else end for end in found or (None, None)])
+    with figure_style():
+        figure = Figure(figsize=(6.5, 1.1 + 0.24 * len(styles)), layout="constrained")
+        panel = figure.subplots()
+        draw_rows(
+            panel, list(styles), values, ends, [(c, marker) for c, _, marker in styles.values()]
+        )
+        panel.set_xscale("log")
+        across = panel.get_yaxis_transform()
+        for place, (name, value) in enumerate(zip(styles, values, strict=True)):
+            if np.isnan(value):
+                why = "overflow" if by_name[name]["overflowed"] else "too noisy to tell"
+                panel.text(0.02, place, why, color=GREY, va="center", transform=across)
+        panel.set_xlabel(label)
+        panel.set_title(f"{rows[0]['problem']}: variance, at H = {rows[0]['horizon']}")
     return figure
 
 
@@ -186,7 +202,7 @@ def cosine_figure(rows: Sequence[Row]) -> Figure:
         log_integers(panel, [row["batch_size"] for row in rows], "Batch size B (trajectories)")
         panel.set_ylabel("Cosine to the gradient\n(median and 90 % of estimates)")
         panel.set_title(f"{rows[0]['problem']}: direction, at H = {rows[0]['horizon']}")
-        with_legend(figure, panel)
+        label_ends(panel, {})
     return figure
 
 
@@ -211,7 +227,7 @@ def efficiency_figure(rows: Sequence[Row]) -> Figure:
         panel.set_xlabel("Cost of an estimate (floating-point operations)")
         panel.set_ylabel("Mean squared error of an estimate\n(squared units of the gradient)")
         panel.set_title(f"{rows[0]['problem']}: error against cost, at H = {rows[0]['horizon']}")
-        with_legend(figure, panel)
+        legend_below(figure, panel)
     return figure
 
 
@@ -268,5 +284,5 @@ def split_figure(rows: Sequence[Row]) -> Figure:
         panels[len(panels) // 2].set_xlabel(
             "Mean squared error over the squared\nnorm of the true gradient"
         )
-        with_legend(figure, panels[0], columns=2)
+        legend_below(figure, panels[0])
     return figure

@@ -65,13 +65,14 @@ def study_figures(
         figures["cosine"] = cosine_figure(at_end)
     if "split_total" in rows[0]:
         figures["split"] = split_figure(largest)
-    if steps:
+    # Of one step alone there is nothing to draw over steps.
+    if steps and longest > 1:
         figures["steps"] = step_figure(steps)
     if sources:
         figures["sources"] = source_figure(sources)
-    if stability:
+    if len(stability) > 1:
         figures["stability"] = stability_figure(stability)
-    if weights:
+    if weights and longest > 1:
         figures["weights"] = weight_figure(weights)
     if slices:
         figures["slice"] = slice_figure(slices)

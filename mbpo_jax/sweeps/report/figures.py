@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
-from mbpo_jax.reports.figures import CURVE_STYLES, THOUSANDS, figure_style
+from mbpo_jax.reports.figures import (
+    CURVE_STYLES,
+    THOUSANDS,
+    banded,
+    draw_band,
+    draw_rows,
+    figure_style,
+    legend_below,
+    name_curves,
+    step_axis,
+)
 from mbpo_jax.reports.statistics import Estimate, Scores, estimate
 from mbpo_jax.sweeps.report.summary import (
     AGGREGATES,
@@ -23,6 +33,7 @@ from mbpo_jax.sweeps.report.summary import (
     curve_of,
     environments_of,
     in_order,
+    scores_by_algorithm,
     sensitivities,
     shown,
 )
@@ -46,7 +57,10 @@ def styles_of(names: Sequence[str]) -> Styles:
 def curves_figure(
     variants: Sequence[Variant], evaluations: Sequence[Row], environment: str
 ) -> Figure:
-    """Draw the learning curves of one environment."""
+    """Draw the learning curves of one environment.
+
+    Of more than four, those that end lower have their interval at the end alone.
+    """
     own = [v for v in variants if v.environment == environment and v.rows]
     if len(own) > MOST_CURVES:
         own = best_variants(variants, environment)
@@ -56,20 +70,21 @@ def curves_figure(
     else:
         styles = styles_of([v.label for v in own])
     with figure_style():
-        figure = Figure(figsize=(6.5, 3.4), layout="constrained")
+        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
         panel = figure.subplots()
-        for variant in own:
-            curve = curve_of(variant, evaluations)
-            color, line, _ = styles[variant.label]
-            panel.plot(curve.env_steps, curve.middle.value, line, color=color, label=variant.label)
-            panel.fill_between(
-                curve.env_steps, curve.middle.low, curve.middle.high, color=color, alpha=0.15, lw=0
-            )
-        panel.set_xlabel("Environment steps")
+        curves = {variant.label: curve_of(variant, evaluations) for variant in own}
+        curves = {label: curve for label, curve in curves.items() if curve.env_steps.size}
+        whole = banded({label: curve.middle.value[-1] for label, curve in curves.items()})
+        for label, (steps, middle) in curves.items():
+            color, line, _ = styles[label]
+            panel.plot(steps, middle.value, line, color=color, label=label)
+            draw_band(panel, steps, middle.low, middle.high, color, label in whole)
+        step_axis(panel, "Environment steps")
+        panel.margins(x=0.0)
         panel.set_ylabel("Return of an evaluation")
-        panel.xaxis.set_major_formatter(THOUSANDS)
+        panel.yaxis.set_major_formatter(THOUSANDS)
         panel.set_title(environment)
-        figure.legend(loc="outside lower center", ncols=2)
+        name_curves(figure, panel)
     return figure
 
 
@@ -77,19 +92,9 @@ def _bars(
     panel: Axes, labels: Sequence[str], found: Sequence[Estimate], styles: Sequence[tuple]
 ) -> None:
     """Draw numbers with their intervals, one below the other."""
-    for place, (middle, (color, _, marker)) in enumerate(zip(found, styles, strict=True)):
-        ends = np.nan_to_num([[middle.value - middle.low], [middle.high - middle.value]])
-        panel.errorbar(
-            [middle.value],
-            [place],
-            xerr=np.maximum(ends, 0.0),
-            fmt=marker,
-            color=color,
-            markersize=5,
-            capsize=3,
-        )
-    panel.set_yticks(range(len(labels)), labels)
-    panel.set_ylim(len(labels) - 0.5, -0.5)
+    values = [float(one.value) for one in found]
+    ends = [(float(one.low), float(one.high)) for one in found]
+    draw_rows(panel, labels, values, ends, [(color, marker) for color, _, marker in styles])
     panel.locator_params(axis="x", nbins=4)
 
 
@@ -126,17 +131,7 @@ def sensitivity_figure(variants: Sequence[Variant], field: str) -> Figure | None
             panel.set_title(environment)
         for panel in grid[-1]:
             panel.set_xlabel(field)
-        handles = {
-            label: handle
-            for panel in grid[0]
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside lower center",
-            ncols=min(len(handles), 5),
-        )
+        legend_below(figure, *grid[0])
     return figure
 
 
@@ -185,12 +180,42 @@ def profile_figure(scores: Mapping[str, Scores]) -> Figure:
     with figure_style():
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         panel = figure.subplots()
-        for name, (color, line, _) in styles_of(list(scores)).items():
-            own = scores[name]
-            found = estimate(lambda x: statistics.performance_profile(x, thresholds), own)
-            panel.plot(thresholds, found.value, line, color=color, label=name)
-            panel.fill_between(thresholds, found.low, found.high, color=color, alpha=0.15, lw=0)
-        panel.set_xlabel(f"t: {SCALE}")
-        panel.set_ylabel("Share of runs above t")
-        panel.legend()
+        styles = styles_of(list(scores))
+        found = {
+            name: estimate(lambda x: statistics.performance_profile(x, thresholds), own)
+            for name, own in scores.items()
+        }
+        # All profiles end at 0, so that it is their areas that say which is highest.
+        whole = banded({name: float(np.mean(one.value)) for name, one in found.items()})
+        for name, one in found.items():
+            color, line, _ = styles[name]
+            panel.plot(thresholds, one.value, line, color=color, label=name)
+            if name in whole:
+                draw_band(panel, thresholds, one.low, one.high, color)
+        panel.set_xlabel(SCALE)
+        panel.set_ylabel("Share of runs above")
+        legend_below(figure, panel)
     return figure
+
+
+def report_figures(variants: Sequence[Variant], evaluations: Sequence[Row]) -> dict[str, Figure]:
+    """Return all figures of a sweep by names that files can have.
+
+    Args:
+      variants: of the sweep.
+      evaluations: of all runs, with their `id`.
+    """
+    begun = [variant for variant in variants if variant.rows]
+    environments, figures = environments_of(begun), {}
+    for environment in environments:
+        figures[f"curves-{environment}"] = curves_figure(begun, evaluations, environment)
+        figures[f"variants-{environment}"] = intervals_figure(begun, environment)
+    for column in RETURNS if len(environments) > 1 else ():
+        scores = scores_by_algorithm(begun, column)
+        if len(scores) > 1:
+            figures[f"aggregates-{column}"] = aggregates_figure(scores)
+            figures[f"profiles-{column}"] = profile_figure(scores)
+    for field in dict.fromkeys(field for variant in begun for field in variant.settings):
+        if figure := sensitivity_figure(begun, field):
+            figures[f"sensitivity-{field}"] = figure
+    return figures
