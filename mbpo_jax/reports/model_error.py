@@ -23,6 +23,7 @@ from mbpo_jax.reports.figures import (
     figure_style,
     save_png,
 )
+from mbpo_jax.reports.outputs import draw_shares, explained_shares
 from mbpo_jax.reports.plots import Curves, error_curves
 
 _STYLES = ((ORANGE, ":", "^"), (VERMILLION, "--", "s"), (BLUE, "-", "o"))
@@ -75,12 +76,14 @@ def error_growth(errors: dict[int, Curves]) -> list[Growth]:
     return growths
 
 
-def model_error(path: Path, metrics: Sequence[Row], title: str) -> None:
+def model_error(
+    path: Path, metrics: Sequence[Row], title: str, observed: Sequence[str] = ()
+) -> None:
     """Save `model_error_figure` as a PNG file, replacing it as a whole."""
-    save_png(path, model_error_figure(metrics, title))
+    save_png(path, model_error_figure(metrics, title, observed))
 
 
-def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
+def model_error_figure(metrics: Sequence[Row], title: str, observed: Sequence[str] = ()) -> Figure:
     """Draw the error of open-loop predictions over their length, early, midway and late.
 
     The axes are logarithmic, so that any power of the length is a straight line. The guide
@@ -89,12 +92,18 @@ def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
     Args:
       metrics: rows with `model/k_step_error_k`; without any the axes stay empty.
       title: heading.
+      observed: names of the observation's components, for a panel of how well each is predicted,
+        which is there if the rows say so.
     """
     errors = error_curves(metrics)
     growths = error_growth(errors)
     with figure_style():
-        figure = Figure(figsize=(5.6, 3.5), layout="constrained")
-        panel = figure.subplots()
+        shares = explained_shares(metrics, observed)
+        heights = [3.5, 0.9 + 0.2 * len(shares)] if shares else [3.5]
+        figure = Figure(figsize=(5.6, sum(heights)), layout="constrained")
+        panel, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+        for each in below:
+            draw_shares(each, shares)
         panel.set_title(title)
         for growth, look in zip(growths, _STYLES[-len(growths) :], strict=False):
             _draw_growth(panel, growth, *look)

@@ -292,7 +292,8 @@ def draw_figures(config: Config, run_dir: Path) -> None:
     if evals:
         learning_curve(run_dir / "curve.png", evals, metrics, title, config.stop_at_return)
     if error_curves(metrics):
-        model_error(run_dir / "model_error.png", metrics, title)
+        observed = run_directory.read_environment(run_dir).get("observed", [])
+        model_error(run_dir / "model_error.png", metrics, title, observed)
     if gradients:
         save_png(run_dir / "gradients.png", tracking_figure(gradients, title))
 
@@ -348,6 +349,7 @@ def train_group(
             info = logs.environment_info(command, devices.describe_devices())
             if init_from:
                 info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
+            info["observed"] = setup.env.spec.components
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:
