@@ -96,7 +96,10 @@ def names_of(name: str, model: Any) -> tuple[str, ...]:
         return observed.of_pusher(model)
     # Of `humanoidstandup`, too, which sees more behind its joints.
     unseen = 2 if name == "humanoidstandup" else None
-    return observed.of_joints(model, ENVIRONMENTS[name].observation_size, unseen)
+    names = observed.of_joints(model, ENVIRONMENTS[name].observation_size, unseen)
+    if name in ("hopper", "walker2d"):  # which see the body where others see its joint
+        return ("torso z", *names[1:])
+    return names
 
 
 def _clip(array, a_min):
