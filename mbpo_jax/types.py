@@ -54,6 +54,8 @@ class EnvSpec(NamedTuple):
       action_scale: `[A]`, what actions of 1 mean to the simulator; None where it is 1.
       tabular: observations are one-hot, a component for each state, and the largest component of
         an action names one of `A` moves.
+      observed: names of the observation's components, from the first one on, for people; those
+        that have none are numbered.
     """
 
     name: str
@@ -64,6 +66,15 @@ class EnvSpec(NamedTuple):
     dt: float
     tabular: bool = False
     action_scale: tuple[float, ...] | None = None
+    observed: tuple[str, ...] = ()
+
+    @property
+    def components(self) -> list[str]:
+        """Return a name for each component of the observation."""
+        if self.observation_size == 1 and not self.observed:
+            return ["observation"]
+        rest = range(len(self.observed), self.observation_size)
+        return [*self.observed, *(f"observation {i}" for i in rest)]
 
 
 class EnvState(NamedTuple):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mbpo_jax.envs import observed
 from mbpo_jax.envs.brax_viewer import viewer_json
 from mbpo_jax.envs.termination import brax_rule
 from mbpo_jax.errors import ConfigError
@@ -84,6 +85,23 @@ def is_registered(name: str) -> bool:
     return name in registry and not registry[name].__module__.startswith("brax.envs.")
 
 
+def names_of(name: str, model: Any) -> tuple[str, ...]:
+    """Return the names of what one of Brax's environments observes, as many as are known."""
+    if name == "reacher":
+        moves = ("fingertip speed x", "fingertip speed y")
+        return (*observed.ARM_AND_TARGET, *moves, *observed.FINGERTIP)
+    if name == "inverted_double_pendulum":
+        return observed.TWO_POLES
+    if name == "pusher":
+        return observed.of_pusher(model)
+    # Of `humanoidstandup`, too, which sees more behind its joints.
+    unseen = 2 if name == "humanoidstandup" else None
+    names = observed.of_joints(model, ENVIRONMENTS[name].observation_size, unseen)
+    if name in ("hopper", "walker2d"):  # which see the body where others see its joint
+        return ("torso z", *names[1:])
+    return names
+
+
 def _clip(array, a_min):
     """Clip from below, under the argument's former name."""
     return jnp.clip(array, min=a_min)
@@ -107,9 +125,10 @@ def make_brax_env(
       terminated: the rule of a registered environment, if it is known; Brax's own have theirs.
     """
     simulator = load(name, backend)
-    observation_size = int(simulator.observation_size)
+    observation_size, names = int(simulator.observation_size), ()
     if not is_registered(name):
         observation_size, terminated = ENVIRONMENTS[name].observation_size, brax_rule(name, backend)
+        names = names_of(name, simulator.sys.mj_model)
     spec = EnvSpec(
         name=name,
         observation_size=observation_size,
@@ -118,6 +137,7 @@ def make_brax_env(
         action_repeat=action_repeat,
         # To the microsecond, because some backends hold it in single precision.
         dt=round(float(simulator.dt) * action_repeat, 6),
+        observed=names,
     )
 
     def reset(key: jax.Array) -> EnvState:

@@ -51,4 +51,5 @@ def make_maths_test() -> System:
         observe=lambda state: state,
         terminated=lambda observation: observation[..., 0] > 0.5 * (ASKED + OVER),
         mean_dynamics=lambda state, action: ask(0.0, state, action),
+        observed=("stage", "question"),
     )

@@ -86,6 +86,7 @@ def make_lq(
         observe=lambda state: observe_clock(state, horizon),
         terminated=at_horizon(horizon),
         mean_dynamics=mean_dynamics,
+        observed=(*(["x"] if size == 1 else [f"x {i}" for i in range(size)]), f"t / {horizon}"),
     )
 
 
@@ -142,6 +143,7 @@ def make_chaotic_rnn() -> System:
         observe=lambda state: observe_clock(state, CHAOTIC_HORIZON),
         terminated=at_horizon(CHAOTIC_HORIZON),
         mean_dynamics=mean_dynamics,
+        observed=("neuron 0", "neuron 1", f"t / {CHAOTIC_HORIZON}"),
     )
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbpo_jax.envs import termination
+from mbpo_jax.envs import observed, termination
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Env, EnvSpec, EnvState, Picture, TerminationFn, Transition
 
@@ -34,12 +34,14 @@ class TaskInfo(NamedTuple):
       action_size: size of an action.
       truncated: the observation's first entries are kept, and no option of the task says so.
       options: what differs from the defaults of its constructor.
+      observed: names of what is observed; by its joints if there are none here.
     """
 
     observation_size: int
     action_size: int
     truncated: bool = False
     options: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()
 
 
 # Contact forces, inertias and the like are left out, as in the MBPO paper's truncated observations.
@@ -47,6 +49,9 @@ _JOINTS_ONLY = tuple(
     f"include_{part}_in_observation=false"
     for part in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 )
+
+_CONSTRAINTS = tuple(f"{joint} constraint force" for joint in ("slider", "hinge", "hinge2"))
+_REACHER = (*observed.ARM_AND_TARGET, "joint0 speed", "joint1 speed")
 
 TASKS = {
     "Ant-v4": TaskInfo(27, 8),
@@ -59,14 +64,14 @@ TASKS = {
     "Humanoid-v5": TaskInfo(45, 17, options=_JOINTS_ONLY),
     "HumanoidStandup-v4": TaskInfo(45, 17, truncated=True),
     "HumanoidStandup-v5": TaskInfo(45, 17, options=_JOINTS_ONLY),
-    "InvertedDoublePendulum-v4": TaskInfo(11, 1),
-    "InvertedDoublePendulum-v5": TaskInfo(9, 1),
+    "InvertedDoublePendulum-v4": TaskInfo(11, 1, observed=(*observed.TWO_POLES, *_CONSTRAINTS)),
+    "InvertedDoublePendulum-v5": TaskInfo(9, 1, observed=(*observed.TWO_POLES, *_CONSTRAINTS[:1])),
     "InvertedPendulum-v4": TaskInfo(4, 1),
     "InvertedPendulum-v5": TaskInfo(4, 1),
     # Pusher-v4 needs MuJoCo 2.
     "Pusher-v5": TaskInfo(23, 7),
-    "Reacher-v4": TaskInfo(11, 2),
-    "Reacher-v5": TaskInfo(10, 2),
+    "Reacher-v4": TaskInfo(11, 2, observed=(*_REACHER, *observed.FINGERTIP)),
+    "Reacher-v5": TaskInfo(10, 2, observed=(*_REACHER, *observed.FINGERTIP[:2])),
     "Swimmer-v4": TaskInfo(8, 2),
     "Swimmer-v5": TaskInfo(8, 2),
     "Walker2d-v4": TaskInfo(17, 6),
@@ -107,6 +112,7 @@ def make_gymnasium_env(
             action_repeat=action_repeat,
             dt=round(simulator.env.dt * action_repeat, 6),
             action_scale=tuple(simulator.action_scale.tolist()),
+            observed=names_of(task, simulator.env, observation_size),
         )
         terminated = known_rule(task, simulator.env)
 
@@ -266,6 +272,18 @@ def _check_platforms() -> None:
             f"JAX_PLATFORMS={platforms} leaves out the CPU, on which MuJoCo steps; "
             f"use JAX_PLATFORMS={platforms},cpu"
         )
+
+
+def names_of(task: str, env: Any, observation_size: int) -> tuple[str, ...]:
+    """Return the names of what a task observes, as many as are known."""
+    if task == "Pusher-v5":
+        return observed.of_pusher(env.model)
+    if names := TASKS[task].observed:
+        return names
+    # Of version 5, which says what it observes, whatever its options are.
+    layout = getattr(env, "observation_structure", None)
+    unseen = None if layout is None else layout.get("skipped_qpos", 0)
+    return observed.of_joints(env.model, observation_size, unseen)
 
 
 def known_rule(task: str, env: Any) -> TerminationFn:

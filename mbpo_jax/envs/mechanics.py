@@ -74,7 +74,8 @@ def make_pendulum() -> System:
         angle, speed = state
         return jnp.stack([jnp.cos(angle), jnp.sin(angle), speed / PENDULUM_SPEED])
 
-    return System(3, 1, PENDULUM_DT, initial, dynamics, reward, observe)
+    observed = ("cos θ", "sin θ", "ω / 8")
+    return System(3, 1, PENDULUM_DT, initial, dynamics, reward, observe, observed=observed)
 
 
 CART_MASS = 1.0
@@ -137,7 +138,8 @@ def make_cartpole() -> System:
         position, speed, angle, spin = state
         return jnp.stack([position, speed, jnp.cos(angle), jnp.sin(angle), spin])
 
-    return System(5, 1, CARTPOLE_DT, initial, dynamics, reward, observe)
+    observed = ("x", "v", "cos θ", "sin θ", "ω")
+    return System(5, 1, CARTPOLE_DT, initial, dynamics, reward, observe, observed=observed)
 
 
 LINK_MASS = 1.0
@@ -208,4 +210,5 @@ def make_double_pendulum() -> System:
         pairs = [jnp.cos(first), jnp.sin(first), jnp.cos(second), jnp.sin(second)]
         return jnp.stack(pairs + speeds)
 
-    return System(6, 2, DOUBLE_PENDULUM_DT, initial, dynamics, reward, observe)
+    observed = ("cos θ₁", "sin θ₁", "cos θ₂", "sin θ₂", "ω₁", "ω₂")
+    return System(6, 2, DOUBLE_PENDULUM_DT, initial, dynamics, reward, observe, observed=observed)

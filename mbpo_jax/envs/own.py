@@ -32,6 +32,11 @@ def make_own_env(config: EnvConfig) -> Env:
                 f"env.{field}: it is {wanted}, but {config.name} made an environment with {found}; "
                 f"let the function read it from its argument, or set it to {found}"
             )
+    if len(env.spec.observed) > env.spec.observation_size:
+        raise ConfigError(
+            f"env.name: {config.name} names {len(env.spec.observed)} components of observations "
+            f"that have {env.spec.observation_size}; name as many, or fewer"
+        )
     return env
 
 

@@ -27,6 +27,7 @@ class System(NamedTuple):
         episode ends there; None if termination ends an episode.
       mean_dynamics: `(state, action) -> mean of the next state [S]`; None if nothing is random.
       tabular: see `EnvSpec`.
+      observed: see `EnvSpec`.
     """
 
     observation_size: int
@@ -40,6 +41,7 @@ class System(NamedTuple):
     resume: Callable[[jax.Array], jax.Array] | None = None
     mean_dynamics: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     tabular: bool = False
+    observed: tuple[str, ...] = ()
 
 
 def make_system_env(name: str, system: System, episode_length: int, action_repeat: int = 1) -> Env:
@@ -65,6 +67,7 @@ def make_system_env(name: str, system: System, episode_length: int, action_repea
         action_repeat=action_repeat,
         dt=system.dt * action_repeat,
         tabular=system.tabular,
+        observed=system.observed,
     )
 
     def reset(key: jax.Array) -> EnvState:

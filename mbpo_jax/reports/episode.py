@@ -1,6 +1,5 @@
 """An episode as curves over time, for environments that no viewer shows."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -69,15 +68,16 @@ def episode_strips(spec: EnvSpec, transitions: Transition) -> list[Strip]:
             Strip("move", VERMILLION, move, (-0.5, spec.action_size - 0.5)),
             reward,
         ]
-    seen = [Strip(name, BLUE, x) for name, x in _components("observation", observations)]
-    done = [Strip(name, VERMILLION, x, (-1.1, 1.1)) for name, x in _components("action", actions)]
-    return [*seen, *done, reward]
-
-
-def _components(name: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the components of `values [N, C]` with names, which are numbered if there are more."""
-    for i, component in enumerate(values.T):
-        yield name if values.shape[1] == 1 else f"{name} {i}", component
+    seen = zip(spec.components, observations.T, strict=True)
+    acted = (
+        ["action"] if spec.action_size == 1 else [f"action {i}" for i in range(spec.action_size)]
+    )
+    done = zip(acted, actions.T, strict=True)
+    return [
+        *(Strip(name, BLUE, values) for name, values in seen),
+        *(Strip(name, VERMILLION, values, (-1.1, 1.1)) for name, values in done),
+        reward,
+    ]
 
 
 def _draw_strip(panel: Axes, strip: Strip, dt: float, num_steps: int) -> None:

@@ -23,6 +23,7 @@ from mbpo_jax.reports.figures import (
     draw_rows,
     figure_style,
 )
+from mbpo_jax.reports.outputs import draw_shares, explained_shares
 from mbpo_jax.reports.plots import Curves, error_curves
 
 _STYLES = ((ORANGE, ":", "^"), (VERMILLION, "--", "s"), (BLUE, "-", "o"))
@@ -75,7 +76,7 @@ def error_growth(errors: dict[int, Curves]) -> list[Growth]:
     return growths
 
 
-def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
+def model_error_figure(metrics: Sequence[Row], title: str, observed: Sequence[str] = ()) -> Figure:
     """Draw the error of open-loop predictions over their length, early, midway and late.
 
     The axes are logarithmic, so that any power of the length is a straight line. The guide
@@ -84,12 +85,18 @@ def model_error_figure(metrics: Sequence[Row], title: str) -> Figure:
     Args:
       metrics: rows with `model/k_step_error_k`; without any the axes stay empty.
       title: heading.
+      observed: names of the observation's components, for a panel of how well each is predicted,
+        which is there if the rows say so.
     """
     errors = error_curves(metrics)
     growths = error_growth(errors)
     with figure_style():
-        figure = Figure(figsize=(5.6, 3.5), layout="constrained")
-        panel = figure.subplots()
+        shares = explained_shares(metrics, observed)
+        heights = [3.5, 0.9 + 0.2 * len(shares)] if shares else [3.5]
+        figure = Figure(figsize=(5.6, sum(heights)), layout="constrained")
+        panel, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+        for each in below:
+            draw_shares(each, shares)
         panel.set_title(title)
         if growths and len(errors) == 1:
             _draw_one_length(panel, growths)

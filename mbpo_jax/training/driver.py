@@ -374,6 +374,7 @@ def train_group(
             info = logs.environment_info(command, devices.describe_devices())
             if init_from:
                 info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
+            info["observed"] = setup.env.spec.components
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:

@@ -9,7 +9,7 @@ from mbpo_jax.laboratory.report.over_training import tracking_figure
 from mbpo_jax.reports.figures import save_figure
 from mbpo_jax.reports.model_error import model_error_figure
 from mbpo_jax.reports.plots import error_curves, learning_curve_figure
-from mbpo_jax.training import logs
+from mbpo_jax.training import logs, run_directory
 
 
 def draw_figures(config: Config, run_dir: Path, figure_format: Collection[str] = ()) -> None:
@@ -28,7 +28,8 @@ def draw_figures(config: Config, run_dir: Path, figure_format: Collection[str] =
     if evals:
         figures["curve"] = learning_curve_figure(evals, metrics, title, config.stop_at_return)
     if error_curves(metrics):
-        figures["model_error"] = model_error_figure(metrics, title)
+        observed = run_directory.read_environment(run_dir).get("observed", [])
+        figures["model_error"] = model_error_figure(metrics, title, observed)
     if gradients:
         figures["gradients"] = tracking_figure(gradients, title)
     for name, figure in figures.items():

@@ -41,6 +41,12 @@ def test_components_are_shown_apart_with_the_observation_after_the_last_action()
     assert not strips
 
 
+def test_components_have_the_names_that_the_environment_gives_them():
+    spec = _spec(2, 1)._replace(observed=("cos θ",))
+    names = [strip.name for strip in episode_strips(spec, EPISODE)]
+    assert names == ["cos θ", "observation 1", "action", "reward"]
+
+
 def test_a_continuing_task_is_shown_where_it_goes_on():
     led_to = np.array([[1], [9], [5]], np.float32)  # but after the second step it starts again
     transitions = _episode([[0], [1], [0], [5]], [[0.0]] * 3, [0, 1, 0])
