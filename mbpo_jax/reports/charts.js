@@ -17,8 +17,8 @@
     const {x, xLabel, yLabel, lines} = JSON.parse(figure.querySelector('script').textContent);
     if (!x.length) return;
     const live = figure.querySelector('.live');
-    const largest = Math.max(...lines.flatMap(line => [line.value, line.low, line.high])
-      .flat().map(Math.abs));
+    const largest = lines.flatMap(line => [line.value, line.low, line.high]).flat()
+      .reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const decimals = largest > 0 ? Math.min(Math.max(3 - Math.floor(Math.log10(largest)), 0), 12) : 0;
     const rounded = y => y == null ? '\u2013' : y.toLocaleString('en-US',
       {minimumFractionDigits: decimals, maximumFractionDigits: decimals});
@@ -47,7 +47,9 @@
         .flatMap(line => [line.value, line.low, line.high].map(c => c.slice(first, last + 1)))
         .flat().filter(value => value != null);
       if (!values.length) return low == null ? [0, 1] : [low, high];
-      return uPlot.rangeNum(Math.min(...values), Math.max(...values), 0.06, true);
+      const [least, most] = [Math.min, Math.max].map(end => values.reduce((a, b) => end(a, b)));
+      const room = most > least ? 0 : Math.abs(most) / 20 || 1;
+      return uPlot.rangeNum(least - room, most + room, 0.06, true);
     }
     function bands(u) {
       u.ctx.save();
@@ -101,15 +103,17 @@
       grid: {stroke: '#e5e5e5', width: 1}, ticks: {stroke: '#999', width: 1, size: 4},
       values: (u, ticks) => ticks.map(shown), labelSize: 20,
     };
+    const room = (u, ticks) => Math.max(42, 14 + 7 * Math.max(...(ticks ?? []).map(t => t.length)));
     chart = new uPlot({
       ...size(),
+      padding: [12, 32, 0, 0],
       legend: {show: false},
       cursor: {focus: {prox: 20}, y: false},
       focus: {alpha: 0.35},
       scales: {x: {time: false}, y: {range}},
       axes: [
         {...axis, label: xLabel, incrs: INTEGERS, size: 34, space: 70},
-        {...axis, label: yLabel, size: 62, space: 36},
+        {...axis, label: yLabel, size: room, space: 36},
       ],
       series: [{}, ...lines.map(line => ({
         label: line.name, stroke: line.color, width: 2, dash: line.dash, spanGaps: true,

@@ -126,7 +126,7 @@ def test_what_cannot_be_told_apart_is_tied():
     assert "); MBPO at 3e-4 and MBPO at 1e-3 are tied with it. By mean return it is best, " in one
     clear = sentence(("sac", 3e-4, low), ("sac", 1e-3, high))
     assert clear.startswith("hopper: SAC at 1e-3 is best, with a final return of 31.50 (")
-    assert "), and none is tied with it. By mean return it is best, too, with 31.50 (" in clear
+    assert "), and none is tied with it. By mean return it is best, with 31.50 (" in clear
     both = sentence(("sac", 3e-4, low), ("sac", 1e-3, middle), ("sac", 3e-3, high))
     assert "SAC at 3e-3 is best" in both
     assert "and none is tied with it" in both

@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+from mbpo_jax import cli
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
 from mbpo_jax.sweeps import results, serve, store
@@ -155,13 +156,27 @@ def test_what_cannot_be_exported_leaves_nothing(sweep_dir, tmp_path):
     assert not list(tmp_path.glob("*x.*"))
 
 
+def test_the_command_prints_a_row_for_each_variant(sweep_dir, capsys):
+    assert cli.main(["report", str(sweep_dir)]) == 0
+    told = capsys.readouterr().out
+    head, environment, *variants, last = told.splitlines()
+    assert head.split()[:3] == ["trained", "final", "return"]
+    assert environment.strip() == "pendulum"
+    assert [line.split()[:6] for line in variants] == [
+        ["MBPO,", "gamma", "0.9", "2", "of", "2"],
+        ["MBPO,", "gamma", "0.99", "2", "of", "2"],
+        ["SAC", "0", "of", "2", "-", "-"],
+    ]
+    assert last == f"see {sweep_dir / 'report.html'}"
+
+
 def test_the_report_is_written_into_the_sweep(sweep_dir):
     path = results.write_report(sweep_dir)
     text = path.read_text()
     assert path.parent == sweep_dir
     assert "4 of 6 runs are trained" in text
     assert "1 run became non-finite" in text
-    assert "holdout r2" in text
+    assert "<span>holdout</span> <span>r2</span>" in text
 
 
 def test_the_report_is_served_to_this_machine_and_brought_up_to_date(sweep_dir):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -317,6 +318,7 @@ def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "1 of 2 runs are trained" in told
     assert f"failed: {spoiled.name}" in told
+    assert re.search(r"\n  MVE +0 of 1 .*\n  SAC +1 of 1 ", told)
     assert {unit.state for unit in store.units_of(tmp_path / "out")} == {"finished", "failed"}
     assert "see" in told
     (spoiled.path / "checkpoints").unlink()

@@ -86,16 +86,15 @@ def standing(
         start, reached = name, f"a {RETURNS[column]} of {value}"
     else:
         start, reached = f"By {RETURNS[column]} {name}", value
-    too = ", too" if best is before else ""
     if not others:
         return f"{start} has {reached}"
     if not np.isfinite(middle.low):
-        return f"{start} is highest{too}, with {reached}"
+        return f"{start} is highest, with {reached}"
     known = [v for v in others if len(v.rows) >= statistics.FEWEST]
     tied = [spoken(v, alone) for v in known if v.middle(column).high >= middle.low]
     if len(tied) == len(others) >= MOST_NAMES:
-        return f"{start} is highest{too}, with {reached}; all {len(tied)} others are tied with it"
-    text = f"{start} is best{too}, with {reached}"
+        return f"{start} is highest, with {reached}; all {len(tied)} others are tied with it"
+    text = f"{start} is best, with {reached}"
     if tied:
         verb = "is" if len(tied) == 1 else "are"
         text += f"; {page.few(tied, MOST_NAMES)} {verb} tied with it"

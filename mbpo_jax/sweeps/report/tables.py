@@ -101,7 +101,7 @@ def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
         "machine": str(environment.get("platform", "-")),
         "cores": str(environment.get("host_cores", "-")),
         "Python": str(environment.get("python", "-")),
-        **{name: str(version) for name, version in versions.items()},
+        **{name: str(version or "-") for name, version in versions.items()},
         "source": str(environment.get("git_revision") or "-"),
         "begun": str(environment.get("time", "-")),
     }
