@@ -127,11 +127,11 @@ def step_axis(panel: Axes, label: str, most_ticks: int = 6) -> None:
 def log_numbers(panel: Axes) -> None:
     """Write out numbers on the horizontal axis, a logarithmic one whose limits are known.
 
-    At 1 and 3 of each decade; over more than a decade and a half labels at 3 would touch others.
+    At 1 and 3 of each decade; over more than two decades labels at 3 would touch others.
     """
     low, high = panel.get_xlim()
     axis = panel.xaxis
-    axis.set_major_locator(LogLocator(subs=(1, 3) if high < 50 * low else (1,)))
+    axis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
     axis.set_major_formatter(THOUSANDS)
     axis.set_minor_formatter(NullFormatter())
 
