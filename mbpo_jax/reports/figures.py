@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -263,7 +264,7 @@ def label_ends(panel: Axes, others: Mapping[str, str]) -> None:
         points = points[np.isfinite(points).all(axis=1)]
         if len(points):
             end = to_axes.transform(panel.transData.transform(points[-1]))
-            ends[name] = np.clip(end, 0.0, 1.0), str(line.get_color())
+            ends[name] = np.clip(end, 0.0, 1.0), to_hex(line.get_color())
     names = [*ends, *(name for name in others if name not in ends)]
     heights = [ends[name][0][1] if name in ends else 0.0 for name in names]
     gap = 1.25 * _font_size() / 72.0 * figure.dpi / panel.bbox.height
