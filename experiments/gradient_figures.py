@@ -43,7 +43,7 @@ def curves(
             every = [row for row in rows if label(row) == name]
             points = [(row[x], row[rough] if row[y] is None else row[y]) for row in every]
             points = [(a, b) for a, b in points if b is not None]
-            panel.plot(*np.transpose(points), color=color, linestyle=line)
+            panel.plot(*np.transpose(points), color=color, linestyle=line, label=str(name))
             unknown = [(row[x], row[rough]) for row in every if row[y] is None and row[rough]]
             panel.plot(
                 *np.transpose(unknown or [(np.nan, np.nan)]),
@@ -66,7 +66,7 @@ def curves(
             markersize=3,
             capsize=2,
             elinewidth=0.8,
-            label=str(name),
+            label="_" if rough else str(name),
         )
     panel.set_yscale("log")
 

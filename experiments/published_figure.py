@@ -58,7 +58,7 @@ def published_figure(rows: Sequence[Row]) -> Figure:
 
 def _format_hours(panel: Axes) -> None:
     panel.set_xscale("log")
-    log_numbers(panel.xaxis)
+    log_numbers(panel)
     panel.set_xlabel("Wall-clock (hours)")
 
 

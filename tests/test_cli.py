@@ -168,6 +168,8 @@ def test_dry_run_is_passed_what_would_be_trained(calls):
         ("train hopper --rollout.max-length 0", ["rollout.max_length: 0"]),
         ("train hopper --eval-every 7", ["eval_every: 7 is no multiple of steps_per_fit (250)"]),
         ("train hopper --seed x", ["--seed"]),
+        ("train hopper --figure-format gif", ["--figure-format", "pdf", "svg"]),
+        ("report sweeps/a --figure-format pdf --serve", ["--figure-format goes without --serve"]),
         ("train hopper --algorithm mbop", ["algorithm: 'mbop' is not known", "mbpo"]),
         ("train hopper --random-steps 0", ["random_steps: 0; a model needs at least 2"]),
         ("train hopper --preset", ["--preset"]),

@@ -68,7 +68,7 @@ def comparison_figure(
         for panel, curves in zip(grid[1:].flat, panels.values(), strict=bool(clock)):
             _draw_curves(panel, curves, styles, clock=True)
             panel.set_xscale("log")
-            log_numbers(panel.xaxis)
+            log_numbers(panel)
             panel.set_xlabel("Wall-clock of all runs (s)")
         for axes in grid:
             axes[0].set_ylabel("Evaluation return\n(mean and range over seeds)")

@@ -15,13 +15,14 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing
@@ -70,7 +71,7 @@ def figure_style() -> contextlib.AbstractContextManager[None]:
             "legend.frameon": False,
             "legend.fontsize": 8,
             "savefig.dpi": 200,
-            # Fonts as outlines of today, which publishers ask for, and not of 1984.
+            # TrueType letters: publishers refuse those of type 3.
             "pdf.fonttype": 42,
         }
     )
@@ -124,13 +125,14 @@ def step_axis(panel: Axes, label: str, most_ticks: int = 6) -> None:
     panel.xaxis.set_major_formatter(THOUSANDS)
 
 
-def log_numbers(axis: Axis) -> None:
-    """Write out numbers on a logarithmic axis, whose limits are known.
+def log_numbers(panel: Axes) -> None:
+    """Write out numbers on the horizontal axis, a logarithmic one whose limits are known.
 
-    At 1 and 3 of each decade; over more than a decade and a half labels at 3 would touch others.
+    At 1 and 3 of each decade; over more than two decades labels at 3 would touch others.
     """
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 3) if high < 50 * low else (1,)))
+    low, high = panel.get_xlim()
+    axis = panel.xaxis
+    axis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
     axis.set_major_formatter(THOUSANDS)
     axis.set_minor_formatter(NullFormatter())
 
@@ -262,7 +264,7 @@ def label_ends(panel: Axes, others: Mapping[str, str]) -> None:
         points = points[np.isfinite(points).all(axis=1)]
         if len(points):
             end = to_axes.transform(panel.transData.transform(points[-1]))
-            ends[name] = np.clip(end, 0.0, 1.0), str(line.get_color())
+            ends[name] = np.clip(end, 0.0, 1.0), to_hex(line.get_color())
     names = [*ends, *(name for name in others if name not in ends)]
     heights = [ends[name][0][1] if name in ends else 0.0 for name in names]
     gap = 1.25 * _font_size() / 72.0 * figure.dpi / panel.bbox.height
@@ -291,12 +293,16 @@ def label_ends(panel: Axes, others: Mapping[str, str]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Move heights in [0, 1] as far apart as `gap`, keeping their order."""
+    """Move heights in [0, 1] as far apart as `gap`, keeping their order, and as little as can be.
+
+    Where there is no room for all, the lowest come to lie below 0.
+    """
+    if not len(heights):
+        return np.empty(0)
     order = np.argsort(heights, kind="stable")
-    placed = np.clip(np.asarray(heights)[order], 0, 1)
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    placed[-1:] = np.minimum(placed[-1:], 1)
-    for i in reversed(range(len(placed) - 1)):
-        placed[i] = min(placed[i], placed[i + 1] - gap)
+    steps = gap * np.arange(len(order))
+    # Less the least distances they have to be in order, which the nearest such numbers are.
+    free = isotonic_regression(np.asarray(heights)[order] - steps).x
+    room = 1.0 - steps[-1]
+    placed = np.clip(free, min(0.0, room), room) + steps
     return placed[np.argsort(order)]

@@ -108,6 +108,26 @@ def test_labels_stand_in_the_order_in_which_curves_end():
     assert heights["ivw_trajectory"] > heights["mix"] > heights["lr"]
 
 
+@pytest.mark.parametrize(
+    ("last", "numbers"), [(40.0, [1, 3, 10, 30]), (4000.0, [1, 10, 100, 1000])]
+)
+def test_a_logarithmic_axis_has_as_many_numbers_as_have_room(last, numbers):
+    figure = Figure(layout="constrained")
+    panel = figure.subplots()
+    panel.plot([1.0, last], [0.0, 1.0])
+    panel.set_xscale("log")
+    figures.log_numbers(panel)
+    low, high = panel.get_xlim()
+    assert [tick for tick in panel.get_xticks() if low <= tick <= high] == numbers
+
+
+def test_labels_are_moved_no_further_than_they_have_to_be():
+    np.testing.assert_allclose(figures.spread([0.5, 0.1, 0.5], 0.1), [0.45, 0.1, 0.55])
+    np.testing.assert_allclose(figures.spread([0.0, 0.0, 1.0, 1.0], 0.2), [0.0, 0.2, 0.8, 1.0])
+    np.testing.assert_allclose(figures.spread([0.3] * 3, 0.8), [-0.6, 0.2, 1.0])
+    assert figures.spread([], 0.1).size == 0
+
+
 def test_shares_that_are_more_than_one_say_why():
     (panel,) = drawn("sources").axes
     assert "below 0 by chance" in panel.get_xlabel()

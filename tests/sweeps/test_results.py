@@ -9,7 +9,7 @@ import pytest
 
 from mbpo_jax import cli
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import append_rows
+from mbpo_jax.files import append_rows, read_rows, replace_rows
 from mbpo_jax.sweeps import results, serve, store
 from mbpo_jax.training import run_directory
 from tests.sweeps.processes import laid_out
@@ -206,3 +206,28 @@ def test_the_report_is_served_to_this_machine_and_brought_up_to_date(sweep_dir):
 def test_a_directory_without_groups_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no sweep directory"):
         results.write_report(tmp_path)
+
+
+def test_figures_of_the_report_are_written_in_the_formats_that_are_asked_for(sweep_dir):
+    results.write_report(sweep_dir)
+    assert not (sweep_dir / results.FIGURES).exists()
+    results.write_report(sweep_dir, ["pdf"])
+    found = {path.name for path in (sweep_dir / results.FIGURES).iterdir()}
+    assert {path.partition(".")[2] for path in found} == {"png", "pdf"}
+    assert {path for path in found if path.startswith("curves-")}
+
+
+def test_what_was_not_trained_yet_is_no_result(sweep_dir):
+    before, _ = results.read_sweep_rows(sweep_dir)
+    for unit in store.units_of(sweep_dir):
+        path = unit.path / "evals.jsonl"
+        old = read_rows(path) if path.exists() else []
+        rows = [
+            {"env_steps": 0, "run": i, "seed": run.seed, "return_mean": 1e6, "wall_seconds": 1.0}
+            for i, run in enumerate(unit.group.runs)
+        ]
+        replace_rows(path, [*rows, *old])
+    after, evaluations = results.read_sweep_rows(sweep_dir)
+    for name in ("final_return", "mean_return"):
+        assert [row[name] for row in after] == [row[name] for row in before]
+    assert sum(row["env_steps"] == 0 for row in evaluations) == len(after)

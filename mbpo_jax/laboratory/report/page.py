@@ -27,7 +27,7 @@ Notes = Mapping[str, EstimatorRecord]
 """What is known of every estimator, by name."""
 
 CAPTIONS = {
-    "variance": "Variance of an estimate over the squared norm of the gradient, against the "
+    "variance": "Variance of an estimate over the squared norm of the gradient, at each "
     "horizon. Bars are 95 % intervals; an estimator is missing where its variance could not be "
     "told.",
     "efficiency": "Error against cost at the longest horizon. Lower left is better.",
@@ -35,7 +35,8 @@ CAPTIONS = {
     "size in all directions would give.",
     "split": "What the error against the true system is made of.",
     "steps": "Which step's action the gradient comes from, and which its noise.",
-    "sources": "How much of the variance is due to each source of noise alone.",
+    "sources": "How much of the variance is due to each source of noise alone, or to several "
+    "together. Shares add up to 1, unless one came out below 0 by chance.",
     "weights": "Weight of the likelihood ratio at each step, mean and 90 % of batches.",
     "slice": "Return along the gradient, up to a tenth of the parameters' length to either side, "
     "with 95 % intervals of the mean.",
