@@ -23,7 +23,8 @@ from mbpo_jax.config import EstimatorConfig, StudyConfig
 from mbpo_jax.files import Row, read_rows
 from mbpo_jax.laboratory.estimators import likelihood_ratio, pathwise, perturbation
 from mbpo_jax.laboratory.estimators.batches import path_rows, ratio_rows
-from mbpo_jax.laboratory.measures.study import compile_estimator, study
+from mbpo_jax.laboratory.measures.programs import make_programs
+from mbpo_jax.laboratory.measures.study import study
 from mbpo_jax.laboratory.problems.closed_form import (
     make_chaotic_rnn_problem,
     make_heaviside_problem,
@@ -234,10 +235,11 @@ def chaos() -> Iterator[Row]:
             for row in single_variances(make_chaotic_rnn_problem(beta), horizon, 50_000):
                 yield {"beta": beta, **row}
     problem, batches, batch_size = make_chaotic_rnn_problem(2.4), 50, 1000
+    programs = make_programs(problem, EstimatorConfig())
     for horizon in CHAOS_HORIZONS:
         for name in ("rp", "lr", "tp"):
-            run = compile_estimator(name, EstimatorConfig(), problem, horizon, batches, batch_size)
-            found = np.asarray(run(jax.random.key(1)))[:, 0]
+            drawn = programs.estimates(jax.random.key(1), name, horizon, batches, batch_size)
+            found = np.asarray(drawn)[:, 0]
             yield {
                 "beta": 2.4,
                 "estimator": name,
@@ -282,11 +284,11 @@ def steps() -> Iterator[Row]:
                 "exact": exact,
                 "variance": variance[0],
             }
+        programs = make_programs(problem, EstimatorConfig())
         for name in ("ivw", "ivw_split", "ddcg", "aobg"):
             for batch_size in (10, 100):
-                key = jax.random.key(0)
-                run = compile_estimator(name, EstimatorConfig(), problem, 1, 10_000, batch_size)
-                found = np.asarray(run(key))[:, 0]
+                drawn = programs.estimates(jax.random.key(0), name, 1, 10_000, batch_size)
+                found = np.asarray(drawn)[:, 0]
                 yield {
                     "width": width,
                     "estimator": name,

@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 # of one subject may have rooms in several rows; what lies in none of them is of the folder's own.
 LAYERS = (
     ("errors", "exit_codes", "version"),
-    ("types", "fields", "files", "import_paths"),
-    ("config", "keys", "trees", "loops"),
+    ("types", "fields", "files", "import_paths", "console"),
+    ("config", "keys", "trees", "loops", "compiling"),
     ("config_io",),
     ("presets", "nets", "replay", "export"),
     ("envs", "models", "agents", "planning"),

@@ -22,14 +22,17 @@ from mbpo_jax.config import (
     file_name,
     named,
 )
+from mbpo_jax.console import Stages, say
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, replace_rows, replacing, to_plain, write_json_atomic
 from mbpo_jax.laboratory.estimators.catalogue import lacking, load_estimator
 from mbpo_jax.laboratory.measures import inspection
+from mbpo_jax.laboratory.measures.programs import make_programs
 from mbpo_jax.laboratory.measures.study import (
     keys_of,
     make_reference,
-    study,
+    measure,
+    stages_of,
     suitable,
 )
 from mbpo_jax.laboratory.problems import trained
@@ -69,6 +72,15 @@ class Findings(NamedTuple):
     slices: list[Row]
 
 
+CLOSER = ("steps", "sources", "stability", "weights", "slices")
+"""What is looked at of the longest horizon alone."""
+
+
+def number_of_stages(problem: Problem, config: StudyConfig) -> int:
+    """Return how many stages `examine` announces."""
+    return stages_of(problem, config) + len(CLOSER)
+
+
 def examine(
     problem: Problem,
     config: StudyConfig,
@@ -88,25 +100,27 @@ def examine(
     Raises:
       ConfigError: an estimator is unknown, or needs what the problem lacks.
     """
-    settings = settings or EstimatorConfig()
     names, longest = suitable(config, problem), max(config.horizons)
+    programs = make_programs(problem, settings or EstimatorConfig())
     reference_of = functools.cache(lambda horizon: make_reference(problem, horizon, config))
-    rows = study(problem, config, settings, true=true, reference_of=reference_of, announce=announce)
+    rows = measure(programs, config, reference_of, true, announce)
     gradient = np.mean(reference_of(longest).draws, axis=0)
     # Where a variance could not be told, its parts cannot be, either.
     largest = max(config.batch_sizes)
     at_end = [row for row in rows if (row["horizon"], row["batch_size"]) == (longest, largest)]
     known = [row["estimator"] for row in at_end if row["variance"]]
-    where = known, settings, problem, longest, largest, config
-    announce("a closer look at the longest horizon")
-    return Findings(
-        rows,
-        inspection.step_rows(*where),
-        inspection.source_rows(*where),
-        inspection.stability_rows(problem, longest, config),
-        inspection.weight_rows(names, problem, longest, largest, config),
-        inspection.slice_rows(problem, true, gradient, longest, config),
-    )
+    looks = {
+        "steps": lambda: inspection.step_rows(known, programs, longest, largest, config),
+        "sources": lambda: inspection.source_rows(known, programs, longest, largest, config),
+        "stability": lambda: inspection.stability_rows(problem, longest, config),
+        "weights": lambda: inspection.weight_rows(names, programs, longest, largest, config),
+        "slices": lambda: inspection.slice_rows(problem, true, gradient, longest, config),
+    }
+    found = {}
+    for name in CLOSER:
+        announce(f"horizon {longest}, a closer look: {name}")
+        found[name] = looks[name]()
+    return Findings(rows, **found)
 
 
 class RunProblems(NamedTuple):
@@ -291,15 +305,16 @@ def report(
     # What is wrong with the names or the directory is known before the work.
     suitable(config, problem)
     make_directory(out)
-    with Console(stderr=True).status("starting") as status:
-        findings = examine(problem, config, settings, true, status.update)
+    with Stages(number_of_stages(problem, config), Console(stderr=True)) as stages:
+        findings = examine(problem, config, settings, true, stages.begin)
     lines = conclusions(findings.estimates, findings.stability) + left_out(problem, config)
     print(printed(table_of(findings.estimates)))
     print()
     for line in lines:
         print(line)
     write(out, findings, lines, title, command, config, settings, figure_format)
-    print(f"\nsee {out / 'report.html'}")
+    print()
+    say(Console(), "see", out / "report.html")
     return 0
 
 

@@ -19,6 +19,7 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.rows import where_rows
 from mbpo_jax.training import checkpoint, run_directory
+from mbpo_jax.training.compile_times import CompileTimes
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.group import Group, data_paths, structural_differences
 from mbpo_jax.training.loop import Program, make_program
@@ -27,8 +28,15 @@ from mbpo_jax.training.state import Learned, TrainState, learned
 from mbpo_jax.training.tracking import Found
 from mbpo_jax.types import Env, Metrics, PyTree
 
+PARTS = 20
+"""Calls that make the random steps, so that one sees how far they are."""
+
 BEST = "best"
 """Beside the state in a checkpoint: what each run had learned when it was evaluated best."""
+
+
+FIRST = np.int32(0)
+Announce = Callable[[str, str], None]
 
 
 class Runs(NamedTuple):
@@ -76,21 +84,24 @@ class Compiled(NamedTuple):
     """Compiled functions over all runs; each first axis is `R`.
 
     Attributes:
-      start: `() -> TrainState`, after the random steps.
-      catch_up: `(part, TrainState) -> (TrainState, the model's gradient steps [R])`, of agents that
-        catch up; compiled when it is first called. The state given is donated.
+      start: `(told) -> TrainState`, after the random steps; told how many there are already, after
+        each of `PARTS`.
+      catch_up: compiles, when it is first asked, `(part, TrainState) -> (TrainState, the model's
+        gradient steps [R])`, of agents that catch up; the state given is donated.
       step: `(env_steps, TrainState) -> (TrainState, Metrics)`; the state given is donated.
       evaluate: `(env_steps, TrainState) -> (returns, lengths)`, each `[R, eval_episodes]`.
       measure: `(env_steps, TrainState) -> inner products of gradients`; None if not asked for.
       seconds: how long each took to compile, by name.
+      when: at which starts they are compiled, in words; empty where an earlier one has done so.
     """
 
-    start: Callable[[], TrainState]
-    catch_up: Callable[[int, TrainState], tuple[TrainState, jax.Array]]
+    start: Callable[..., TrainState]
+    catch_up: Callable[[], Callable[[int, TrainState], tuple[TrainState, jax.Array]]]
     step: Callable[[int, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[int, TrainState], tuple[jax.Array, jax.Array]]
     measure: Callable[[int, TrainState], Found] | None
     seconds: dict[str, float]
+    when: str
 
 
 def stack(configs: Sequence[Config]) -> Config:
@@ -236,26 +247,54 @@ def spread(source: Learned, setup: Setup) -> dict[str, PyTree]:
     return {name: jax.tree.map(laid, tree, getattr(wanted, name)) for name, tree in places.items()}
 
 
-def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase: None) -> Compiled:
+def compile_program(setup: Setup, announce: Announce = lambda phase, note: None) -> Compiled:
     """Map the program over runs and compile it.
 
     Args:
       setup: from `set_up`.
-      announce: told what is about to be compiled.
+      announce: told what is about to be compiled, and what is known of how long that takes.
     """
-    program, seconds = setup.program, {}
+    program, config, seconds, when = setup.program, setup.group.config, {}, {}
+    times = CompileTimes(setup.group, setup.mesh.size)
 
-    def compiled(phase: str, fn: Callable, *states: PyTree, donate: bool = False) -> Callable:
-        announce(f"compiling {phase}")
+    def compiled(
+        phase: str,
+        fn: Callable,
+        *states: PyTree,
+        shared: np.ndarray | np.int32 = FIRST,
+        donate: bool = False,
+    ) -> Callable:
+        last = times.last(phase)
+        announce(f"compiling {phase}", last)
         began = time.monotonic()
         function = jax.jit(map_runs(fn, setup.mesh), donate_argnums=(2,) if donate else ())
-        lowered = function.lower(np.int32(0), setup.runs, *states)
-        executable = lowered.compile(compiler_options())
-        seconds[phase] = time.monotonic() - began
-        return lambda env_steps, *states: executable(np.int32(env_steps), setup.runs, *states)
+        traced = function.trace(shared, setup.runs, *states)
+        when[phase] = times.when(traced.jaxpr.jaxpr)
+        announce(f"compiling {phase}", "; ".join(filter(None, [last, when[phase]])))
+        executable = traced.lower().compile(compiler_options())
+        # What is made of several programs counts as one.
+        seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - began
+        times.keep(phase, seconds[phase])
+        return lambda shared, *states: executable(np.asarray(shared, np.int32), setup.runs, *states)
 
-    def start(_, run: Runs) -> TrainState:
-        return program.collect(run.config, program.init(run.config, run.key))
+    def begin(_, run: Runs) -> tuple[TrainState, jax.Array]:
+        return program.begin(run.config, run.key)
+
+    def collect(ends: jax.Array, run: Runs, state: TrainState, words: jax.Array) -> TrainState:
+        return program.collect_some(run.config, ends, words, state)
+
+    def start(told: Callable[[int], None] = lambda steps: None) -> TrainState:
+        phase, number = "the random steps", config.random_steps
+        state, words = compiled(phase, begin)(0)
+        if number == 0:
+            return state
+        some = compiled(phase, collect, state, words, shared=np.zeros(2, np.int32), donate=True)
+        ends = np.linspace(0, number, min(PARTS, number) + 1).round().astype(int)
+        told(0)
+        for first, end in itertools.pairwise(ends):
+            state = jax.block_until_ready(some((first, end), state, words))
+            told(int(end))
+        return state
 
     def catch_up(part: jax.Array, run: Runs, state: TrainState):
         return program.catch_up(run.config, part, state)
@@ -276,13 +315,14 @@ def compile_program(setup: Setup, announce: Callable[[str], None] = lambda phase
         key = jax.random.fold_in(jax.random.fold_in(run.evaluation_key, env_steps), 1)
         return program.measure(run.config, key, state)
 
-    is_tracked = setup.group.config.track_gradients > 0
+    is_tracked = config.track_gradients > 0
     return Compiled(
         step=compiled("the training step", step, setup.shapes, donate=True),
         evaluate=compiled("the evaluation", evaluate, setup.shapes),
         measure=compiled("the gradient estimators", measure, setup.shapes) if is_tracked else None,
         # A run that is resumed does not need these.
-        start=lambda: compiled("the random steps", start)(0),
-        catch_up=lambda part, state: catching_up()(part, state),
+        start=start,
+        catch_up=catching_up,
         seconds=seconds,
+        when=when["the training step"],
     )

@@ -1,13 +1,13 @@
 """Preparing JAX and its devices before anything is traced: host devices, cache, memory."""
 
 import contextlib
-import functools
 import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.compiling import known_options
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import PyTree
 
@@ -65,31 +65,17 @@ def use_compilation_cache(directory: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@functools.cache
 def compiler_options() -> dict[str, str | bool]:
     """Return the options of XLA that suit the device; none on an accelerator.
 
     On a CPU: vectors of full width, and products by Eigen, which shares them over the cores,
     instead of YNNPACK. On two cores with AVX-512 and jax 0.10, they take a quarter off the time of
-    a rollout and a tenth off that of an ensemble step. Options that this XLA does not know are left
-    out, because their names are no part of its interface.
+    a rollout and a tenth off that of an ensemble step.
     """
-    if jax.default_backend() != "cpu":
-        return {}
-    wanted = {
-        "xla_cpu_prefer_vector_width": "512",
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
-    }
-    return {name: value for name, value in wanted.items() if knows_option(name, value)}
-
-
-def knows_option(name: str, value: str | bool) -> bool:
-    """Return whether XLA takes this compiler option."""
-    try:
-        jax.jit(lambda: 0).lower().compile({name: value})
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
+    return known_options(
+        xla_cpu_prefer_vector_width="512",
+        xla_cpu_experimental_ynn_fusion_type="LIBRARY_FUSION_TYPE_REDUCE",
+    )
 
 
 def describe_devices() -> list[str]:

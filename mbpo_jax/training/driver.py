@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich.console import Console
 
 from mbpo_jax.config import Config
+from mbpo_jax.console import say, seconds_of
 from mbpo_jax.errors import UserError
 from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.files import Row
@@ -77,13 +79,16 @@ class Training:
         self._seconds_before = self.host.wall_seconds
         log.rewind(self.host.log)
         if restored:
-            progress.print(f"resuming {run_dir} at {self.host.env_steps:,} environment steps")
+            progress.print(f"resuming at {self.host.env_steps:,} environment steps:", run_dir)
             progress.update(self.host.env_steps, round(self.host.gradient_steps))
         self._best = restored.aside.get(BEST) if restored else None
         if self._best is None:  # or it comes from a checkpoint of an earlier version
             self.host.best = []
         self._compiled = compile_program(setup, progress.phase)
-        self._state: TrainState = restored.state if restored else self._compiled.start()
+        self._state: TrainState = restored.state if restored else self._compiled.start(self._random)
+        spent = sum(self._compiled.seconds.values())
+        when = f"; {self._compiled.when}" if self._compiled.when else ""
+        progress.print(f"compiled in {seconds_of(spent)}{when}")
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
         self._is_new = not restored
@@ -91,6 +96,10 @@ class Training:
             self._state = self._state._replace(**begin)
             made = min(config.random_steps, config.replay_rows)
             self._count_nonfinite(made - np.asarray(self._state.replay.size))
+
+    def _random(self, done: int) -> None:
+        """Show how many of the random steps are made."""
+        self._progress.count("random steps", done, self._config.random_steps)
 
     def run(self, interruption: Interruption) -> Outcome:
         """Train until the end or an interruption, and say which it was."""
@@ -138,10 +147,9 @@ class Training:
         """Make a part of the updates that belong to the random steps."""
         host = self.host
         done, updates = host.caught_up, self._updates_per_chunk
-        self._progress.phase(
-            f"catching up: {done * updates:,} of {self._calls_to_catch_up * updates:,} updates"
-        )
-        self._state, model_steps = self._compiled.catch_up(done, self._state)
+        make, total = self._compiled.catch_up(), self._calls_to_catch_up * updates
+        self._progress.count("catching up", done * updates, total, "updates")
+        self._state, model_steps = make(done, self._state)
         host.caught_up += 1
         self._count(float(np.mean(model_steps[: len(self._group.runs)])))
         self._progress.update(host.env_steps, round(host.gradient_steps))
@@ -157,6 +165,7 @@ class Training:
     def _advance(self) -> None:
         """Make one call of the compiled step, and look at what came out."""
         config, host = self._config, self.host
+        self._progress.phase("training")
         self._state, metrics = self._compiled.step(host.env_steps, self._state)
         host.env_steps += config.steps_per_fit
         rows = metric_rows(self._group.seeds, host.env_steps, metrics)
@@ -277,8 +286,8 @@ class Training:
             self._save()
         self._write_status("interrupted")
         self._progress.print(
-            f"interrupted at {self.host.env_steps:,} steps; "
-            f"the same command resumes {self._run_dir}"
+            f"interrupted at {self.host.env_steps:,} steps; the same command resumes",
+            self._run_dir,
         )
         return "interrupted"
 
@@ -286,9 +295,9 @@ class Training:
         if len(self.host.diverged()) == self._config.num_seeds:
             self._write_status("diverged")
             self._progress.print(
-                f"every run became non-finite; see {self._run_dir / logs.METRICS}. "
-                "Try a lower learning rate (sac.learning_rate, policy_search.learning_rate) or "
-                "sac.critic_layer_norm"
+                "every run became non-finite. Try a lower learning rate (sac.learning_rate, "
+                "policy_search.learning_rate) or sac.critic_layer_norm; see",
+                self._run_dir / logs.METRICS,
             )
             return "diverged"
         self._write_status("finished")
@@ -306,7 +315,8 @@ class Training:
                 self._progress.print(line)
         except (UserError, OSError) as problem:
             self._progress.print(f"warning: no picture of an episode: {problem}")
-        self._progress.print(closing_line(self._config, self._run_dir, self.host))
+        self._progress.print(closing_line(self._config, self.host))
+        self._progress.print("see", self._run_dir)
         return "finished"
 
     def _write_status(self, state: str) -> None:
@@ -319,15 +329,15 @@ class Training:
         )
 
 
-def closing_line(config: Config, run_dir: Path, host: HostState) -> str:
-    """Say in one line what was reached and where it lies."""
+def closing_line(config: Config, host: HostState) -> str:
+    """Say in one line what was reached."""
     means = np.array([row["return_mean"] for row in host.evaluation])
     spread = float(np.std(means)) if len(means) > 1 else host.evaluation[0]["return_std"]
     over = f"{len(means)} runs" if len(means) > 1 else f"{config.eval_episodes} episodes"
     verdict = "solved" if host.solved >= SOLVED_EVALUATIONS else "done"
     return (
         f"{verdict}: return {np.mean(means):,.1f} ± {spread:,.1f} over {over} at "
-        f"{host.env_steps:,} environment steps, in {host.wall_seconds:,.0f} s; see {run_dir}"
+        f"{host.env_steps:,} environment steps, in {seconds_of(host.wall_seconds)}"
     )
 
 
@@ -369,7 +379,11 @@ def train_group(
             if is_finished:
                 if figure_format:
                     draw_figures(group.config, run_dir, figure_format)
-                print(f"{run_dir} is finished; choose another run directory to train again")
+                say(
+                    Console(),
+                    "finished already; choose another run directory to train again:",
+                    run_dir,
+                )
                 return "finished"
             info = logs.environment_info(command, devices.describe_devices())
             if init_from:

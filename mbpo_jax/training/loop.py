@@ -29,6 +29,10 @@ class Program(NamedTuple):
     Attributes:
       init: `(Config, key) -> TrainState`.
       collect: `(Config, TrainState) -> TrainState`, the random steps at the start.
+      begin: `(Config, key) -> (TrainState, words)`, what `init` makes, and the words `[N, ...]` of
+        a key for each of the N random steps.
+      collect_some: `(Config, ends, words, TrainState) -> TrainState`, the random steps between two
+        ends `[2]`, which are the same for all runs. All parts one after the other are `collect`.
       catch_up: `(Config, part, TrainState) -> (TrainState, gradient steps of the model)`, of an
         agent that catches up: as many updates as `step` makes, and before the first of them, where
         `part` is 0, the first fit.
@@ -40,6 +44,8 @@ class Program(NamedTuple):
 
     init: Callable[[Config, jax.Array], TrainState]
     collect: Callable[[Config, TrainState], TrainState]
+    begin: Callable[[Config, jax.Array], tuple[TrainState, jax.Array]]
+    collect_some: Callable[[Config, jax.Array, jax.Array, TrainState], TrainState]
     catch_up: Callable[[Config, jax.Array, TrainState], tuple[TrainState, jax.Array]]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
@@ -239,20 +245,36 @@ def make_program(env: Env) -> Program:
             healthy=jnp.bool_(True),
         )
 
-    def collect(config: Config, state: TrainState) -> TrainState:
+    def with_words(config: Config, state: TrainState) -> tuple[TrainState, jax.Array]:
+        key, steps_key = jax.random.split(state.key)
+        keys = jax.random.split(steps_key, config.random_steps)
+        return state._replace(key=key), jax.random.key_data(keys)
+
+    def begin(config: Config, key: jax.Array) -> tuple[TrainState, jax.Array]:
+        return with_words(config, init(config, key))
+
+    def collect_some(
+        config: Config, ends: jax.Array, words: jax.Array, state: TrainState
+    ) -> TrainState:
         algorithm = make_algorithm(env, config)
         # The density of a uniform action in [-1, 1].
         density = jnp.float32(-env.spec.action_size * jnp.log(2.0))
         log_prob = density if algorithm.keeps_log_prob else ()
+        kind = jax.random.key_impl(state.key)
 
-        def step(state, key):
+        def step(number: jax.Array, state: TrainState) -> TrainState:
+            key = jax.random.wrap_key_data(words[number], impl=kind)
             action_key, env_key = jax.random.split(key)
             action = random_action(action_key, env.spec.action_size)
-            return interact(env, algorithm, env_key, state, action, log_prob)[0], None
+            return interact(env, algorithm, env_key, state, action, log_prob)[0]
 
-        key, steps_key = jax.random.split(state.key)
-        keys = jax.random.split(steps_key, config.random_steps)
-        return jax.lax.scan(step, state._replace(key=key), keys)[0]
+        if config.random_steps == 0:
+            return state
+        return jax.lax.fori_loop(ends[0], ends[1], step, state)
+
+    def collect(config: Config, state: TrainState) -> TrainState:
+        state, words = with_words(config, state)
+        return collect_some(config, jnp.array([0, config.random_steps]), words, state)
 
     def catch_up(config: Config, part: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
@@ -325,7 +347,7 @@ def make_program(env: Env) -> Program:
     def measure(config: Config, key: jax.Array, state: TrainState):
         return tracking.measure(env, config, key, state.agent, state.model)
 
-    return Program(init, collect, catch_up, step, evaluate, measure)
+    return Program(init, collect, begin, collect_some, catch_up, step, evaluate, measure)
 
 
 def acting(algorithm: Algorithm, model: PyTree, agent_state: PyTree) -> tuple[Callable, Callable]:

@@ -4,6 +4,7 @@ import collections
 import datetime
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
@@ -12,8 +13,29 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mbpo_jax.console import say, seconds_of
+
 _WINDOW = 20
 """Updates over which rates are taken: enough to even out fits and evaluations of the model."""
+
+
+_LINE_EVERY = 10.0
+"""Seconds between lines of something that is counted, where there is no bar."""
+
+_TRAINING = "training"
+
+
+class _Phase(NamedTuple):
+    text: str
+    began: float
+    note: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+
+    def how_far(self) -> str:
+        """Return how much is done."""
+        return f"{self.done:,} of {self.total:,} {self.unit}".rstrip()
 
 
 class _Sample(NamedTuple):
@@ -25,10 +47,11 @@ class _Sample(NamedTuple):
 class Progress:
     """Shows how far training is, how well it does and how fast it is.
 
-    On a terminal a bar stays at the bottom; elsewhere each evaluation is a line without control
-    characters. Steps are those of one run, however many run side by side. Rates are those of the
-    recent past: an interval between updates in which a phase occurred for the first time, as
-    compiling does, is left out of them, because it says nothing of the time that remains.
+    On a terminal a bar stays at the bottom and goes when training ends; elsewhere each evaluation
+    is a line without control characters. Steps are those of one run, however many run side by side.
+    Rates are those of the recent past: an interval between updates in which a phase occurred for
+    the first time, as compiling does, is left out of them, because it says nothing of the time that
+    remains.
     """
 
     def __init__(
@@ -44,12 +67,13 @@ class Progress:
         self._env_steps = start_env_steps
         self._return: float | None = None
         self._clock = clock
-        self._phase = ""
+        self._phase = _Phase("starting", clock())
         self._known_phases: set[str] = set()
         self._interval_counts = False
         self._samples: collections.deque[_Sample] = collections.deque(maxlen=_WINDOW)
         self._console = console or Console()
         self._live = self._make_live() if self._console.is_interactive else None
+        self._printed = clock()
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -60,14 +84,30 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def phase(self, text: str) -> None:
-        """Say what is being done from now to the next update, where it is not training."""
-        self._phase = text
+    def phase(self, text: str, note: str = "") -> None:
+        """Say what is being done from now to the next update, where it is not training.
+
+        Args:
+          text: what is done; the same text again goes on with it.
+          note: what else is known of it.
+        """
+        is_new = text != self._phase.text
+        began = self._clock() if is_new else self._phase.began
+        self._phase = _Phase(text, began, note)
         if text not in self._known_phases:
             self._known_phases.add(text)
             self._interval_counts = False
             if not self._live:
-                self.print(text)
+                self.print(text + (f" ({note})" if note else ""))
+
+    def count(self, text: str, done: int, total: int, unit: str = "") -> None:
+        """Say how far something else than training is."""
+        began = self._phase.began if self._phase.text == text else self._clock()
+        is_new = self._phase.text != text
+        self._phase = _Phase(text, began, done=done, total=total, unit=unit)
+        self._interval_counts = False
+        if not self._live and (is_new or self._clock() - self._printed > _LINE_EVERY):
+            self.print(f"{text}: {self._phase.how_far()}")
 
     def update(self, env_steps: int, gradient_steps: int, return_mean: float | None = None) -> None:
         """Report counts since the start of the run, and the mean return after an evaluation."""
@@ -76,15 +116,16 @@ class Progress:
         self._samples.append(_Sample(self._clock(), env_steps, gradient_steps))
         self._interval_counts = True
         self._env_steps = env_steps
-        self._phase = "training"
+        self._phase = _Phase(_TRAINING, self._clock())
         if return_mean is not None:
             self._return = return_mean
             if not self._live:
                 self.print(" | ".join([self._steps(), *self._results(), *self._eta()]))
 
-    def print(self, text: str) -> None:
-        """Write a line, above the bar if there is one."""
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    def print(self, text: str, path: Path | None = None) -> None:
+        """Write a line, and a path behind it, above the bar if there is one."""
+        self._printed = self._clock()
+        say(self._console, text, path)
 
     def rates(self) -> tuple[float, float] | None:
         """Return recent environment steps and gradient steps per second, or None if not known."""
@@ -121,19 +162,31 @@ class Progress:
         return [] if seconds is None else [f"ETA {datetime.timedelta(seconds=round(seconds))}"]
 
     def _make_live(self) -> Live:
-        return Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+        return Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+        )
 
     def _render(self) -> RenderableType:
+        phase, spent = self._phase, seconds_of(self._clock() - self._phase.began)
+        if phase.text == _TRAINING:
+            made = ProgressBar(total=self._total, completed=self._env_steps)
+            told = [self._steps(), *(self._eta() or [spent])]
+        elif phase.total:
+            made = ProgressBar(total=phase.total, completed=phase.done)
+            told = [phase.how_far(), spent]
+        else:
+            made = ProgressBar(total=None, pulse=True, animation_time=self._clock())
+            told = [spent]
         bar = Table.grid(padding=(0, 1))
         bar.add_column(no_wrap=True)
         bar.add_column(max_width=30)
         bar.add_column(no_wrap=True)
-        bar.add_row(
-            Text(self._phase or "starting", style="bold"),
-            ProgressBar(total=self._total, completed=self._env_steps),
-            Text(" | ".join([self._steps(), *self._eta()])),
-        )
-        return Group(bar, Text(" | ".join(self._results()), no_wrap=True, overflow="ellipsis"))
+        bar.add_row(Text(phase.text, style="bold"), made, Text(" | ".join(told)))
+        below = phase.note or " | ".join(self._results())
+        return Group(bar, Text(below, no_wrap=True, overflow="ellipsis"))
 
 
 def _number(rate: float) -> str:

@@ -13,6 +13,7 @@ from mbpo_jax.laboratory.measures.inspection import (
     step_rows,
     weight_rows,
 )
+from mbpo_jax.laboratory.measures.programs import make_programs
 from mbpo_jax.laboratory.measures.study import equal_budget, make_reference, study, suitable
 from mbpo_jax.laboratory.problems.catalogue import make_problem
 
@@ -131,13 +132,14 @@ def test_the_reference_is_the_estimator_that_can_be_trusted():
 
 def test_the_parts_of_a_gradient_sum_to_it():
     problem = make_problem("lq")
-    rows = step_rows(["rp"], EstimatorConfig(), problem, 3, 8, config())
+    rows = step_rows(["rp"], make_programs(problem, EstimatorConfig()), 3, 8, config())
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert rows[0]["squared_mean"] > 0.0
 
 
 def test_without_a_random_start_all_variance_is_the_actions():
-    rows = source_rows(["rp"], EstimatorConfig(), make_problem("lq"), 3, 8, config())
+    programs = make_programs(make_problem("lq"), EstimatorConfig())
+    rows = source_rows(["rp"], programs, 3, 8, config())
     shares = {row["source"]: row["variance"] / row["total"] for row in rows}
     assert shares == {"action": pytest.approx(1.0), "interaction": pytest.approx(0.0, abs=1e-9)}
 
@@ -155,7 +157,8 @@ def test_cheap_estimators_are_averaged_over_more_batches_at_equal_cost():
 
 
 def test_the_weights_of_steps_lie_between_either_gradient():
-    rows = weight_rows(["rp", "tp", "ivw_h"], make_problem("lq"), 3, 8, config())
+    programs = make_programs(make_problem("lq"), EstimatorConfig())
+    rows = weight_rows(["rp", "tp", "ivw_h"], programs, 3, 8, config())
     assert [row["estimator"] for row in rows] == ["tp"] * 3 + ["ivw_h"] * 3
     assert all(0.0 < row["weight_5"] <= row["weight"] <= row["weight_95"] < 1.0 for row in rows)
     # At the last step the path has no noise but that of one action.

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mbpo_jax import compiling
 from mbpo_jax.training import devices
 
 
@@ -26,11 +27,11 @@ def test_a_system_without_control_groups_sets_no_limit(tmp_path):
 
 
 def test_options_are_left_out_where_the_compiler_does_not_know_them():
-    assert devices.knows_option("xla_cpu_prefer_vector_width", "512")
-    assert not devices.knows_option("xla_cpu_no_such_option", "1")
+    assert compiling.knows_option("xla_cpu_prefer_vector_width", "512")
+    assert not compiling.knows_option("xla_cpu_no_such_option", "1")
 
 
 @pytest.mark.parametrize(("backend", "some"), [("cpu", True), ("gpu", False)])
 def test_options_are_for_the_cpu(monkeypatch, backend, some):
-    monkeypatch.setattr(devices.jax, "default_backend", lambda: backend)
-    assert bool(devices.compiler_options.__wrapped__()) == some
+    monkeypatch.setattr(compiling.jax, "default_backend", lambda: backend)
+    assert bool(devices.compiler_options()) == some

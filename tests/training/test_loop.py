@@ -357,6 +357,21 @@ def test_rollouts_may_start_several_times_between_two_fits(key):
     assert count_of(several.agent.policy_optimizer) == count_of(single.agent.policy_optimizer)
 
 
+def test_random_steps_in_parts_are_the_same_steps(key):
+    whole = jax.jit(lambda key: PROGRAM.collect(CONFIG, PROGRAM.init(CONFIG, key)))
+    begin, some = (
+        jax.jit(functools.partial(function, CONFIG))
+        for function in (PROGRAM.begin, PROGRAM.collect_some)
+    )
+    expected = whole(jax.random.clone(key))
+    state, words = begin(key)
+    middle = CONFIG.random_steps // 3
+    for ends in ((0, middle), (middle, middle), (middle, CONFIG.random_steps)):
+        state = some(jnp.array(ends), words, state)
+    assert int(state.replay.size) == CONFIG.random_steps
+    assert_equal(state, expected)
+
+
 def test_an_agent_may_catch_up_on_the_updates_of_the_random_steps(key):
     config = dataclasses.replace(
         CONFIG, sac=dataclasses.replace(CONFIG.sac, catches_up=True, critic_updates=3)

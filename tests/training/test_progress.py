@@ -9,6 +9,13 @@ from rich.text import Text
 from mbpo_jax.training.progress import Progress
 
 
+def _shown(progress: Progress, console: Console) -> list[str]:
+    """Return the lines at the bottom of a terminal, as they are now."""
+    with console.capture() as capture:
+        console.print(progress._render())
+    return [line.rstrip() for line in Text.from_ansi(capture.get()).plain.splitlines()]
+
+
 class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -52,6 +59,15 @@ class TestRates:
         assert (progress.rates(), progress.eta_seconds()) == (None, None)
         _advance(progress, clock, 10, 100)
         assert (progress.rates(), progress.eta_seconds()) == (None, None)
+
+    def test_catching_up_does_not_count(self, clock):
+        progress = _plain(clock)
+        for updates in (0, 500, 1000):
+            progress.count("catching up", updates, 1000, "updates")
+            clock.seconds += 100
+            progress.update(100, updates)
+        _advance(progress, clock, 5, 200)
+        assert progress.rates() == pytest.approx((20, (4000 - 1000) / 5))
 
     def test_are_steps_over_time_and_give_the_time_left(self, clock):
         progress = _plain(clock)
@@ -117,6 +133,23 @@ class TestPlain:
             "saved in [bold]/runs/1 :smile:",
         ]
 
+    def test_what_is_counted_is_a_line_now_and_then(self, clock):
+        console = _console(terminal=False)
+        with Progress(5000, console=console, clock=clock) as progress:
+            for updates in range(0, 5000, 250):
+                progress.count("catching up", updates, 5000, "updates")
+                clock.seconds += 2.0
+        assert _output(console).splitlines() == [
+            f"catching up: {updates:,} of 5,000 updates" for updates in (0, 1500, 3000, 4500)
+        ]
+
+    def test_what_is_known_of_a_phase_stands_behind_it(self, clock):
+        console = _console(terminal=False)
+        with Progress(5000, console=console, clock=clock) as progress:
+            progress.phase("compiling", "31 s last time")
+            progress.phase("compiling", "31 s last time; at every start")
+        assert _output(console) == "compiling (31 s last time)\n"
+
     def test_no_control_characters(self, clock):
         console = _console(terminal=False)
         with Progress(5000, console=console, clock=clock) as progress:
@@ -146,16 +179,10 @@ class TestLive:
     def test_phase_is_shown_until_the_next_update(self, clock):
         console = _console(terminal=True)
         progress = Progress(1000, console=console, clock=clock)
-
-        def shown() -> str:
-            with console.capture() as capture:
-                console.print(progress._render())
-            return Text.from_ansi(capture.get()).plain
-
         progress.phase("compiling the training step")
-        assert shown().startswith("compiling the training step")
+        assert _shown(progress, console)[0].startswith("compiling the training step")
         progress.update(100, 0)
-        assert shown().split()[0] == "training"
+        assert _shown(progress, console)[0].split()[0] == "training"
 
     def test_lines_stand_above_the_bar_and_the_cursor_comes_back(self, clock):
         console = _console(terminal=True)
@@ -163,5 +190,42 @@ class TestLive:
             progress.print("saved in /runs/[1]")
             raise KeyboardInterrupt
         output = _output(console)
-        assert output.index("saved in /runs/[1]") < output.rindex("0 of 1,000 env steps")
+        assert output.index("saved in /runs/[1]") < output.rindex("starting")
         assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
+
+    def test_nothing_is_left_of_the_bar_below_the_last_line(self, clock):
+        console = _console(terminal=True)
+        with Progress(1000, console=console, clock=clock) as progress:
+            progress.update(1000, 20_000, 1.0)
+            progress.print("done: return 1.0")
+        assert "env steps" not in _output(console)[_output(console).rindex("\x1b[2K") :]
+
+    def test_a_phase_says_how_long_it_has_been_going_on_and_what_is_known_of_it(self, clock):
+        console = _console(terminal=True)
+        progress = Progress(1000, console=console, clock=clock)
+        progress.phase("compiling the training step", "31 s last time")
+        clock.seconds += 7.0
+        # The same phase goes on when more is known of it.
+        progress.phase("compiling the training step", "31 s last time; at every start")
+        shown = _shown(progress, console)
+        assert shown[0].startswith("compiling the training step")
+        assert shown[0].endswith("7 s")
+        assert shown[1] == "31 s last time; at every start"
+
+    def test_what_is_counted_has_a_bar_of_its_own(self, clock):
+        console = _console(terminal=True)
+        progress = Progress(10_000, console=console, clock=clock)
+        progress.count("random steps", 0, 5000)
+        clock.seconds += 3.0
+        progress.count("random steps", 1250, 5000)
+        line = _shown(progress, console)[0]
+        assert line.startswith("random steps")
+        assert line.endswith("1,250 of 5,000 | 3 s")
+        assert "━" in line
+
+    def test_before_there_is_a_rate_the_seconds_go_on(self, clock):
+        console = _console(terminal=True)
+        progress = Progress(1000, console=console, clock=clock)
+        progress.phase("training")
+        clock.seconds += 12.0
+        assert _shown(progress, console)[0].endswith("0 of 1,000 env steps | 12 s")

@@ -67,7 +67,7 @@ def test_so_it_does_with_all_that_dhmbpo_may_have_and_while_it_catches_up(
     output = assert_resumes(dataclasses.replace(config, sac=sac), monkeypatch, capsys)
     began = config.random_steps
     saved = began if catches_up else began + config.steps_per_fit
-    assert f"resuming broken at {saved:,} environment steps" in output
+    assert f"resuming at {saved:,} environment steps: broken" in output
 
 
 @pytest.mark.slow

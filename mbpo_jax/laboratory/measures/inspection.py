@@ -7,19 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from mbpo_jax.config import EstimatorConfig, StudyConfig
+from mbpo_jax.config import StudyConfig
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.estimators.catalogue import (
-    draw_batches,
-    estimate_batches,
-    lacking,
-    load_estimator,
-)
+from mbpo_jax.laboratory.estimators.catalogue import lacking, load_estimator
 from mbpo_jax.laboratory.measures.decomposition import by_action_time, variance_by_source
 from mbpo_jax.laboratory.measures.metrics import between
+from mbpo_jax.laboratory.measures.programs import Programs, make_programs, trajectories
 from mbpo_jax.laboratory.measures.stability import moving_coordinates, stability
-from mbpo_jax.laboratory.measures.study import compile_estimator, keys_of
-from mbpo_jax.laboratory.problems.problem import Problem, draw, roll_out, total
+from mbpo_jax.laboratory.measures.study import keys_of
+from mbpo_jax.laboratory.problems.problem import Problem, roll_out, total
 
 MOST_NUMBERS = 200_000
 """Steps times parameters that are told apart."""
@@ -33,8 +29,7 @@ SLICE_POINTS = 21
 
 def step_rows(
     names: Sequence[str],
-    settings: EstimatorConfig,
-    problem: Problem,
+    programs: Programs,
     horizon: int,
     batch_size: int,
     config: StudyConfig,
@@ -44,17 +39,19 @@ def step_rows(
     An estimator that weighs two gradients weighs those of all steps here, and so a little otherwise
     than where they are summed first.
     """
+    problem = programs.problem
     if horizon * problem.params.size > MOST_NUMBERS:
         return []
-    timed = by_action_time(problem, horizon)
+    timed = make_programs(by_action_time(problem, horizon), programs.settings)
     rows = []
     for name in names:
         # What moves parameters moves those of all steps, so it costs H times as much.
         moves = load_estimator(name).record.moves_parameters
         if moves or lacking(name, problem, horizon, batch_size):
             continue
-        estimate = compile_estimator(name, settings, timed, horizon, config.batches, batch_size)
-        gradients = np.asarray(estimate(keys_of(config.seed).estimates), np.float64)
+        sizes = horizon, config.batches, batch_size
+        found = timed.estimates(keys_of(config.seed).estimates, name, *sizes)
+        gradients = np.asarray(found, np.float64)
         parts = gradients.reshape(config.batches, horizon, -1)
         for step in range(horizon):
             own = parts[:, step]
@@ -74,29 +71,23 @@ def step_rows(
 
 def source_rows(
     names: Sequence[str],
-    settings: EstimatorConfig,
-    problem: Problem,
+    programs: Programs,
     horizon: int,
     batch_size: int,
     config: StudyConfig,
 ) -> list[Row]:
     """Return how much of each estimator's variance every source of noise makes by itself."""
-    rows = []
+    problem, rows = programs.problem, []
     for name in names:
         dependent = load_estimator(name).record.over_batches
         if dependent or lacking(name, problem, horizon, batch_size):
             continue
         keys = keys_of(config.seed)
         pair = [
-            draw_batches(key, name, problem, horizon, config.batches, batch_size)
+            programs.draw(key, name, horizon, config.batches, batch_size)
             for key in (keys.estimates, keys.others)
         ]
-
-        @jax.jit
-        def estimate(noise, name=name) -> jax.Array:
-            return estimate_batches(name, settings, problem.params, problem, noise)
-
-        shares = variance_by_source(estimate, *pair)
+        shares = variance_by_source(programs.compiled(name, pair[0]), *pair)
         total = shares.pop("total").variance
         rows += [
             {
@@ -115,20 +106,19 @@ def source_rows(
 
 
 def weight_rows(
-    names: Sequence[str], problem: Problem, horizon: int, batch_size: int, config: StudyConfig
+    names: Sequence[str], programs: Programs, horizon: int, batch_size: int, config: StudyConfig
 ) -> list[Row]:
     """Return the weight of the likelihood ratio at every step, for those that weigh steps.
 
     The mean over batches, and its 5 % and 95 % quantiles.
     """
-    rows = []
+    problem, rows = programs.problem, []
     for name in names:
         step_weights = load_estimator(name).step_weights
         if step_weights is None or lacking(name, problem, horizon, batch_size):
             continue
-        noise = draw_batches(
-            keys_of(config.seed).estimates, name, problem, horizon, config.batches, batch_size
-        )
+        sizes = horizon, config.batches, batch_size
+        noise = programs.draw(keys_of(config.seed).estimates, name, *sizes)
 
         def weigh(noise, step_weights=step_weights) -> jax.Array:
             return step_weights(problem.params, problem, noise)
@@ -172,18 +162,16 @@ def slice_rows(
     points = jnp.asarray(params + distances[:, None] * direction / size, problem.params.dtype)
     rows = []
     for system in filter(None, (problem, true)):
-        keys = jax.random.split(keys_of(config.seed).averages, TRAJECTORIES)
+        noise = trajectories(keys_of(config.seed).averages, system, horizon, TRAJECTORIES)
 
         @jax.jit
-        def returns(points, keys, system=system) -> jax.Array:
-            noise = jax.vmap(lambda key: draw(key, system, horizon))(keys)
-
+        def returns(points, noise, system=system) -> jax.Array:
             def at(params: jax.Array) -> jax.Array:
                 return jax.vmap(lambda n: total(system, roll_out(params, system, n)))(noise)
 
             return jax.lax.map(at, points)
 
-        found = np.asarray(returns(points, keys), np.float64)
+        found = np.asarray(returns(points, noise), np.float64)
         rows += [
             {
                 "problem": system.name,
@@ -209,8 +197,7 @@ def stability_rows(problem: Problem, horizon: int, config: StudyConfig) -> list[
     )
     if state.size == 0 or state.size > MOST_COORDINATES:
         return []
-    keys = jax.random.split(keys_of(config.seed).averages, TRAJECTORIES)
-    noise = jax.vmap(lambda key: draw(key, problem, horizon))(keys)
+    noise = trajectories(keys_of(config.seed).averages, problem, horizon, TRAJECTORIES)
     found = jax.jit(lambda noise: stability(problem.params, problem, noise))(noise)
     found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
     steps = np.arange(1, horizon + 1)

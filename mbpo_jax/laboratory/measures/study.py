@@ -22,9 +22,10 @@ from mbpo_jax.laboratory.estimators.catalogue import (
 )
 from mbpo_jax.laboratory.measures import metrics, model_error
 from mbpo_jax.laboratory.measures.costs import Cost, cost, counted
+from mbpo_jax.laboratory.measures.programs import Programs, make_programs
 from mbpo_jax.laboratory.measures.summary import as_json, log_variance_ratio, summarise
 from mbpo_jax.laboratory.measures.tails import tails
-from mbpo_jax.laboratory.problems.problem import Problem
+from mbpo_jax.laboratory.problems.problem import Noise, Problem
 
 MOST_SECONDS = 1.0
 """Calls that take less are repeated for a better clock."""
@@ -93,29 +94,12 @@ def suitable(config: StudyConfig, problem: Problem) -> list[str]:
     return [name for name in names if name not in refused]
 
 
-def compile_estimator(
-    name: str,
-    settings: EstimatorConfig,
-    problem: Problem,
-    horizon: int,
-    batches: int,
-    batch_size: int,
-) -> Callable[[jax.Array], jax.Array]:
-    """Return a compiled function `key -> estimates [M, P]`."""
-
-    def run(key: jax.Array) -> jax.Array:
-        noise = draw_batches(key, name, problem, horizon, batches, batch_size)
-        return estimate_batches(name, settings, problem.params, problem, noise)
-
-    return jax.jit(run).lower(jax.random.key(0)).compile()
-
-
-def timed(function: Callable[[jax.Array], jax.Array], key: jax.Array) -> tuple[np.ndarray, float]:
+def timed(function: Callable[[Noise], jax.Array], noise: Noise) -> tuple[np.ndarray, float]:
     """Return what a compiled function returns, and the seconds it takes."""
     found, seconds = np.zeros(0), []
     while len(seconds) < REPEATS and sum(seconds) < MOST_SECONDS:
         began = time.perf_counter()
-        found = np.asarray(function(key))
+        found = np.asarray(function(noise))
         seconds.append(time.perf_counter() - began)
     return found, float(np.median(seconds))
 
@@ -149,7 +133,8 @@ def make_reference(problem: Problem, horizon: int, config: StudyConfig) -> Refer
     """
     if problem.exact is not None:
         return Reference("exact", np.asarray(problem.exact(problem.params, horizon))[None])
-    found = [draws_of(kind, problem, horizon, config) for kind in reference_estimators(problem)]
+    programs = make_programs(problem, EstimatorConfig())
+    found = [draws_of(kind, programs, horizon, config) for kind in reference_estimators(problem)]
 
     def doubt_of(reference: Reference) -> float:
         return doubt(metrics.inner_products(reference.draws, np.mean(reference.draws, axis=0)))
@@ -168,11 +153,10 @@ def doubt(draws: metrics.Inner) -> float:
     return float(metrics.variance(draws)) * (10.0 if tails(draws).heavy_tailed else 1.0)
 
 
-def draws_of(kind: str, problem: Problem, horizon: int, config: StudyConfig) -> Reference:
+def draws_of(kind: str, programs: Programs, horizon: int, config: StudyConfig) -> Reference:
     """Return the mean of independent estimates by one estimator as a reference."""
-    sizes = config.reference_batches, config.reference_batch_size
-    draw_all = compile_estimator(kind, EstimatorConfig(), problem, horizon, *sizes)
-    draws = draw_all(keys_of(config.seed).reference)
+    sizes = horizon, config.reference_batches, config.reference_batch_size
+    draws = programs.estimates(keys_of(config.seed).reference, kind, *sizes)
     return Reference(kind, np.asarray(draws, np.float64))
 
 
@@ -182,7 +166,6 @@ def study(
     settings: EstimatorConfig | None = None,
     *,
     true: Problem | None = None,
-    reference_of: Callable[[int], Reference] | None = None,
     announce: Announce = lambda line: None,
 ) -> list[Row]:
     """Measure estimators at every horizon and batch size.
@@ -193,40 +176,71 @@ def study(
       settings: of the estimators.
       true: the same policy, starts and critic in the true system, if `problem` is in a model; the
         error is then split into the model's and the estimator's.
-      reference_of: from a horizon to what estimates are compared with; `make_reference` if None.
       announce: told what is about to be measured.
 
     Raises:
       ConfigError: an estimator needs what the problem lacks.
     """
-    settings = settings or EstimatorConfig()
-    names = suitable(config, problem)
+    programs = make_programs(problem, settings or EstimatorConfig())
+    return measure(programs, config, lambda h: make_reference(problem, h, config), true, announce)
+
+
+def measure(
+    programs: Programs,
+    config: StudyConfig,
+    reference_of: Callable[[int], Reference],
+    true: Problem | None,
+    announce: Announce,
+) -> list[Row]:
+    """Do what `study` does with programs that others may use, too.
+
+    Args:
+      programs: of the problem and the settings.
+      config: see `study`.
+      reference_of: from a horizon to what estimates are compared with.
+      true: see `study`.
+      announce: told each of as many stages as `stages_of` says.
+
+    Raises:
+      ConfigError: as `study`.
+    """
+    names = suitable(config, programs.problem)
     rows = []
     for horizon in dict.fromkeys(config.horizons):
         announce(f"horizon {horizon}: reference")
-        found = reference_of(horizon) if reference_of else make_reference(problem, horizon, config)
-        rows += at_horizon(problem, true, found, names, horizon, config, settings, announce)
+        reference = reference_of(horizon)
+        rows += at_horizon(programs, true, reference, names, horizon, config, announce)
     return rows
 
 
+def stages_of(problem: Problem, config: StudyConfig) -> int:
+    """Return how many stages `measure` announces."""
+    names = suitable(config, problem)
+    horizons, sizes = (dict.fromkeys(x) for x in (config.horizons, config.batch_sizes))
+    each = [not lacking(n, problem, h, b) for h in horizons for b in sizes for n in names]
+    return len(horizons) + sum(each)
+
+
 def at_horizon(
-    problem: Problem,
+    programs: Programs,
     true: Problem | None,
     reference: Reference,
     names: Sequence[str],
     horizon: int,
     config: StudyConfig,
-    settings: EstimatorConfig,
     announce: Announce,
 ) -> Iterator[Row]:
-    """Yield the rows of a horizon; see `study`."""
+    """Yield the rows of a horizon; see `measure`."""
+    problem, settings = programs.problem, programs.settings
     # Both gradients by the same estimator, so that what they share cancels: one to trust in both.
     paired = None
     if true is not None:
         known = (problem, reference), (true, make_reference(true, horizon, config))
         kind = next((found.kind for _, found in known if found.kind != "rp"), "rp")
         paired = [
-            found.draws if found.kind == kind else draws_of(kind, p, horizon, config).draws
+            found.draws
+            if found.kind == kind
+            else draws_of(kind, make_programs(p, EstimatorConfig()), horizon, config).draws
             for p, found in known
         ]
     for batch_size in dict.fromkeys(config.batch_sizes):
@@ -235,8 +249,8 @@ def at_horizon(
         for name in able:
             announce(f"horizon {horizon}, batches of {batch_size}: {name}")
             sizes = horizon, config.batches, batch_size
-            function = compile_estimator(name, settings, problem, *sizes)
-            found, seconds = timed(function, keys_of(config.seed).estimates)
+            noise = programs.draw(keys_of(config.seed).estimates, name, *sizes)
+            found, seconds = timed(programs.compiled(name, noise), noise)
             estimates = np.asarray(found, np.float64)
             first = estimates if first is None else first
             row = described(name, problem, horizon, batch_size, config)
