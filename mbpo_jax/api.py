@@ -19,6 +19,7 @@ from mbpo_jax.presets import environment_preset, preset
 from mbpo_jax.run import Run, open_run
 from mbpo_jax.training import devices, driver, run_directory
 from mbpo_jax.training.group import group_of
+from mbpo_jax.training.trackers import tracker
 from mbpo_jax.types import Env
 
 
@@ -31,6 +32,7 @@ def train(
     env: Env | Mapping[str, Any] | None = None,
     init_from: str | Path | Run | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
+    log: str | Sequence[str] = tracker.DEFAULT,
     command: Sequence[str] = (),
     **settings: Any,
 ) -> Run:
@@ -51,6 +53,8 @@ def train(
         seeds, or as many as there are. A run that is resumed goes on with its own.
       on_evaluation: called after each evaluation with a row for each seed: `env_steps`, `run`,
         `seed`, `return_mean`, ... and the newest metrics. What it raises ends the training.
+      log: the trackers that are told of the runs while they train: "tensorboard", "wandb",
+        "trackio", or one's own, `module:function`. A run that is resumed goes on in them.
       command: to be noted in environment.json.
       **settings: by name, groups as dictionaries: `total_env_steps=5000, sac={"gamma": 0.98}`.
 
@@ -58,12 +62,15 @@ def train(
       The runs; `state` says whether they are "finished", "interrupted" or "diverged".
 
     Raises:
-      ConfigError: a name or a setting is wrong, or is never read by this algorithm; the directory
+      ConfigError: a name or a setting is wrong, or is never read by this algorithm; the library of
+        a tracker is missing; the directory
         holds other runs or cannot be written to; or the device has too little memory. Nothing was
         changed then.
       CheckpointError: checkpoints cannot be written or read.
     """
     presets = (presets,) if isinstance(presets, str) else presets
+    log = tracker.chosen(log)
+    tracker.check(log)
     if isinstance(env, Mapping):
         settings, env = {"env": dict(env), **settings}, None
     config, env = _asked_for(environment, env, presets, seeds, settings)
@@ -74,7 +81,9 @@ def train(
     if init_from is not None and run_directory.begins(path, str(_path_of(init_from))):
         source = init_from if isinstance(init_from, Run) else load(init_from)
         begin = driver.Beginning(str(source.path), source.env_steps(), source.learned())
-    driver.train_group(group, path, command, env, init_from=begin, on_evaluation=on_evaluation)
+    driver.train_group(
+        group, path, command, env, init_from=begin, on_evaluation=on_evaluation, log=log
+    )
     return load(path, env)
 
 

@@ -36,6 +36,9 @@ class Train:
     init_from: Path | None = None
     """Run directory with whose networks and model a new run begins: of the same shapes, and of one
     seed or as many. A run that is resumed goes on with its own."""
+    log: Annotated[str, arg(metavar="NAME,NAME")] = "tensorboard"
+    """Who is told of the runs while they train: tensorboard, wandb, trackio, module:function for
+    one of your own, or none."""
     dry_run: bool = False
     """Print the settings, sizes and memory, and train nothing."""
     compilation_cache: bool = True
@@ -53,13 +56,16 @@ class Train:
         set_up_compilation_cache(self.compilation_cache)
         from mbpo_jax import api
         from mbpo_jax.training import plan, run_directory
+        from mbpo_jax.training.trackers import tracker
 
+        log = tracker.chosen(self.log)
+        tracker.check(log)
         run_dir = self.run_dir or run_directory.default(config, self.preset)
         if self.dry_run:
             plan.dry_run(config, run_dir)
             return 0
         command = [PROGRAM, *argv]
-        run = api.train(config, run_dir, init_from=self.init_from, command=command)
+        run = api.train(config, run_dir, init_from=self.init_from, log=log, command=command)
         return OF_OUTCOME[run.state]
 
 
