@@ -63,14 +63,12 @@ def train(
 
     Raises:
       ConfigError: a name or a setting is wrong, or is never read by this algorithm; the library of
-        a tracker is missing; the directory
-        holds other runs or cannot be written to; or the device has too little memory. Nothing was
-        changed then.
+        a tracker is missing; the directory holds other runs or cannot be written to; or the device
+        has too little memory. Nothing was changed then.
       CheckpointError: checkpoints cannot be written or read.
     """
     presets = (presets,) if isinstance(presets, str) else presets
     log = tracker.chosen(log)
-    tracker.check(log)
     if isinstance(env, Mapping):
         settings, env = {"env": dict(env), **settings}, None
     config, env = _asked_for(environment, env, presets, seeds, settings)

@@ -59,7 +59,6 @@ class Train:
         from mbpo_jax.training.trackers import tracker
 
         log = tracker.chosen(self.log)
-        tracker.check(log)
         run_dir = self.run_dir or run_directory.default(config, self.preset)
         if self.dry_run:
             plan.dry_run(config, run_dir)
