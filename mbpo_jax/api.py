@@ -20,6 +20,7 @@ from mbpo_jax.reports.figures import formats_of
 from mbpo_jax.run import Run, open_run
 from mbpo_jax.training import devices, driver, run_directory
 from mbpo_jax.training.group import group_of
+from mbpo_jax.training.trackers import tracker
 from mbpo_jax.types import Env
 
 
@@ -33,6 +34,7 @@ def train(
     init_from: str | Path | Run | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
     figure_format: str | Collection[str] = (),
+    log: str | Sequence[str] = tracker.DEFAULT,
     command: Sequence[str] = (),
     **settings: Any,
 ) -> Run:
@@ -55,6 +57,8 @@ def train(
         `seed`, `return_mean`, ... and the newest metrics, of which there are none at the first
         evaluation, before training. What it raises ends the training.
       figure_format: "pdf" or "svg", or both, in which figures are written besides PNG.
+      log: the trackers that are told of the runs while they train: "tensorboard", "wandb",
+        "trackio", or one's own, `module:function`. A run that is resumed goes on in them.
       command: to be noted in environment.json.
       **settings: by name, groups as dictionaries: `total_env_steps=5000, sac={"gamma": 0.98}`.
 
@@ -62,13 +66,14 @@ def train(
       The runs; `state` says whether they are "finished", "interrupted" or "diverged".
 
     Raises:
-      ConfigError: a name or a setting is wrong, or is never read by this algorithm; the directory
-        holds other runs or cannot be written to; or the device has too little memory. Nothing was
-        changed then.
+      ConfigError: a name or a setting is wrong, or is never read by this algorithm; the library of
+        a tracker is missing; the directory holds other runs or cannot be written to; or the device
+        has too little memory. Nothing was changed then.
       CheckpointError: checkpoints cannot be written or read.
     """
     presets = (presets,) if isinstance(presets, str) else presets
     formats = formats_of(figure_format)
+    log = tracker.chosen(log)
     if isinstance(env, Mapping):
         settings, env = {"env": dict(env), **settings}, None
     config, env = _asked_for(environment, env, presets, seeds, settings)
@@ -87,6 +92,7 @@ def train(
         init_from=begin,
         on_evaluation=on_evaluation,
         figure_format=formats,
+        log=log,
     )
     return load(path, env)
 

@@ -45,6 +45,9 @@ DOORS = {
     "mujoco_playground": "envs/playground.py",
     "onnx": "export/onnx_graph.py",
     "onnxruntime": "export/policy.py",
+    "tensorboardX": "training/trackers/tensorboard.py",
+    "trackio": "training/trackers/trackio.py",
+    "wandb": "training/trackers/wandb.py",
 }
 
 # All that a file loads beside the standard library. `mbpo-jax --help` has to answer at once and
@@ -196,6 +199,7 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path, file, source):
         ("cli/train.py", "import mujoco", "only envs/gymnasium*.py or envs/playground.py may"),
         ("envs/own.py", "import mujoco_playground", "only envs/playground.py may"),
         ("export/policy.py", "import onnx", "only export/onnx_graph.py may"),
+        ("training/logs.py", "import wandb", "only training/trackers/wandb.py may"),
         ("export/policy.py", "import mbpo_jax.training", "not lie below export"),
         ("replay.py", "\n" * (MAX_LINES + 1), f"more than {MAX_LINES}"),
     ],

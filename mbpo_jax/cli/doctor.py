@@ -13,7 +13,14 @@ from mbpo_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnasium", "mujoco", "orbax-checkpoint")
 
-EXTRAS = {"playground": "dmc", "onnx": "onnx", "ray": "ray", "submitit": "slurm"}
+EXTRAS = {
+    "playground": "dmc",
+    "onnx": "onnx",
+    "ray": "ray",
+    "submitit": "slurm",
+    "wandb": "wandb",
+    "trackio": "trackio",
+}
 """Packages that only some need, and the extra each comes with."""
 
 LOW_MEMORY = 2 * devices.GIB

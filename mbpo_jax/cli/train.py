@@ -39,6 +39,9 @@ class Train:
     seed or as many. A run that is resumed goes on with its own."""
     figure_format: FigureFormat = ()
     """Write figures in this format, too, besides PNG."""
+    log: Annotated[str, arg(metavar="NAME,NAME")] = "tensorboard"
+    """Who is told of the runs while they train: tensorboard, wandb, trackio, module:function for
+    one of your own, or none."""
     dry_run: bool = False
     """Print runs, changed settings, memory and time, and train nothing."""
     all: bool = False
@@ -60,7 +63,9 @@ class Train:
         set_up_compilation_cache(self.compilation_cache)
         from mbpo_jax import api
         from mbpo_jax.training import plan, run_directory
+        from mbpo_jax.training.trackers import tracker
 
+        log = tracker.chosen(self.log)
         run_dir = self.run_dir or run_directory.default(config, self.preset)
         if self.dry_run:
             plan.dry_run(config, run_dir, layers.usual, self.all)
@@ -71,6 +76,7 @@ class Train:
             run_dir,
             init_from=self.init_from,
             figure_format=self.figure_format,
+            log=log,
             command=command,
         )
         return OF_OUTCOME[run.state]

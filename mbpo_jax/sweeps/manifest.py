@@ -19,6 +19,7 @@ from mbpo_jax.errors import ConfigError, suggestion
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training.group import Group, make_group, structure
+from mbpo_jax.training.trackers import tracker
 
 FIELDS = {
     "environments": list,
@@ -29,10 +30,13 @@ FIELDS = {
     "grid": dict,
     "variants": list,
     "parts": list,
+    "log": list,
 }
 """What a sweep file holds; see docs/sweeps.md."""
 WHAT = ("environments", "algorithms")
 """Without these a file or part asks for nothing."""
+OF_THE_FILE = ("parts", "log")
+"""What no part has of its own: `log` is who is told of the runs, and no part of what they are."""
 UNLESS_SAID = {"stop_at_return": None}
 """Runs that are compared are trained to the end, unless the file says otherwise."""
 
@@ -186,7 +190,7 @@ def _sound(content: Any, source: str, inside: bool = False) -> tuple[dict[str, A
     """Return the fields of a file or part in which nothing is wrong, and what is, in the others."""
     if not isinstance(content, Mapping):
         return {}, [f"{source}: {content!r} should be fields such as 'algorithms: [mbpo, sac]'"]
-    allowed = {name: kind for name, kind in FIELDS.items() if not (inside and name == "parts")}
+    allowed = {name: kind for name, kind in FIELDS.items() if not (inside and name in OF_THE_FILE)}
     kinds = {list: "a list", dict: "fields", (int, list): "a number or a list"}
     sound, problems = {}, []
     for name, value in content.items():
@@ -208,6 +212,8 @@ def _sound(content: Any, source: str, inside: bool = False) -> tuple[dict[str, A
 
 def _value_problems(name: str, value: Any) -> list[str]:
     """Return what is wrong with the value of a field that has the right type."""
+    if name == "log":
+        return tracker.problems(value)
     if name == "seeds" and isinstance(value, int):
         if isinstance(value, bool):
             return [f"{value} should be a number or a list"]

@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, write_json_atomic
 from mbpo_jax.sweeps.manifest import group_name, make_groups, run_id
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.group import Group
+from mbpo_jax.training.trackers import tracker
 
 GROUPS = "groups"
 SWEEP_FILE = "sweep.yaml"
@@ -153,6 +155,26 @@ def plan(
             longer.append(unit)
         known.append(unit)
     return Plan(known, new, dropped, longer)
+
+
+def content_of(sweep_dir: Path) -> dict[str, Any]:
+    """Return what the file holds that a sweep directory was made of last; {} if it is not there.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    path = sweep_dir / SWEEP_FILE
+    return config_io.read_yaml(path) if path.exists() else {}
+
+
+def trackers_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return who is told of the runs of a sweep: what its file says, or else what is usual.
+
+    Raises:
+      ConfigError: there is no such tracker.
+    """
+    log = content.get("log")
+    return tracker.DEFAULT if log is None else tracker.chosen(log)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import to_plain
@@ -14,6 +15,7 @@ from mbpo_jax.sweeps.board import Board, print_closing, standing
 from mbpo_jax.sweeps.process import Work
 from mbpo_jax.training import pace
 from mbpo_jax.training.interruption import Interruption
+from mbpo_jax.training.trackers import tracker
 
 MOST_OF_PLAN = 30
 """Lines about new groups, three each, that are printed unasked."""
@@ -66,11 +68,13 @@ def sweep(
             raise ConfigError(
                 f"runs_per_group: groups of {source} are there; it is for new ones, of a file"
             )
+        tracker.check(store.trackers_of(store.content_of(source)) if fits_here else ())
         _print_known(found, whole)
         if dry_run:
             return "finished"
     else:
-        name, runs, text = _asked_for(source)
+        name, runs, content, text = _asked_for(source)
+        tracker.check(store.trackers_of(content) if fits_here else ())
         sweep_dir = out or Path("sweeps", name)
         while True:
             planned = worker.planned(sweep_dir, runs, runs_per_group, fits_here)
@@ -92,14 +96,23 @@ def sweep(
     return _closing(sweep_dir, units)
 
 
-def _asked_for(source: Path | Mapping[str, Any]) -> tuple[str, list[Config], str]:
-    """Return the name of a sweep, its runs, and the text of its file."""
+class _Asked(NamedTuple):
+    name: str
+    runs: list[Config]
+    content: Mapping[str, Any]
+    text: str
+
+
+def _asked_for(source: Path | Mapping[str, Any]) -> _Asked:
+    """Return the name of a sweep, its runs, and its file."""
     if isinstance(source, Mapping):
         content = to_plain(source)
-        return "sweep", manifest.expand(content), json.dumps(content, indent=2)  # is YAML, too
+        text = json.dumps(content, indent=2)  # is YAML, too
+        return _Asked("sweep", manifest.expand(content), content, text)
     if not source.exists():
         source = SWEEPS.get(str(source), source)
-    return source.stem, manifest.read_sweep(source), source.read_text()
+    runs, content = manifest.read_sweep(source), config_io.read_yaml(source)
+    return _Asked(source.stem, runs, content, source.read_text())
 
 
 def _print_plan(sweep_dir: Path, planned: worker.Planned, whole: bool) -> None:

@@ -28,7 +28,13 @@ def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too lar
     """
     unit = store.find_unit(sweep_dir, name)
     try:
-        return driver.train_group(unit.group, unit.path, command_of(sweep_dir, name))
+        return driver.train_group(
+            unit.group,
+            unit.path,
+            command_of(sweep_dir, name),
+            log=store.trackers_of(store.content_of(sweep_dir)),
+            part_of=sweep_dir.resolve().name,
+        )
     except run_directory.Busy as busy:
         print(busy)
         return "busy"

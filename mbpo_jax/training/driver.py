@@ -31,6 +31,9 @@ from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.progress import Progress
 from mbpo_jax.training.state import Learned, TrainState, learned
+from mbpo_jax.training.trackers import tracker
+from mbpo_jax.training.trackers.facts import facts_of
+from mbpo_jax.training.trackers.follower import Trackers
 from mbpo_jax.types import Env, PyTree
 
 SOLVED_EVALUATIONS = 2
@@ -350,6 +353,8 @@ def train_group(
     init_from: Beginning | None = None,
     on_evaluation: Callable[[list[Row]], None] | None = None,
     figure_format: Collection[str] = (),
+    log: Sequence[str] = tracker.DEFAULT,
+    part_of: str | None = None,
 ) -> Outcome:
     """Train the runs of a group, or resume them, and say how that ended.
 
@@ -361,21 +366,25 @@ def train_group(
       init_from: what other runs have learned, with which new ones begin.
       on_evaluation: told the rows of each evaluation, one a run, with its newest metrics.
       figure_format: formats of figures besides PNG; in these a finished run is drawn anew.
+      log: names of the trackers that are told of them.
+      part_of: under which name trackers put them with others; the directory's if None.
 
     Returns:
       "finished", "interrupted" if it was saved before, or "diverged" if every run did.
 
     Raises:
-      ConfigError: the environment is unknown, the directory belongs to another configuration or
-        cannot be written to, or the device has too little memory. Nothing was changed then.
+      ConfigError: the environment is unknown, the library of a tracker is missing, the directory
+        belongs to another configuration or cannot be written to, or the device has too little
+        memory. Nothing was changed then.
       CheckpointError: checkpoints cannot be written or read.
     """
+    tracker.check(log)
     devices.use_host_devices(len(group.runs))
     with Interruption() as interruption:
         setup = set_up(group, env)
         begin = spread(init_from.learned, setup) if init_from else {}
         memory = plan.describe_memory(plan.check_fits(setup))
-        with run_directory.opened(run_dir, group) as is_finished, RunLog(run_dir) as log:
+        with run_directory.opened(run_dir, group) as is_finished:
             if is_finished:
                 if figure_format:
                     draw_figures(group.config, run_dir, figure_format)
@@ -392,7 +401,13 @@ def train_group(
             run_directory.write_environment(run_dir, info)
             print(f"memory: {memory}")
             with Progress(group.config.total_env_steps) as progress:
-                training = Training(
-                    setup, run_dir, log, progress, begin, on_evaluation, figure_format
-                )
-                return training.run(interruption)
+                together = part_of or run_dir.resolve().name
+                facts = facts_of(group, run_dir)
+                trackers = Trackers(log, run_dir, together, facts, progress.print)
+                with RunLog(run_dir, trackers) as run_log:
+                    training = Training(
+                        setup, run_dir, run_log, progress, begin, on_evaluation, figure_format
+                    )
+                    outcome = training.run(interruption)
+                    run_log.close(outcome)
+                return outcome

@@ -1,4 +1,4 @@
-"""What a run leaves on disk about itself: rows of JSON, TensorBoard events, its environment.
+"""What a run leaves on disk about itself: rows of JSON, its environment.
 
 Row files are append-only, and their sizes are part of each checkpoint. A run that was killed is cut
 back to the sizes of the checkpoint it continues from, so it repeats no row and misses none.
@@ -11,12 +11,13 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensorboardX import SummaryWriter
-
-from mbpo_jax.files import LogError, append_rows, to_plain
+from mbpo_jax.files import LogError, append_rows
 from mbpo_jax.version import __version__
+
+if TYPE_CHECKING:
+    from mbpo_jax.training.trackers.follower import Trackers  # which read what is written here
 
 EVALS = "evals.jsonl"
 METRICS = "metrics.jsonl"
@@ -26,8 +27,6 @@ ROW_FILES = (EVALS, METRICS, GRADIENTS)
 BEGINNING: Mapping[str, int] = {**dict.fromkeys(ROW_FILES, 0), "env_steps": -1}
 """Position of a log that holds nothing."""
 
-_INDEX_FIELDS = ("env_steps", "run", "seed")
-_GRADIENT_SCALARS = ("snr_db", "relative_variance", "squared_bias", "cosine")
 _DISTRIBUTIONS = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
     *("brax", "mujoco", "gymnasium", "mujoco-mjx", "playground"),
@@ -35,34 +34,30 @@ _DISTRIBUTIONS = (
 
 
 class RunLog:
-    """Evaluations and metrics of one run directory, as row files and as TensorBoard events.
+    """Evaluations and metrics of one run directory, as row files and for trackers.
 
-    A context manager; TensorBoard's last events reach the disk when it is closed.
+    A context manager. Trackers begin where the log is first cut back to, and end when it is closed,
+    or when the context is left, as those of a training that failed.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, trackers: "Trackers | None" = None) -> None:
         """Open the log in an existing directory, behind whatever it holds already."""
-        self._directory = directory
-        self._writers: dict[int, SummaryWriter] = {}
-        self._purge_step: int | None = None
+        self._directory, self._trackers = directory, trackers
         self._env_steps = BEGINNING["env_steps"]
         for name in (EVALS, METRICS):
             append_rows(directory / name, [])
 
     def write_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append evaluations: `env_steps`, `run`, `seed` and results such as `return_mean`."""
-        self._write(EVALS, rows, prefix="eval/")
+        self._write(EVALS, rows)
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append metrics: `env_steps`, `run`, `seed` and values named `component/name`."""
-        self._write(METRICS, rows, prefix="")
+        self._write(METRICS, rows)
 
     def write_gradients(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append metrics of gradient estimators: `env_steps`, `run`, `seed`, `estimator`, ..."""
-        append_rows(self._directory / GRADIENTS, rows)
-        for row in rows:
-            scalars = {name: row[name] for name in (*_INDEX_FIELDS, *_GRADIENT_SCALARS)}
-            self._add_scalars(scalars, f"gradients/{row['estimator']}/")
+        self._write(GRADIENTS, rows)
 
     def position(self) -> dict[str, int]:
         """Return where the log stands: file sizes in bytes, and the newest step in it."""
@@ -72,26 +67,24 @@ class RunLog:
     def rewind(self, position: Mapping[str, int]) -> None:
         """Drop everything written after `position`, from `position()` or `BEGINNING`.
 
-        TensorBoard is told to forget later steps; what its older files hold stays in them. A file
-        that the position does not name did not exist then.
+        A file that the position does not name did not exist then. Trackers begin here.
 
         Raises:
           LogError: a file is shorter than it was at that position. Nothing is changed then.
         """
         for name in ROW_FILES:
             self._check_reaches(self._directory / name, position.get(name, 0))
-        self.close()
         for name in ROW_FILES:
             if (self._directory / name).exists():
                 os.truncate(self._directory / name, position.get(name, 0))
         self._env_steps = position["env_steps"]
-        self._purge_step = self._env_steps + 1
+        if self._trackers:
+            self._trackers.begin(self._env_steps)
 
-    def close(self) -> None:
-        """Write out and close the TensorBoard files."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+    def close(self, outcome: str = "failed") -> None:
+        """Tell trackers how training ended, and wait until they have everything."""
+        if self._trackers:
+            self._trackers.close(outcome)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -107,28 +100,12 @@ class RunLog:
                 "missing; restore the file from a copy, or train in a new run directory"
             )
 
-    def _write(self, name: str, rows: Sequence[Mapping[str, Any]], prefix: str) -> None:
+    def _write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         append_rows(self._directory / name, rows)
         for row in rows:
             self._env_steps = max(self._env_steps, int(row["env_steps"]))
-            self._add_scalars(row, prefix)
-
-    def _add_scalars(self, row: Mapping[str, Any], prefix: str) -> None:
-        writer = self._writer(int(row["run"]))
-        for name, value in to_plain(row).items():
-            if name not in _INDEX_FIELDS and value is not None:
-                writer.add_scalar(prefix + name, value, int(row["env_steps"]))
-
-    def _writer(self, run: int) -> SummaryWriter:
-        if run not in self._writers:
-            directory = self._directory / "tensorboard" / f"run_{run}"
-            directory.mkdir(parents=True, exist_ok=True)
-            # File names hold only whole seconds, so a quick restart would overwrite its forerunner.
-            suffix = f".{len(list(directory.iterdir()))}"
-            self._writers[run] = SummaryWriter(
-                str(directory), purge_step=self._purge_step, filename_suffix=suffix
-            )
-        return self._writers[run]
+        if self._trackers:
+            self._trackers.log(name, rows)
 
 
 def _size(path: Path) -> int:

@@ -273,3 +273,13 @@ def test_settings_that_are_not_read_as_others_are_set_make_no_twins():
     assert len(expand({**sac, "settings": tracked})) == 2
     with pytest.raises(ConfigError, match=r"estimator\.gae_decay: none of the algorithms reads it"):
         expand(sac)
+
+
+def test_who_is_told_of_runs_is_of_the_whole_file_and_changes_no_run():
+    asked = {"environments": ["pendulum"], "algorithms": ["sac"]}
+    told = expand(asked | {"log": ["wandb", "tensorboard"]})
+    assert told == expand(asked) == expand(asked | {"log": []})
+    with pytest.raises(ConfigError, match=r"sweep: log: 'wanbd' is not known.*did you mean wandb"):
+        expand(asked | {"log": ["wanbd"]})
+    with pytest.raises(ConfigError, match=r"parts\[1\]: log: no such field"):
+        expand(asked | {"parts": [{"seeds": 2, "log": ["wandb"]}]})

@@ -323,3 +323,18 @@ def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     assert "see" in told
     (spoiled.path / "checkpoints").unlink()
     assert sweep(path, tmp_path / "out", retry=True) == "finished"
+
+
+def test_a_group_is_trained_for_the_trackers_of_the_sweeps_file(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        worker.driver, "train_group", lambda *_, **options: told.append(options) or "finished"
+    )
+    monkeypatch.setattr(store, "find_unit", lambda sweep_dir, name: store.Unit(tmp_path, None))
+    assert worker.train_unit(tmp_path, "group") == "finished"
+    (tmp_path / store.SWEEP_FILE).write_text("log: [wandb, trackio]")
+    worker.train_unit(tmp_path, "group")
+    (tmp_path / store.SWEEP_FILE).write_text("log: []")
+    worker.train_unit(tmp_path, "group")
+    assert [each["log"] for each in told] == [("tensorboard",), ("wandb", "trackio"), ()]
+    assert {each["part_of"] for each in told} == {tmp_path.name}

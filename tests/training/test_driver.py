@@ -383,3 +383,26 @@ def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     assert [row["env_steps"] for row in evals[::2]] == list(range(random_steps + 10, 61, 10))
     assert "sac/alpha" in metrics[0]
     assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])
+
+
+def test_a_tracker_is_told_of_a_training_that_was_interrupted_and_resumed(monkeypatch):
+    Path("own.py").write_text(
+        "from mbpo_jax.training.trackers.tracker import Tracker\n"
+        "def make_tracker(session):\n"
+        "    def note(*what):\n"
+        "        print(*what, file=open('notes.txt', 'a'))\n"
+        "    def log(run, step, values):\n"
+        "        note(run, step, 'eval/return_mean' in values)\n"
+        "    return Tracker(log, lambda step, name, path: note(step, name), note)\n"
+    )
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        mbpo_jax.train(small_config(), "run", log="own:make_tracker")
+    assert mbpo_jax.train(small_config(), "run", log=["own:make_tracker"]).state == "finished"
+    lines = Path("notes.txt").read_text().splitlines()
+    told = [line for line in lines if line.endswith("True")]
+    assert told == [f"{run} {step} True" for step in (30, 40, 50, 60) for run in (0, 1)]
+    assert [line for line in lines if line.isalpha()] == ["interrupted", "finished"]
+    assert "60 curve" in lines
+    assert not list(Path("run").glob("tensorboard/*"))
+    assert results(Path("run")) == results(straight())

@@ -11,6 +11,7 @@ import pytest
 
 from mbpo_jax.files import LogError, Row, read_rows
 from mbpo_jax.training import logs
+from mbpo_jax.training.trackers.follower import Trackers
 
 # Generated at run time: a type checker sees no names in it.
 event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -42,9 +43,15 @@ def _scalars(events: list[Any]) -> dict[tuple[str, int], float]:
     }
 
 
+def _told_to_tensorboard(directory: Path) -> logs.RunLog:
+    facts = [{"name": str(run), "tags": [], "config": {}} for run in range(2)]
+    return logs.RunLog(directory, Trackers(["tensorboard"], directory, "", facts, pytest.fail))
+
+
 class TestRunLog:
     def test_rows_reach_their_files_and_tensorboard_by_run(self, tmp_path):
-        with logs.RunLog(tmp_path) as log:
+        with _told_to_tensorboard(tmp_path) as log:
+            log.rewind(logs.BEGINNING)
             log.write_evals([_row(250, run, return_mean=10.0 + run) for run in range(2)])
             log.write_metrics([_row(250, 1, **{"sac/loss": 0.5, "model/error": float("nan")})])
         assert [row["return_mean"] for row in read_rows(tmp_path / logs.EVALS)] == [10, 11]
@@ -85,10 +92,12 @@ class TestRunLog:
             assert log.position() == logs.BEGINNING
 
     def test_tensorboard_is_told_to_purge_the_steps_after_the_position(self, tmp_path):
-        with logs.RunLog(tmp_path) as log:
+        with _told_to_tensorboard(tmp_path) as log:
+            log.rewind(logs.BEGINNING)
             log.write_metrics([_row(250, a=1.0)])
             position = log.position()
             log.write_metrics([_row(500, a=2.0)])
+        with _told_to_tensorboard(tmp_path) as log:
             log.rewind(position)
             log.write_metrics([_row(500, a=3.0)])
         old, new = _events(tmp_path / "tensorboard" / "run_0")
