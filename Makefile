@@ -11,7 +11,7 @@ PINS := pyproject.toml constraints.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow test-all check format constraints clean
+.PHONY: help train test test-slow test-all check format docs notebook constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
@@ -39,8 +39,14 @@ format: $(VENV)/.dev  ## mend what ruff can mend
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+docs: $(VENV)/.docs  ## build the site into site/, which opens from there; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+notebook: $(VENV)/.docs  ## make docs/tour.ipynb of docs/tour.md, executed: minutes
+	$(PY) -m docs.site.notebook
+
 clean:  ## delete environments, caches and build products; runs/ stays
-	rm -rf $(VENV) .venv-* .cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .cache .pytest_cache .ruff_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -59,6 +65,10 @@ $(VENV)/.run: $(VENV)/.created $(PINS)
 
 $(VENV)/.dev: $(VENV)/.created $(PINS)
 	$(INSTALL) '.[dev]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/.created $(PINS)
+	$(INSTALL) '.[docs]'
 	@touch $@ $(VENV)/.run
 
 # The newest releases on both lines of JAX; what they agree on is pinned without a marker.
