@@ -11,7 +11,7 @@ PINS := pyproject.toml constraints.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow test-all check format dist constraints clean
+.PHONY: help train test test-slow test-all check format docs notebook dist constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
@@ -39,12 +39,18 @@ format: $(VENV)/.dev  ## mend what ruff can mend
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+docs: $(VENV)/.docs  ## build the site into site/, which opens from there; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+notebook: $(VENV)/.docs  ## make docs/tour.ipynb of docs/tour.md, executed: minutes
+	$(PY) -m docs.site.notebook
+
 dist: $(VENV)/.dev  ## build what is released into dist/: a wheel, and the source it is made from
 	rm -rf dist
 	$(PY) -m build
 
 clean:  ## delete environments, caches and build products; runs/ stays
-	rm -rf $(VENV) .venv-* .cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .cache .pytest_cache .ruff_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -63,6 +69,10 @@ $(VENV)/.run: $(VENV)/.created $(PINS)
 
 $(VENV)/.dev: $(VENV)/.created $(PINS)
 	$(INSTALL) '.[dev]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/.created $(PINS)
+	$(INSTALL) '.[docs]'
 	@touch $@ $(VENV)/.run
 
 # The newest releases on both lines of JAX; what they agree on is pinned without a marker.
