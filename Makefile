@@ -77,7 +77,7 @@ $(VENV)/.docs: $(VENV)/.created $(PINS)
 
 # The newest releases on both lines of JAX; what they agree on is pinned without a marker.
 constraints: .venv-3.11/pins .venv-3.12/pins  ## pin the newest releases (needs python3.11, python3.12)
-	@echo '# Every package of `.[dev]`, for both lines of JAX. Written by `make constraints`.' > $@.txt
+	@echo '# Every package of `.[dev,docs]`, for both lines of JAX. Written by `make constraints`.' > $@.txt
 	@{ LC_ALL=C comm -12 $^; \
 	  LC_ALL=C comm -23 $^ | sed 's/$$/ ; python_version < "3.12"/'; \
 	  LC_ALL=C comm -13 $^ | sed 's/$$/ ; python_version >= "3.12"/'; \
@@ -85,7 +85,7 @@ constraints: .venv-3.11/pins .venv-3.12/pins  ## pin the newest releases (needs 
 
 .venv-%/pins: FORCE
 	python$* -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install '.[dev]'
+	$(@D)/bin/python -m pip install '.[dev,docs]'
 	$(@D)/bin/python -m pip freeze --exclude mbpo-jax | LC_ALL=C sort > $@
 
 FORCE:
