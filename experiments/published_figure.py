@@ -1,10 +1,12 @@
 """The figure of `experiments.published`: published points, and our runs as lines."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.published_data import LEARNERS, by_learner, published_points
 from mbpo_jax.files import Row
@@ -18,7 +20,6 @@ from mbpo_jax.reports.figures import (
     VERMILLION,
     draw_band,
     figure_style,
-    label_ends,
     log_numbers,
 )
 from mbpo_jax.reports.plots import collect, format_steps
@@ -26,6 +27,12 @@ from mbpo_jax.reports.plots import collect, format_steps
 COLORS = dict(zip(LEARNERS, (BLUE, PURPLE, GREEN, ORANGE, VERMILLION), strict=True))
 DRAWN = ("mbpo", "dhmbpo", "sac_5_critics")
 """Published points that are drawn where we have no runs, too."""
+PUBLISHED: Mapping[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 5,
+    "markerfacecolor": "white",
+}
 
 Learners = Mapping[tuple[str, int], Sequence[Row]]
 """Rows by algorithm and updates per step."""
@@ -36,10 +43,11 @@ def published_figure(rows: Sequence[Row]) -> Figure:
 
     Published points have an error bar of one standard deviation to each side. Each of our runs is
     a thin line; their mean is a thick one, with a 95 % interval where there are enough of them.
+    Runs end in the midst of the points, so names stand in one legend and not at the lines' ends.
     """
     tasks = by_learner(rows)
     with figure_style():
-        figure = Figure(figsize=(0.5 + 4.1 * len(tasks), 5.2), layout="constrained")
+        figure = Figure(figsize=(0.5 + 4.1 * len(tasks), 5.6), layout="constrained")
         grid = figure.subplots(2, len(tasks), squeeze=False, sharey="col")
         for (above, below), (task, learners) in zip(grid.T, tasks.items(), strict=True):
             _draw_published(above, task, learners)
@@ -49,10 +57,17 @@ def published_figure(rows: Sequence[Row]) -> Figure:
             above.yaxis.set_major_formatter(THOUSANDS)
             format_steps(above, most_ticks=3)
             _format_hours(below)
-        grid[0, 0].set_ylabel("Evaluation return\n(published: mean ± std. dev.)")
-        grid[1, 0].set_ylabel("Evaluation return")
-        for panel in grid.flat:
-            label_ends(panel, {})
+        for panel in grid[:, 0]:
+            panel.set_ylabel("Evaluation return")
+        shown = {algorithm for learners in tasks.values() for algorithm, _ in learners}
+        lines = [
+            Line2D([], [], color=COLORS[name], linewidth=2, label=LEARNERS[name].ours)
+            for name in LEARNERS
+            if name in shown or name in DRAWN
+        ]
+        published = Line2D([], [], **PUBLISHED, color="0.3", label="published, ± std. dev.")
+        single = Line2D([], [], color="0.3", linewidth=0.7, label="single runs of ours")
+        figure.legend(handles=[*lines, single, published], loc="outside lower center", ncols=3)
     return figure
 
 
@@ -84,10 +99,7 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> None:
             mean,
             spread,
             color=COLORS[algorithm],
-            linestyle="none",
-            marker="o",
-            markersize=5,
-            markerfacecolor="white",
+            **PUBLISHED,
             capsize=2,
             elinewidth=0.8,
             zorder=3,
