@@ -59,16 +59,36 @@ def published_figure(rows: Sequence[Row]) -> Figure:
             _format_hours(below)
         for panel in grid[:, 0]:
             panel.set_ylabel("Evaluation return")
-        shown = {algorithm for learners in tasks.values() for algorithm, _ in learners}
-        lines = [
-            Line2D([], [], color=COLORS[name], linewidth=2, label=LEARNERS[name].ours)
-            for name in LEARNERS
-            if name in shown or name in DRAWN
-        ]
         published = Line2D([], [], **PUBLISHED, color="0.3", label="published, ± std. dev.")
         single = Line2D([], [], color="0.3", linewidth=0.7, label="single runs of ours")
-        figure.legend(handles=[*lines, single, published], loc="outside lower center", ncols=3)
+        handles = [*_named(tasks), single, published]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _named(tasks: Mapping[str, Learners]) -> list[Line2D]:
+    """Return a line for each name of the figure, in the order of `LEARNERS`."""
+    looks = {LEARNERS[name].ours: (name, "-") for name in DRAWN}
+    for learners in tasks.values():
+        looks |= {_name(learners, *own): (own[0], _style(learners, *own)) for own in learners}
+    return [
+        Line2D([], [], color=COLORS[algorithm], linestyle=style, linewidth=2, label=name)
+        for each in LEARNERS
+        for name, (algorithm, style) in looks.items()
+        if algorithm == each
+    ]
+
+
+def _name(learners: Learners, algorithm: str, utd: int) -> str:
+    name = LEARNERS[algorithm].ours
+    several = sum(other == algorithm for other, _ in learners) > 1
+    return f"{name} with {utd} updates" if several else name
+
+
+def _style(learners: Learners, algorithm: str, utd: int) -> str:
+    """Return what tells apart the lines of an algorithm, which have one colour."""
+    utds = sorted(other for name, other in learners if name == algorithm)
+    return ("-", "--", ":", "-.")[utds.index(utd) % 4]
 
 
 def _format_hours(panel: Axes) -> None:
@@ -93,7 +113,7 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> None:
         shown = [point for point in found if point.env_steps <= limit]
         if not shown:
             continue
-        steps, seeds, mean, spread = np.transpose(shown)
+        steps, _, mean, spread = np.transpose(shown)
         line, *_ = panel.errorbar(
             steps + shift * limit,
             mean,
@@ -104,8 +124,7 @@ def _draw_published(panel: Axes, task: str, learners: Learners) -> None:
             elinewidth=0.8,
             zorder=3,
         )
-        label = f"{LEARNERS[algorithm].published_as}, published (n={seeds[0]:.0f})"
-        line.set_label(label)
+        line.set_label(f"published: {LEARNERS[algorithm].published_as}")
 
 
 def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> None:
@@ -121,9 +140,6 @@ def _draw_ours(panel: Axes, learners: Learners, *, clock: bool = False) -> None:
         complete = np.isfinite(curves.values).all(axis=0)
         middle = places[:, complete].mean(axis=0)
         value, low, high = statistics.estimate(statistics.mean, [curves.values[:, complete].T])
-        name = LEARNERS[algorithm].ours
-        if sum(other == algorithm for other, _ in learners) > 1:
-            name += f" with {utd} updates"
-        label = name if clock else f"{name}, ours (n={len(curves.values)})"
-        panel.plot(middle, value, color=color, linewidth=2, label=label)
+        style, label = _style(learners, algorithm, utd), _name(learners, algorithm, utd)
+        panel.plot(middle, value, color=color, linestyle=style, linewidth=2, label=label)
         draw_band(panel, middle, low, high, color)

@@ -263,7 +263,7 @@ class TestFigure:
         runs = [write_run(tmp_path / str(i), lambda _, i=i: 100.0 * i, seed=i) for i in range(2)]
         steps, clock = published_figure(rows_of(*runs)).axes
         assert steps.get_title(loc="left") == "HalfCheetah-v5"
-        mean = points(line_of(steps, "MBPO, ours (n=2)"))
+        mean = points(line_of(steps, "MBPO"))
         np.testing.assert_allclose(mean[[0, -1]], [(6000, 50), (20_000, 50)])
         hours = points(line_of(clock, "MBPO"))
         np.testing.assert_allclose(hours[[0, -1]], [(6, 50), (20, 50)])
@@ -278,14 +278,14 @@ class TestFigure:
         whole = write_run(tmp_path / "a", lambda _: 0.0, seed=0)
         part = write_run(tmp_path / "b", lambda _: 100.0, seed=1, last=12_000)
         steps, clock = published_figure(rows_of(whole, part)).axes
-        np.testing.assert_allclose(points(line_of(steps, "MBPO, ours"))[-1], (12_000, 50))
+        np.testing.assert_allclose(points(line_of(steps, "MBPO"))[-1], (12_000, 50))
         np.testing.assert_allclose(points(line_of(clock, "MBPO"))[-1], (12, 50))
 
     def test_published_points_reach_to_the_next_one_behind_ours(self, tmp_path):
         steps, _ = published_figure(rows_of(write_run(tmp_path / "run"))).axes
         for label, expected in (
-            ("MBPO, published", [1739.9, 4183.3, 5751.2]),
-            ("SAC, 5 critics, published", [535.9, 4046.6, 4759.3]),
+            ("published: MBPO", [1739.9, 4183.3, 5751.2]),
+            ("published: SAC, 5 critics", [535.9, 4046.6, 4759.3]),
         ):
             shown = points(line_of(steps, label))
             np.testing.assert_allclose(shown[:, 0], [10_000, 20_000, 30_000], atol=400)
@@ -311,13 +311,13 @@ class TestFigure:
         figure.savefig(io.BytesIO(), format="png")
         assert not recwarn.list
         hopper, cheetah, *_ = figure.axes
-        assert {"MBPO with 20 updates, ours (n=1)", "MBPO with 5 updates, ours (n=1)"} <= set(
-            labels(hopper)
-        )
-        for label in ("MBPO, published", "SAC, 5 critics, published"):
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert {"MBPO with 20 updates", "MBPO with 5 updates", "SAC"} <= set(names)
+        for label in ("published: MBPO", "published: SAC, 5 critics"):
             assert line_of(hopper, label).get_color() == line_of(cheetah, label).get_color()
-        ours = line_of(hopper, "MBPO with 20 updates, ours")
-        assert ours.get_color() == line_of(hopper, "MBPO, published").get_color()
+        ours, fewer = (line_of(hopper, f"MBPO with {utd} updates") for utd in (20, 5))
+        assert ours.get_linestyle() != fewer.get_linestyle()
+        assert ours.get_color() == line_of(hopper, "published: MBPO").get_color()
 
 
 class TestCommand:
