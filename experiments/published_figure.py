@@ -1,7 +1,7 @@
 """The figure of `experiments.published`: published points, and our runs as lines."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,6 +33,9 @@ PUBLISHED: Mapping[str, Any] = {
     "markersize": 5,
     "markerfacecolor": "white",
 }
+
+LineStyle = Literal["-", "--", ":", "-."]
+STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 
 Learners = Mapping[tuple[str, int], Sequence[Row]]
 """Rows by algorithm and updates per step."""
@@ -68,7 +71,7 @@ def published_figure(rows: Sequence[Row]) -> Figure:
 
 def _named(tasks: Mapping[str, Learners]) -> list[Line2D]:
     """Return a line for each name of the figure, in the order of `LEARNERS`."""
-    looks = {LEARNERS[name].ours: (name, "-") for name in DRAWN}
+    looks = {LEARNERS[name].ours: (name, STYLES[0]) for name in DRAWN}
     for learners in tasks.values():
         looks |= {_name(learners, *own): (own[0], _style(learners, *own)) for own in learners}
     return [
@@ -85,10 +88,10 @@ def _name(learners: Learners, algorithm: str, utd: int) -> str:
     return f"{name} with {utd} updates" if several else name
 
 
-def _style(learners: Learners, algorithm: str, utd: int) -> str:
+def _style(learners: Learners, algorithm: str, utd: int) -> LineStyle:
     """Return what tells apart the lines of an algorithm, which have one colour."""
     utds = sorted(other for name, other in learners if name == algorithm)
-    return ("-", "--", ":", "-.")[utds.index(utd) % 4]
+    return STYLES[utds.index(utd) % len(STYLES)]
 
 
 def _format_hours(panel: Axes) -> None:
