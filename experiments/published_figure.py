@@ -71,7 +71,9 @@ def published_figure(rows: Sequence[Row]) -> Figure:
 
 def _named(tasks: Mapping[str, Learners]) -> list[Line2D]:
     """Return a line for each name of the figure, in the order of `LEARNERS`."""
-    looks = {LEARNERS[name].ours: (name, STYLES[0]) for name in DRAWN}
+    looks: dict[str, tuple[str, LineStyle]] = {
+        LEARNERS[name].ours: (name, STYLES[0]) for name in DRAWN
+    }
     for learners in tasks.values():
         looks |= {_name(learners, *own): (own[0], _style(learners, *own)) for own in learners}
     return [
