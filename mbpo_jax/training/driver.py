@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from mbpo_jax.config import Config
 from mbpo_jax.console import say, seconds_of
 from mbpo_jax.errors import UserError
 from mbpo_jax.exit_codes import Outcome
@@ -26,7 +25,7 @@ from mbpo_jax.training.compiled import (
 )
 from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.group import Group
-from mbpo_jax.training.host_state import HostState, evaluation_rows, metric_rows
+from mbpo_jax.training.host_state import HostState, closing_line, evaluation_rows, metric_rows
 from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.progress import Progress
@@ -35,9 +34,6 @@ from mbpo_jax.training.trackers import tracker
 from mbpo_jax.training.trackers.facts import facts_of
 from mbpo_jax.training.trackers.follower import Trackers
 from mbpo_jax.types import Env, PyTree
-
-SOLVED_EVALUATIONS = 2
-"""Evaluations in a row in which every run has to reach `stop_at_return`."""
 
 
 class Beginning(NamedTuple):
@@ -131,7 +127,7 @@ class Training:
         host = self.host
         return (
             host.env_steps >= self._config.total_env_steps
-            or (host.solved >= SOLVED_EVALUATIONS and self._is_solved())
+            or (host.was_solved() and self._is_solved())
             or len(host.diverged()) == self._config.num_seeds
         )
 
@@ -250,17 +246,7 @@ class Training:
 
     def _keep_best(self) -> None:
         """Keep what each run has learned, if it was never evaluated better."""
-        host, names = self.host, ("env_steps", "return_mean")
-        new: list[Row] = [{name: row[name] for name in names} for row in host.evaluation]
-        pairs = list(zip(new, host.best or new, strict=True))
-        # What is untrained may blow up, and then anything else is better.
-        better = [
-            not host.best
-            or n["return_mean"] > old["return_mean"]
-            or not np.isfinite(old["return_mean"])
-            for n, old in pairs
-        ]
-        host.best = [n if yes else old for (n, old), yes in zip(pairs, better, strict=True)]
+        better = self.host.keep_best()
         now = learned(self._state)
         copies = self._state.healthy.shape[0] - len(better)
         rows = np.array(better + better[-1:] * copies)
@@ -318,7 +304,7 @@ class Training:
                 self._progress.print(line)
         except (UserError, OSError) as problem:
             self._progress.print(f"warning: no picture of an episode: {problem}")
-        self._progress.print(closing_line(self._config, self.host))
+        self._progress.print(closing_line(self.host, self._config.eval_episodes))
         self._progress.print("see", self._run_dir)
         return "finished"
 
@@ -330,18 +316,6 @@ class Training:
             compile_seconds=self._compiled.seconds,
             diverged=self.host.diverged(),
         )
-
-
-def closing_line(config: Config, host: HostState) -> str:
-    """Say in one line what was reached."""
-    means = np.array([row["return_mean"] for row in host.evaluation])
-    spread = float(np.std(means)) if len(means) > 1 else host.evaluation[0]["return_std"]
-    over = f"{len(means)} runs" if len(means) > 1 else f"{config.eval_episodes} episodes"
-    verdict = "solved" if host.solved >= SOLVED_EVALUATIONS else "done"
-    return (
-        f"{verdict}: return {np.mean(means):,.1f} ± {spread:,.1f} over {over} at "
-        f"{host.env_steps:,} environment steps, in {seconds_of(host.wall_seconds)}"
-    )
 
 
 def train_group(

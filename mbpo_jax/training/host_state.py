@@ -6,9 +6,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from mbpo_jax.console import seconds_of
 from mbpo_jax.files import Row
 from mbpo_jax.training import logs
 from mbpo_jax.types import Metrics
+
+SOLVED_EVALUATIONS = 2
+"""Evaluations in a row in which every run has to reach `stop_at_return`."""
 
 
 @dataclasses.dataclass
@@ -40,6 +44,25 @@ class HostState:
     def diverged(self) -> list[int]:
         """Return the runs whose numbers became non-finite."""
         return [row["run"] for row in self.evaluation if row.get("diverged")]
+
+    def was_solved(self) -> bool:
+        """Return whether every run reached `stop_at_return` often enough."""
+        return self.solved >= SOLVED_EVALUATIONS
+
+    def keep_best(self) -> list[bool]:
+        """Note the last evaluation where it is a run's best, and return of which runs it is."""
+        names = ("env_steps", "return_mean")
+        new: list[Row] = [{name: row[name] for name in names} for row in self.evaluation]
+        pairs = list(zip(new, self.best or new, strict=True))
+        # What is untrained may blow up, and then anything else is better.
+        better = [
+            not self.best
+            or last["return_mean"] > old["return_mean"]
+            or not np.isfinite(old["return_mean"])
+            for last, old in pairs
+        ]
+        self.best = [last if yes else old for (last, old), yes in zip(pairs, better, strict=True)]
+        return better
 
 
 def metric_rows(seeds: Sequence[int], env_steps: int, metrics: Metrics) -> list[Row]:
@@ -76,3 +99,15 @@ def evaluation_rows(
             row["diverged"] = True
         rows.append(row)
     return rows
+
+
+def closing_line(host: HostState, eval_episodes: int) -> str:
+    """Say in one line what was reached, by so many episodes an evaluation."""
+    means = np.array([row["return_mean"] for row in host.evaluation])
+    spread = float(np.std(means)) if len(means) > 1 else host.evaluation[0]["return_std"]
+    over = f"{len(means)} runs" if len(means) > 1 else f"{eval_episodes} episodes"
+    verdict = "solved" if host.was_solved() else "done"
+    return (
+        f"{verdict}: return {np.mean(means):,.1f} ± {spread:,.1f} over {over} at "
+        f"{host.env_steps:,} environment steps, in {seconds_of(host.wall_seconds)}"
+    )
