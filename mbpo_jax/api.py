@@ -52,7 +52,8 @@ def train(
       env: an environment of one's own for a configuration, in the place of the one it names; or
         settings of the group of that name.
       init_from: run, or its directory, with whose networks and model a new run begins: one for all
-        seeds, or as many as there are. A run that is resumed goes on with its own.
+        seeds, or as many as there are. A run that is resumed goes on with its own. One whose
+        environment was an object has to be opened with it: `load(run_dir, env)`.
       on_evaluation: called after each evaluation with a row for each seed: `env_steps`, `run`,
         `seed`, `return_mean`, ... and the newest metrics, of which there are none at the first
         evaluation, before training. What it raises ends the training.

@@ -237,7 +237,7 @@ def helped(capsys, monkeypatch, *argv: str) -> str:
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(argv) == 0
     text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 81
+    assert max(map(len, text.splitlines())) <= 80
     return text
 
 

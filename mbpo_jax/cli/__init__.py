@@ -79,20 +79,6 @@ def _carry_out(command: Any, layers: Layers, argv: Sequence[str]) -> int:
     return command.run()
 
 
-VERBS: dict[str, type] = {
-    "train": Train,
-    "eval": Eval,
-    "render": Render,
-    "export": Export,
-    "sweep": Sweep,
-    "report": Report,
-    "variance": Variance,
-    "envs": Envs,
-    "presets": Presets,
-    "doctor": Doctor,
-}
-
-
 def _parse(argv: Sequence[str], layers: Layers) -> Any:
     """Have tyro read the arguments of a verb by itself, so that it speaks of no other.
 

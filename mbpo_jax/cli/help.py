@@ -78,8 +78,9 @@ def show_train(verb: Any, config: Config) -> None:
     print("\nAlgorithms:")
     _print_table(Option(name, "", record.summary) for name, record in ALGORITHMS.items())
     print("\nOptions:")
-    own = options(dataclasses.replace(verb, environment=None))
-    _print_table(own, sentence=True)
+    # The environment and the settings are no options of these names.
+    names = {field.name for field in dataclasses.fields(verb)} - {"environment", "settings"}
+    _print_table(options(verb, only=names), sentence=True)
     print(f"\nThe run, here and below with the values of {config.algorithm}:")
     # The environment is the first argument, so it is no option as well.
     paths = [path for path in read_settings(config) if path != "env.name"]
@@ -92,8 +93,8 @@ def show_train(verb: Any, config: Config) -> None:
             print("\n" + textwrap.fill(f"{about}:", _width()))
             _print_table(options(group, prefix, only))
     print(
-        f"\n{ALL} has every sentence whole, the choices, and what other algorithms read;\n"
-        f"`{PROGRAM} train ENV --algorithm NAME --help` has what that one reads, on ENV."
+        f"\n{ALL} has every sentence whole, the choices, and what others read;\n"
+        f"`{PROGRAM} train ENV --algorithm NAME --help` has what it reads, on ENV."
     )
 
 

@@ -35,15 +35,14 @@ class Train:
     run_dir: Path | None = None
     """Directory for everything the run writes; below runs/, named after the run, if unset."""
     init_from: Path | None = None
-    """Run directory with whose networks and model a new run begins: of the same shapes, and of one
-    seed or as many. A run that is resumed goes on with its own."""
+    """Run directory with whose networks and model a new run begins. They are of the same shapes,
+    and of one seed or as many. A run that is resumed goes on with its own."""
     figure_format: FigureFormat = ()
-    """Write figures in this format, too, besides PNG."""
+    """Format of figures besides PNG."""
     log: Annotated[str, arg(metavar="NAME,NAME")] = "tensorboard"
-    """Who is told of the runs while they train: tensorboard, wandb, trackio, module:function for
-    one of your own, or none."""
+    """Trackers: tensorboard, wandb, trackio, module:function, or none."""
     dry_run: bool = False
-    """Print runs, changed settings, memory and time, and train nothing."""
+    """Print what would be trained, and train nothing."""
     all: bool = False
     """With --dry-run: print all settings and arrays."""
     compilation_cache: bool = True

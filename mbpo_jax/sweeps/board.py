@@ -58,7 +58,7 @@ def standing(unit: Unit) -> Standing:
         env_steps=last,
         returns=np.array([row["return_mean"] for row in newest], float),
         diverged=sum(bool(row.get("diverged")) for row in newest),
-        speed=last / seconds if seconds > 0.0 else None,
+        speed=last / seconds if last and seconds > 0.0 else None,
         seconds=seconds,
     )
 

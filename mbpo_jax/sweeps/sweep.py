@@ -68,13 +68,13 @@ def sweep(
             raise ConfigError(
                 f"runs_per_group: groups of {source} are there; it is for new ones, of a file"
             )
-        tracker.check(store.trackers_of(store.content_of(source)) if fits_here else ())
         _print_known(found, whole)
         if dry_run:
             return "finished"
+        tracker.check(store.trackers_of(store.content_of(source)) if fits_here else ())
     else:
         name, runs, content, text = _asked_for(source)
-        tracker.check(store.trackers_of(content) if fits_here else ())
+        tracker.check(store.trackers_of(content) if fits_here and not dry_run else ())
         sweep_dir = out or Path("sweeps", name)
         while True:
             planned = worker.planned(sweep_dir, runs, runs_per_group, fits_here)

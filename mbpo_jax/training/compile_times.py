@@ -11,6 +11,7 @@ from jax.extend.core import Jaxpr
 from mbpo_jax.console import seconds_of
 from mbpo_jax.files import write_json_atomic
 from mbpo_jax.training.group import Group, structure
+from mbpo_jax.version import __version__
 
 FOLDER = "compile_seconds"
 """In the folder where JAX keeps compiled programs: what is deleted with these is out of date."""
@@ -26,7 +27,8 @@ class CompileTimes:
         options = jax.config.values
         directory = options["jax_compilation_cache_dir"]
         self._is_kept = bool(directory) and options["jax_enable_compilation_cache"]
-        kind = jax.__version__, jax.devices()[0].device_kind, num_devices, len(group.runs)
+        versions = __version__, jax.__version__
+        kind = versions, jax.devices()[0].device_kind, num_devices, len(group.runs)
         name = hashlib.sha256(repr((structure(group.config), kind)).encode()).hexdigest()[:16]
         self._path = Path(directory or ".", FOLDER, f"{name}.json")
         self._before: dict[str, float] = {}

@@ -102,7 +102,7 @@ def test_a_run_by_import_path_is_trained_resumed_evaluated_drawn_and_measured(mo
     assert cli.main(command) == 0
     assert "done: return" in capsys.readouterr().out
     assert cli.main([*command]) == 0
-    assert "is finished" in capsys.readouterr().out
+    assert "finished already" in capsys.readouterr().out
     assert cli.main(["eval", "run", "--episodes", "3"]) == 0
     assert "over 3 episodes" in capsys.readouterr().out
     Path("run/episode.png").unlink()

@@ -13,7 +13,7 @@ from mbpo_jax.training.loop import make_program
 def rows_of(learner: str, *returns: tuple[float, ...]) -> list[Row]:
     """Return the evaluations of runs of seeds 0, 1, ..., each with its returns."""
     return [
-        {"environment": "pendulum", "learner": learner, "env_steps": 250 * step, "run": seed}
+        {"environment": "pendulum", "learner": learner, "env_steps": 250 * (step + 1), "run": seed}
         | {"seed": seed, "return_mean": value}
         for seed, values in enumerate(returns)
         for step, value in enumerate(values)

@@ -4,6 +4,7 @@ import math
 import os
 import threading
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -213,7 +214,7 @@ def test_figures_of_the_report_are_written_in_the_formats_that_are_asked_for(swe
     assert not (sweep_dir / results.FIGURES).exists()
     results.write_report(sweep_dir, ["pdf"])
     found = {path.name for path in (sweep_dir / results.FIGURES).iterdir()}
-    assert {path.partition(".")[2] for path in found} == {"png", "pdf"}
+    assert {Path(name).suffix for name in found} == {".png", ".pdf"}
     assert {path for path in found if path.startswith("curves-")}
 
 

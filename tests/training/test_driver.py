@@ -252,7 +252,7 @@ def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     assert status(Path("run"))["env_steps"] == 40
     assert train(dataclasses.replace(solved, stop_at_return=1e9, total_env_steps=70)) == "finished"
     evals = results(Path("run"))[0]
-    assert [row["env_steps"] for row in evals[::2]] == [30, 40, 50, 60, 70]
+    assert [row["env_steps"] for row in evals[::2]] == [0, 30, 40, 50, 60, 70]
     assert status(Path("run"))["state"] == "finished"
     assert len(mbpo_jax.load("run").play(1, seed=0).returns) == 1
 
@@ -279,7 +279,7 @@ def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
 
 def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(devices, "available_bytes", lambda num_devices: 1000)
-    with pytest.raises(ConfigError, match=r"GiB, but has .* lower num_seeds"):
+    with pytest.raises(ConfigError, match=r"KiB, but has .* lower num_seeds"):
         train(small_config())
     assert not Path("run").exists()
 
@@ -380,7 +380,7 @@ def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     """Also from the first step on, without random ones."""
     assert train(small_config(algorithm="sac", random_steps=random_steps)) == "finished"
     evals, metrics = results(Path("run"))
-    assert [row["env_steps"] for row in evals[::2]] == list(range(random_steps + 10, 61, 10))
+    assert [row["env_steps"] for row in evals[::2]] == [0, *range(random_steps + 10, 61, 10)]
     assert "sac/alpha" in metrics[0]
     assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])
 
@@ -401,7 +401,7 @@ def test_a_tracker_is_told_of_a_training_that_was_interrupted_and_resumed(monkey
     assert mbpo_jax.train(small_config(), "run", log=["own:make_tracker"]).state == "finished"
     lines = Path("notes.txt").read_text().splitlines()
     told = [line for line in lines if line.endswith("True")]
-    assert told == [f"{run} {step} True" for step in (30, 40, 50, 60) for run in (0, 1)]
+    assert told == [f"{run} {step} True" for step in (0, 30, 40, 50, 60) for run in (0, 1)]
     assert [line for line in lines if line.isalpha()] == ["interrupted", "finished"]
     assert "60 curve" in lines
     assert not list(Path("run").glob("tensorboard/*"))

@@ -117,7 +117,11 @@ def test_what_blows_up_before_training_is_not_the_best_for_ever(monkeypatch):
 
 def test_a_run_that_begins_with_what_another_learned_is_evaluated_with_that():
     """Of the same seed, it plays the same episodes with another policy than a fresh one."""
-    train("begun", dataclasses.replace(SAC, total_env_steps=18), init_from=straight())
+    train(
+        "begun",
+        dataclasses.replace(SAC, total_env_steps=18),
+        init_from=mbpo_jax.load(straight(), ENV),
+    )
     begun, fresh = (evaluations(run)[0] for run in ("begun", straight()))
     assert begun["env_steps"] == fresh["env_steps"] == 0
     assert begun["return_mean"] != fresh["return_mean"]

@@ -16,7 +16,7 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows
 from mbpo_jax.reports import animation
-from mbpo_jax.training import devices, driver, playback
+from mbpo_jax.training import devices, figures, playback
 from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.loop import make_program
 from mbpo_jax.training.playback import Episode, play_episode
@@ -142,7 +142,7 @@ def test_a_finished_run_is_shown_and_can_be_shown_again(monkeypatch, capsys):
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "learning_curve", no_ink)
+        patch.setattr(figures, "learning_curve_figure", no_ink)
         run = mbpo_jax.train(_config("probe_delayed", episode_length=4), "run")
     assert run.state == "finished"
     printed = capsys.readouterr().out

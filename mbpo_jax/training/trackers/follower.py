@@ -3,6 +3,7 @@
 import contextlib
 import json
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,13 +103,19 @@ class Trackers:
             _say_last(process, outcome)
         for name, process in list(self._processes.items()):
             if not _ends(process, TELL_AFTER):
+                if outcome == "interrupted":  # a scheduler may not wait
+                    self._announce(f"{name} has not sent everything yet, and goes on by itself")
+                    continue
                 self._announce(f"{name} is given {PATIENCE} s for what it has not sent yet")
             # It has a clock of its own, too, in case nobody waits for it any more.
             if not _ends(process, PATIENCE + TELL_AFTER):
                 process.kill()
                 process.wait()
-            if process.returncode < 0:
+            if process.returncode in (-signal.SIGALRM, -signal.SIGKILL):
                 self._lose(name, f"it had not ended after {PATIENCE} s")
+            elif process.returncode < 0:
+                died = signal.Signals(-process.returncode).name
+                self._lose(name, f"{died}; {self._last_words(name)}")
             elif process.returncode:
                 self._lose(name, self._last_words(name))
         self._processes.clear()
@@ -129,7 +136,10 @@ class Trackers:
 
     def _last_words(self, name: str) -> str:
         path = folder_of(self._directory, name) / OUTPUT
-        lines = path.read_text(errors="replace").split("\n")
+        try:
+            lines = path.read_text(errors="replace").split("\n")
+        except OSError as problem:  # whoever took it away must not end hours of training
+            return f"{path}: {problem.strerror}"
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
         return f"{last[:400]}; see {path}"
 

@@ -97,8 +97,8 @@ def chosen(log: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
       ConfigError: a name is neither known nor an import path.
     """
-    names = log.split(",") if isinstance(log, str) else log
-    names = dict.fromkeys(name.strip() for name in names)
+    names = log.split(",") if isinstance(log, str) else list(log or [NONE])
+    names = dict.fromkeys(str(name).strip() for name in names)
     names.pop(NONE, None)
     if found := problems(list(names)):
         raise ConfigError(*(f"log: {text}" for text in found))
