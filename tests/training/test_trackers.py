@@ -285,6 +285,18 @@ class TestFailing:
         assert process.returncode < 0
         assert not is_there(process.pid)
 
+    def test_after_an_interruption_nobody_is_waited_for(self, monkeypatch):
+        monkeypatch.setattr(follower, "PATIENCE", 1)
+        monkeypatch.setattr(follower, "TELL_AFTER", 0.1)
+        told: list[str] = []
+        with open_log(["own:hang_close"], told) as log:
+            log.rewind(BEGINNING)
+            process = log._trackers._processes["own:hang_close"]  # type: ignore[union-attr]
+            write(log, 250)
+            log.close("interrupted")
+        assert told == ["own:hang_close has not sent everything yet, and goes on by itself"]
+        assert process.wait() == -signal.SIGALRM  # by its own clock
+
     def test_tensorboard_may_fail_too(self):
         RUN_DIR.mkdir()
         (RUN_DIR / "tensorboard").write_text("in the way")
