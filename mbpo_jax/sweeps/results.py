@@ -267,7 +267,8 @@ def write_report(sweep_dir: Path, figure_format: Collection[str] = ()) -> Path:
 
     Args:
       sweep_dir: of the sweep.
-      figure_format: formats in which its figures are written, besides PNG, into `FIGURES`.
+      figure_format: formats in which its figures are written, besides PNG, into `FIGURES`. Those
+        that are there are drawn anew without it.
 
     Raises:
       ConfigError: it is no sweep directory.
@@ -285,7 +286,7 @@ def write_report(sweep_dir: Path, figure_format: Collection[str] = ()) -> Path:
         [found for unit in units if (found := run_directory.read_environment(unit.path))],
         source.read_text() if source.exists() else "",
     )
-    if figure_format:
+    if figure_format or (sweep_dir / FIGURES).is_dir():  # what is there stays up to date
         (sweep_dir / FIGURES).mkdir(exist_ok=True)
         for name, figure in report_figures(variants_of(rows), evaluations).items():
             save_figure(sweep_dir / FIGURES / f"{file_name(name)}.png", figure, figure_format)

@@ -271,11 +271,13 @@ class Training:
 
     def _interrupted(self) -> Outcome:
         # The random steps alone are not worth keeping.
-        if self.host.caught_up or self.host.env_steps > self._config.random_steps:
+        worth = self.host.caught_up > 0 or self.host.env_steps > self._config.random_steps
+        if worth:
             self._save()
         self._write_status("interrupted")
         self._progress.print(
-            f"interrupted at {self.host.env_steps:,} steps; the same command resumes",
+            f"interrupted at {self.host.env_steps:,} steps; the same command "
+            + ("resumes" if worth else "begins again"),
             self._run_dir,
         )
         return "interrupted"

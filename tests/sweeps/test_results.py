@@ -216,6 +216,10 @@ def test_figures_of_the_report_are_written_in_the_formats_that_are_asked_for(swe
     found = {path.name for path in (sweep_dir / results.FIGURES).iterdir()}
     assert {Path(name).suffix for name in found} == {".png", ".pdf"}
     assert {path for path in found if path.startswith("curves-")}
+    for path in (sweep_dir / results.FIGURES).glob("*.png"):
+        path.unlink()
+    results.write_report(sweep_dir)
+    assert {path.name for path in (sweep_dir / results.FIGURES).iterdir()} == found
 
 
 def test_what_was_not_trained_yet_is_no_result(sweep_dir):

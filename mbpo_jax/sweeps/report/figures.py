@@ -210,11 +210,12 @@ def report_figures(variants: Sequence[Variant], evaluations: Sequence[Row]) -> d
     for environment in environments:
         figures[f"curves-{environment}"] = curves_figure(begun, evaluations, environment)
         figures[f"variants-{environment}"] = intervals_figure(begun, environment)
-    for column in RETURNS if len(environments) > 1 else ():
+    for column in RETURNS:
         scores = scores_by_algorithm(begun, column)
         if len(scores) > 1:
-            figures[f"aggregates-{column}"] = aggregates_figure(scores)
             figures[f"profiles-{column}"] = profile_figure(scores)
+            if len(environments) > 1:
+                figures[f"aggregates-{column}"] = aggregates_figure(scores)
     for field in dict.fromkeys(field for variant in begun for field in variant.settings):
         if figure := sensitivity_figure(begun, field):
             figures[f"sensitivity-{field}"] = figure
