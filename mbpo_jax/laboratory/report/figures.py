@@ -115,7 +115,8 @@ def variance_figure(rows: Sequence[Row], stability: Sequence[Row] = ()) -> Figur
             plot_interval(
                 panel, own, "horizon", "relative", "relative_interval", styles[name], name
             )
-        panel.set_yscale("log")
+        if any((row["relative"] or 0.0) > 0.0 for row in relative(rows)):
+            panel.set_yscale("log")
         log_integers(panel, horizons, "Horizon H (steps)")
         panel.set_ylabel(f"{label}\nover the squared norm of the gradient")
         panel.set_title(f"{rows[0]['problem']}: variance against horizon")
@@ -139,7 +140,8 @@ def _at_one_horizon(rows: Sequence[Row], styles: Mapping[str, Style], label: str
         draw_rows(
             panel, list(styles), values, ends, [(c, marker) for c, _, marker in styles.values()]
         )
-        panel.set_xscale("log")
+        if any(value > 0.0 for value in values):  # or nothing could be drawn on it
+            panel.set_xscale("log")
         across = panel.get_yaxis_transform()
         for place, (name, value) in enumerate(zip(styles, values, strict=True)):
             if np.isnan(value):
