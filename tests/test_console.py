@@ -1,27 +1,11 @@
 """Lines, links and stages, on a terminal and in a file."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from mbpo_jax.console import Stages, say, seconds_of
-
-
-def console(terminal: bool, width: int = 80) -> Console:
-    return Console(
-        file=io.StringIO(),
-        force_terminal=terminal,
-        force_interactive=terminal,
-        color_system="standard" if terminal else None,
-        width=width,
-    )
-
-
-def output(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+from tests.consoles import make_console, written
 
 
 @pytest.mark.parametrize(
@@ -35,42 +19,42 @@ def test_times_are_told_as_people_read_them(seconds, text):
 def test_a_path_is_a_link_on_a_terminal_and_plain_elsewhere():
     path = Path("runs/[bold]x")
     for terminal in (True, False):
-        shown = console(terminal)
+        shown = make_console(terminal)
         say(shown, "see", path)
         if terminal:
-            assert f"{path.absolute().as_uri()}\x1b\\runs/[bold]x" in output(shown)
+            assert f"{path.absolute().as_uri()}\x1b\\runs/[bold]x" in written(shown)
         else:
-            assert output(shown) == "see runs/[bold]x\n"
+            assert written(shown) == "see runs/[bold]x\n"
 
 
 def test_a_path_that_does_not_fit_beside_its_text_has_a_line_of_its_own():
-    shown = console(terminal=True, width=30)
+    shown = make_console(terminal=True, width=30)
     say(shown, "done: return 1.0 over 5 runs; see", Path("runs/a-long-name-of-a-run-directory"))
-    first, second = output(shown).splitlines()
+    first, second = written(shown).splitlines()
     assert first == "done: return 1.0 over 5 runs; see"
     assert "runs/a-long-name-of-a-run-directory" in second
 
 
 def test_each_stage_is_a_line_where_nobody_sees_a_bar():
-    shown, now = console(terminal=False), [0.0]
+    shown, now = make_console(terminal=False), [0.0]
     with Stages(2, shown, clock=lambda: now[0]) as stages:
         now[0] = 1.0
         stages.begin("horizon 1: reference")
         now[0] = 65.0
         stages.begin("horizon 1: rp")
-    assert output(shown).splitlines() == [
+    assert written(shown).splitlines() == [
         "1/2 horizon 1: reference (1 s so far)",
         "2/2 horizon 1: rp (65 s so far)",
     ]
 
 
 def test_a_bar_counts_the_stages_that_are_over_and_leaves_nothing_behind():
-    shown = console(terminal=True)
+    shown = make_console(terminal=True)
     with Stages(21, shown) as stages:
         for _ in range(3):
             stages.begin("horizon 1: rp")
         stages._bar.refresh()
-    text = output(shown)
+    text = written(shown)
     assert "horizon 1: rp" in text
     assert "2/21" in text
     assert text.rindex("\x1b[2K") > text.rindex("2/21")

@@ -91,20 +91,21 @@ class Progress:
           text: what is done; the same text again goes on with it.
           note: what else is known of it.
         """
-        is_new = text != self._phase.text
-        began = self._clock() if is_new else self._phase.began
-        self._phase = _Phase(text, began, note)
+        self._phase = _Phase(text, self._beginning_of(text), note)
         if text not in self._known_phases:
             self._known_phases.add(text)
             self._interval_counts = False
             if not self._live:
                 self.print(text + (f" ({note})" if note else ""))
 
+    def _beginning_of(self, text: str) -> float:
+        """Return since when this is done, which is now if something else was."""
+        return self._phase.began if self._phase.text == text else self._clock()
+
     def count(self, text: str, done: int, total: int, unit: str = "") -> None:
         """Say how far something else than training is."""
-        began = self._phase.began if self._phase.text == text else self._clock()
         is_new = self._phase.text != text
-        self._phase = _Phase(text, began, done=done, total=total, unit=unit)
+        self._phase = _Phase(text, self._beginning_of(text), done=done, total=total, unit=unit)
         self._interval_counts = False
         if not self._live and (is_new or self._clock() - self._printed > _LINE_EVERY):
             self.print(f"{text}: {self._phase.how_far()}")

@@ -1,12 +1,11 @@
 """The live bar and its plain replacement, with an injected clock."""
 
-import io
-
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from mbpo_jax.training.progress import Progress
+from tests.consoles import make_console, written
 
 
 def _shown(progress: Progress, console: Console) -> list[str]:
@@ -24,28 +23,13 @@ class Clock:
         return self.seconds
 
 
-def _console(terminal: bool, width: int = 80) -> Console:
-    return Console(
-        file=io.StringIO(),
-        force_terminal=terminal,
-        force_interactive=terminal,
-        color_system="standard" if terminal else None,
-        width=width,
-    )
-
-
-def _output(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 def _plain(clock: Clock, total: int = 1000, start: int = 0) -> Progress:
-    return Progress(total, start, console=_console(terminal=False), clock=clock)
+    return Progress(total, start, console=make_console(terminal=False), clock=clock)
 
 
 def _advance(progress: Progress, clock: Clock, seconds: float, env_steps: int) -> None:
@@ -116,7 +100,7 @@ class TestRates:
 
 class TestPlain:
     def test_one_line_for_an_evaluation_none_for_other_updates(self, clock):
-        console = _console(terminal=False, width=20)
+        console = make_console(terminal=False, width=20)
         with Progress(5000, console=console, clock=clock) as progress:
             progress.phase("compiling the training step")
             progress.update(250, 0)
@@ -125,7 +109,7 @@ class TestPlain:
             progress.phase("evaluating")
             progress.phase("evaluating")
             progress.print("saved in [bold]/runs/1 :smile:")
-        assert _output(console).splitlines() == [
+        assert written(console).splitlines() == [
             "compiling the training step",
             "500 of 5,000 env steps | return 12.3 | 25 env-steps/s | 500 gradient steps/s"
             " | ETA 0:03:00",
@@ -134,41 +118,41 @@ class TestPlain:
         ]
 
     def test_what_is_counted_is_a_line_now_and_then(self, clock):
-        console = _console(terminal=False)
+        console = make_console(terminal=False)
         with Progress(5000, console=console, clock=clock) as progress:
             for updates in range(0, 5000, 250):
                 progress.count("catching up", updates, 5000, "updates")
                 clock.seconds += 2.0
-        assert _output(console).splitlines() == [
+        assert written(console).splitlines() == [
             f"catching up: {updates:,} of 5,000 updates" for updates in (0, 1500, 3000, 4500)
         ]
 
     def test_what_is_known_of_a_phase_stands_behind_it(self, clock):
-        console = _console(terminal=False)
+        console = make_console(terminal=False)
         with Progress(5000, console=console, clock=clock) as progress:
             progress.phase("compiling", "31 s last time")
             progress.phase("compiling", "31 s last time; at every start")
-        assert _output(console) == "compiling (31 s last time)\n"
+        assert written(console) == "compiling (31 s last time)\n"
 
     def test_no_control_characters(self, clock):
-        console = _console(terminal=False)
+        console = make_console(terminal=False)
         with Progress(5000, console=console, clock=clock) as progress:
             progress.phase("compiling")
             progress.update(250, 0, 1.0)
-        output = _output(console)
+        output = written(console)
         assert output.endswith("\n")
         assert all(line.isprintable() for line in output.split("\n"))
 
 
 class TestLive:
     def test_bar_shows_phase_steps_return_and_rates(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         with Progress(1_000_000, console=console, clock=clock) as progress:
             progress.phase("compiling the training step")
             progress.update(250_000, 0)
             clock.seconds = 1000.0
             progress.update(500_000, 5_000_000, 950.34)
-        output = _output(console)
+        output = written(console)
         for text in (
             "training",
             "500,000 of 1,000,000 env steps | ETA 0:33:20",
@@ -177,7 +161,7 @@ class TestLive:
             assert text in output
 
     def test_phase_is_shown_until_the_next_update(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         progress = Progress(1000, console=console, clock=clock)
         progress.phase("compiling the training step")
         assert _shown(progress, console)[0].startswith("compiling the training step")
@@ -185,23 +169,23 @@ class TestLive:
         assert _shown(progress, console)[0].split()[0] == "training"
 
     def test_lines_stand_above_the_bar_and_the_cursor_comes_back(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         with pytest.raises(KeyboardInterrupt), Progress(1000, console=console) as progress:
             progress.print("saved in /runs/[1]")
             raise KeyboardInterrupt
-        output = _output(console)
+        output = written(console)
         assert output.index("saved in /runs/[1]") < output.rindex("starting")
         assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
 
     def test_nothing_is_left_of_the_bar_below_the_last_line(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         with Progress(1000, console=console, clock=clock) as progress:
             progress.update(1000, 20_000, 1.0)
             progress.print("done: return 1.0")
-        assert "env steps" not in _output(console)[_output(console).rindex("\x1b[2K") :]
+        assert "env steps" not in written(console)[written(console).rindex("\x1b[2K") :]
 
     def test_a_phase_says_how_long_it_has_been_going_on_and_what_is_known_of_it(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         progress = Progress(1000, console=console, clock=clock)
         progress.phase("compiling the training step", "31 s last time")
         clock.seconds += 7.0
@@ -213,7 +197,7 @@ class TestLive:
         assert shown[1] == "31 s last time; at every start"
 
     def test_what_is_counted_has_a_bar_of_its_own(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         progress = Progress(10_000, console=console, clock=clock)
         progress.count("random steps", 0, 5000)
         clock.seconds += 3.0
@@ -224,7 +208,7 @@ class TestLive:
         assert "━" in line
 
     def test_before_there_is_a_rate_the_seconds_go_on(self, clock):
-        console = _console(terminal=True)
+        console = make_console(terminal=True)
         progress = Progress(1000, console=console, clock=clock)
         progress.phase("training")
         clock.seconds += 12.0
