@@ -18,6 +18,8 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 from mbpo_jax.training import devices, plan
 
+pytestmark = pytest.mark.smoke
+
 OWN = "no preset is called {!r} (one of your own would be module:function); did you mean {}"
 
 

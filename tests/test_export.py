@@ -23,6 +23,8 @@ from mbpo_jax.export import ExportError, export_policy, policy
 from mbpo_jax.nets import networks
 from mbpo_jax.types import Agent, Env, EnvSpec
 
+pytestmark = pytest.mark.smoke
+
 N_OBS, N_ACT = 5, 2
 FORMATS = ("onnx", "stablehlo")
 SPEC = EnvSpec("tiny", N_OBS, N_ACT, episode_length=10, action_repeat=1, dt=0.1)

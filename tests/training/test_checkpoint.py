@@ -12,6 +12,8 @@ import pytest
 
 from mbpo_jax.training import checkpoint
 
+pytestmark = pytest.mark.smoke
+
 
 class State(NamedTuple):
     key: jax.Array

@@ -19,10 +19,12 @@ from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
-from mbpo_jax.training import compiled, devices, driver, loop, plan, playback, run_directory
+from mbpo_jax.training import compiled, devices, driver, loop, plan, run_directory
 from mbpo_jax.training.group import group_of
+from tests.choice import mostly_exhaustive
 from tests.probe_environments import linear_gaussian
 
+ENV = linear_gaussian(noise=0.05, episode_length=6)
 SMALL = {
     "total_env_steps": 60,
     "random_steps": 20,
@@ -44,12 +46,9 @@ def small_config(**changes) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def _fast_environment(monkeypatch):
+def _fast_environment(undrawn, monkeypatch):
     """Train on a system that compiles at once, and draw no pictures of it."""
-    monkeypatch.setattr(
-        compiled, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
-    )
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
+    monkeypatch.setattr(compiled, "make_env", lambda config: ENV)
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
@@ -98,6 +97,7 @@ def kill():
     raise Killed
 
 
+@pytest.mark.figures
 def test_run_directory_holds_everything(capsys):
     assert train(small_config()) == "finished"
     run_dir = Path("run")
@@ -131,7 +131,7 @@ def test_finished_run_is_not_trained_again(capsys):
     assert (Path("run") / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 3])
+@pytest.mark.parametrize("chunks", mostly_exhaustive([0, 1, 3], lambda chunks: chunks == 1))
 def test_killed_run_resumes_to_the_same_results(monkeypatch, chunks):
     config = small_config(checkpoint_every=20)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -246,6 +246,7 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
     assert status(Path("run"))["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     solved = small_config(stop_at_return=-1e9)
     assert train(solved) == "finished"
@@ -302,6 +303,7 @@ def test_the_memory_estimate_holds_what_the_step_holds():
     assert 0.9 * total < estimate < 3.0 * total
 
 
+@pytest.mark.usefixtures("retraced")
 def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
     sound = results(straight())[0]
 
@@ -328,6 +330,7 @@ def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys)
         assert [r for r in evals if r["run"] == run] == [r for r in sound if r["run"] == run]
 
 
+@pytest.mark.usefixtures("retraced")
 def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys):
     def poison(before, after, metrics, original=loop.freeze_if_diverged):
         agent = after.agent._replace(log_alpha=after.agent.log_alpha * jnp.nan)

@@ -32,6 +32,8 @@ PATIENCE = 120
 """Seconds that a tracker has after the end of training."""
 TELL_AFTER = 3.0
 """Seconds of waiting after which it is said what is waited for."""
+_LEFT: list[subprocess.Popen[bytes]] = []
+"""Processes that go on by themselves; Python would warn of one that nobody holds any more."""
 
 
 def folder_of(directory: Path, name: str) -> Path:
@@ -105,6 +107,7 @@ class Trackers:
             if not _ends(process, TELL_AFTER):
                 if outcome == "interrupted":  # a scheduler may not wait
                     self._announce(f"{name} has not sent everything yet, and goes on by itself")
+                    _LEFT.append(process)
                     continue
                 self._announce(f"{name} is given {PATIENCE} s for what it has not sent yet")
             # It has a clock of its own, too, in case nobody waits for it any more.
