@@ -293,12 +293,12 @@ def map_program(program: Program, mesh: Mesh) -> Mapped:
         key = jax.random.fold_in(jax.random.fold_in(run.evaluation_key, env_steps), 1)
         return program.measure(run.config, key, state)
 
-    donating = {"donate_argnums": (2,)}
     return Mapped(
         begin=jax.jit(map_runs(begin, mesh)),
-        collect=jax.jit(map_runs(collect, mesh), **donating),
-        catch_up=jax.jit(map_runs(catch_up, mesh), **donating),
-        step=jax.jit(map_runs(step, mesh), **donating),
+        # The state is the third argument; it is donated where the next one takes its place.
+        collect=jax.jit(map_runs(collect, mesh), donate_argnums=2),
+        catch_up=jax.jit(map_runs(catch_up, mesh), donate_argnums=2),
+        step=jax.jit(map_runs(step, mesh), donate_argnums=2),
         evaluate=jax.jit(map_runs(evaluate, mesh)),
         measure=jax.jit(map_runs(measure, mesh)),
     )
