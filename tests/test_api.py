@@ -201,6 +201,7 @@ def test_what_did_best_has_the_return_of_the_best_evaluation():
         np.testing.assert_allclose(returns.mean(), own["return_mean"].max(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_what_did_best_is_gone_on_with(monkeypatch):
     save = checkpoint.save
     with monkeypatch.context() as patch:

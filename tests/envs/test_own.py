@@ -132,6 +132,7 @@ def spring() -> "System":
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_exhaustive(["table", "hopper"], "hopper".__eq__))
 def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
     """One that is called as a built-in one does not get the rule of that one."""

@@ -330,6 +330,7 @@ def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys)
         assert [r for r in evals if r["run"] == run] == [r for r in sound if r["run"] == run]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("retraced")
 def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys):
     def poison(before, after, metrics, original=loop.freeze_if_diverged):
