@@ -436,4 +436,4 @@ def test_without_a_cpu_nothing_is_started(monkeypatch):
     told = SimpleNamespace(config=SimpleNamespace(jax_platforms="cuda"))
     monkeypatch.setattr(adapter, "jax", told)
     with pytest.raises(ConfigError, match="use JAX_PLATFORMS=cuda,cpu"):
-        adapted("Hopper-v5")
+        adapter.make_gymnasium_env("Hopper-v5", (), 1000, 1)

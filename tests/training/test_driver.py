@@ -389,6 +389,7 @@ def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])
 
 
+@pytest.mark.figures
 def test_a_tracker_is_told_of_a_training_that_was_interrupted_and_resumed(monkeypatch):
     Path("own.py").write_text(
         "from mbpo_jax.training.trackers.tracker import Tracker\n"
