@@ -16,10 +16,11 @@ from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import append_rows
+from mbpo_jax.signals import HANDLED
 from mbpo_jax.sweeps import local, manifest, process, store, worker
 from mbpo_jax.sweeps.sweep import sweep
 from mbpo_jax.training import devices, pace, run_directory
-from mbpo_jax.training.interruption import HANDLED, Interruption
+from mbpo_jax.training.interruption import Interruption
 from tests.sweeps.processes import (
     LONGER,
     TINY,
