@@ -308,6 +308,18 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(straight
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_drivers_at_once_train_every_run_once(straight, tmp_path):
+    path, out = written(tmp_path / "sweep.yaml", settings=LONGER), tmp_path / "out"
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(out)]
+    drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [driver.communicate(timeout=600)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], told
+    assert len(store.units_of(out)) == 1
+    assert returns(out) == straight
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     """One group's directory is spoiled, so that its process fails at once, three times."""

@@ -1,5 +1,8 @@
 """What is asked of the machine: memory limits and compiler options."""
 
+import warnings
+
+import jax
 import pytest
 
 from mbpo_jax import compiling
@@ -35,3 +38,20 @@ def test_options_are_left_out_where_the_compiler_does_not_know_them():
 def test_options_are_for_the_cpu(monkeypatch, backend, some):
     monkeypatch.setattr(compiling.jax, "default_backend", lambda: backend)
     assert bool(devices.compiler_options()) == some
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_once(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    kept = "persistent_cache_min_compile_time_secs", "persistent_cache_min_entry_size_bytes"
+    names = ["jax_compilation_cache_dir", *(f"jax_{name}" for name in kept)]
+    before = {name: jax.config.values[name] for name in names}
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            devices.use_compilation_cache(tmp_path / "file" / "cache")
+            assert jax.jit(lambda x: x + 1)(1) == 2
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert said == []
+    assert "JAX_COMPILATION_CACHE_DIR to a folder that can be written to" in capsys.readouterr().out

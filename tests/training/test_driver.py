@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -154,6 +156,15 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     (earlier,) = environment.pop("earlier")
     assert set(earlier) == set(environment) > {"time", "devices", "versions"}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_clock_that_jumps_back_changes_no_number(monkeypatch):
+    jumps = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 3600.0 * next(jumps))
+    assert train(small_config()) == "finished"
+    assert results(Path("run")) == results(straight())
+    seconds = [row["wall_seconds"] for row in read_rows(Path("run/evals.jsonl"))]
+    assert seconds == sorted(seconds)
 
 
 def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(monkeypatch, capsys):
