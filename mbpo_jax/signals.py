@@ -49,8 +49,9 @@ def settle(code: int) -> None:
 
     After a signal that nothing waited for there are none: XLA would wait for what it compiles.
     """
-    sys.stdout.flush()
     if _is_ended:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
     for number in HANDLED:
         if is_heard(number):
