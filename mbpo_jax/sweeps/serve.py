@@ -51,7 +51,6 @@ HEADERS = {
 class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one request; nothing that a client does is written to the terminal."""
 
-    server: "Server"
     timeout = TIMEOUT
 
     def do_GET(self) -> None:
@@ -59,6 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self._names_this_machine():
             self.send_error(HTTPStatus.FORBIDDEN, explain="only localhost and its addresses")
             return
+        assert isinstance(self.server, Server)
         try:
             found = self.server.answer(urllib.parse.urlsplit(self.path).path)
         except ValueError:  # as of an address with half a bracket
