@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 # of one subject may have rooms in several rows; what lies in none of them is of the folder's own.
 LAYERS = (
     ("errors", "exit_codes", "version"),
+    ("signals",),
     ("types", "fields", "files", "import_paths", "console"),
     ("config", "keys", "trees", "loops", "compiling"),
     ("config_io",),

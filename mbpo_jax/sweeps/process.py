@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
+from mbpo_jax.signals import HANDLED
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
-from mbpo_jax.training.interruption import HANDLED, Interruption
+from mbpo_jax.training.interruption import Interruption
 
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
 _LITTLE = 2**20

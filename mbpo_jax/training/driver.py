@@ -100,22 +100,23 @@ class Training:
         """Show how many of the random steps are made."""
         self._progress.count("random steps", done, self._config.random_steps)
 
-    def run(self, interruption: Interruption) -> Outcome:
+    def run(self) -> Outcome:
         """Train until the end or an interruption, and say which it was."""
         # In this order: who is stopped between the two goes on to another end once more.
         self._write_status("running")
         run_directory.write_group(self._run_dir, self._group)
         if self._is_new:
             self._evaluate_untrained()
-        while not self._is_over():
-            if interruption.requested:
-                return self._interrupted()
-            if self._lags():
-                self._catch_up()
-            else:
-                self._advance()
-        self._save()
-        return self._finish()
+        with Interruption() as interruption:  # before, there was nothing to be saved
+            while not self._is_over():
+                if interruption.requested:
+                    return self._interrupted()
+                if self._lags():
+                    self._catch_up()
+                else:
+                    self._advance()
+            self._save()
+            return self._finish()
 
     def _is_solved(self) -> bool:
         """Return whether every run reached `stop_at_return` in the last evaluation."""
@@ -356,34 +357,33 @@ def train_group(
     """
     tracker.check(log)
     devices.use_host_devices(len(group.runs))
-    with Interruption() as interruption:
-        setup = set_up(group, env)
-        begin = spread(init_from.learned, setup) if init_from else {}
-        memory = plan.describe_memory(plan.check_fits(setup))
-        with run_directory.opened(run_dir, group) as is_finished:
-            if is_finished:
-                if figure_format:
-                    draw_figures(group.config, run_dir, figure_format)
-                say(
-                    Console(),
-                    "finished already; choose another run directory to train again:",
-                    run_dir,
+    setup = set_up(group, env)
+    begin = spread(init_from.learned, setup) if init_from else {}
+    memory = plan.describe_memory(plan.check_fits(setup))
+    with run_directory.opened(run_dir, group) as is_finished:
+        if is_finished:
+            if figure_format:
+                draw_figures(group.config, run_dir, figure_format)
+            say(
+                Console(),
+                "finished already; choose another run directory to train again:",
+                run_dir,
+            )
+            return "finished"
+        info = logs.environment_info(command, devices.describe_devices())
+        if init_from:
+            info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
+        info["observed"] = setup.env.spec.components
+        run_directory.write_environment(run_dir, info)
+        print(f"memory: {memory}")
+        with Progress(group.config.total_env_steps) as progress:
+            together = part_of or run_dir.resolve().name
+            facts = facts_of(group, run_dir)
+            trackers = Trackers(log, run_dir, together, facts, progress.print)
+            with RunLog(run_dir, trackers) as run_log:
+                training = Training(
+                    setup, run_dir, run_log, progress, begin, on_evaluation, figure_format
                 )
-                return "finished"
-            info = logs.environment_info(command, devices.describe_devices())
-            if init_from:
-                info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
-            info["observed"] = setup.env.spec.components
-            run_directory.write_environment(run_dir, info)
-            print(f"memory: {memory}")
-            with Progress(group.config.total_env_steps) as progress:
-                together = part_of or run_dir.resolve().name
-                facts = facts_of(group, run_dir)
-                trackers = Trackers(log, run_dir, together, facts, progress.print)
-                with RunLog(run_dir, trackers) as run_log:
-                    training = Training(
-                        setup, run_dir, run_log, progress, begin, on_evaluation, figure_format
-                    )
-                    outcome = training.run(interruption)
-                    run_log.close(outcome)
-                return outcome
+                outcome = training.run()
+                run_log.close(outcome)
+            return outcome

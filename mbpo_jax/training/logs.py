@@ -37,7 +37,7 @@ class RunLog:
     """Evaluations and metrics of one run directory, as row files and for trackers.
 
     A context manager. Trackers begin where the log is first cut back to, and end when it is closed,
-    or when the context is left, as those of a training that failed.
+    or when the context is left, as those of a training that failed or was asked to end.
     """
 
     def __init__(self, directory: Path, trackers: "Trackers | None" = None) -> None:
@@ -89,8 +89,9 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        asked = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        self.close("interrupted" if asked else "failed")
 
     @staticmethod
     def _check_reaches(path: Path, size: int) -> None:

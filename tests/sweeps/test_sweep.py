@@ -16,10 +16,11 @@ from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import append_rows
+from mbpo_jax.signals import HANDLED
 from mbpo_jax.sweeps import local, manifest, process, store, worker
 from mbpo_jax.sweeps.sweep import sweep
 from mbpo_jax.training import devices, pace, run_directory
-from mbpo_jax.training.interruption import HANDLED, Interruption
+from mbpo_jax.training.interruption import Interruption
 from tests.sweeps.processes import (
     LONGER,
     TINY,
@@ -304,6 +305,18 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(straight
     assert driver.returncode == OF_OUTCOME["finished"], output
     assert f"{name}: resumed" in output
     assert returns(broken) == straight
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_drivers_at_once_train_every_run_once(straight, tmp_path):
+    path, out = written(tmp_path / "sweep.yaml", settings=LONGER), tmp_path / "out"
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(out)]
+    drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [driver.communicate(timeout=600)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], told
+    assert len(store.units_of(out)) == 1
+    assert returns(out) == straight
 
 
 @pytest.mark.slow

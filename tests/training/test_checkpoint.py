@@ -1,5 +1,6 @@
 """Checkpoints come back exactly, or are named as corrupt and passed over."""
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -155,6 +156,36 @@ def test_unfinished_checkpoint_is_ignored_and_cleared_away(tmp_path):
     assert not problems
     checkpoint.save(tmp_path, 3, make_state(3), {})
     assert not list(tmp_path.glob("partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("place", "turn", "left"),
+    [("_first", 0, 1), ("_write_synced", 0, 1), ("_write_synced", 1, 1), ("_sync_directory", 0, 2)],
+)
+def test_who_dies_while_saving_leaves_a_checkpoint_that_is_whole(
+    tmp_path, monkeypatch, place, turn, left
+):
+    """Before anything is written, before `host.json`, the manifest, and after the renaming."""
+    checkpoint.save(tmp_path, 1, make_state(1), {})
+    before, turns = getattr(checkpoint, place), itertools.count()
+
+    def die(*arguments):
+        if next(turns) == turn:
+            raise SystemExit  # which nothing in its way catches: the disk is as after `os._exit`
+        return before(*arguments)
+
+    monkeypatch.setattr(checkpoint, place, die)
+    with pytest.raises(SystemExit):
+        checkpoint.save(tmp_path, 2, make_state(2), {})
+    monkeypatch.undo()
+    restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(left))
+    assert not problems
+    checkpoint.save(tmp_path, 2, make_state(2), {})
+    restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(2))
 
 
 def test_failure_to_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):

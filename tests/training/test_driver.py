@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -154,6 +155,18 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     (earlier,) = environment.pop("earlier")
     assert set(earlier) == set(environment) > {"time", "devices", "versions"}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_clock_that_jumps_back_changes_no_number(monkeypatch):
+    straight()
+    clock, jump = time.time, []
+    stop_after(monkeypatch, 2, lambda: jump.append(3600.0))
+    monkeypatch.setattr(time, "time", lambda: clock() - sum(jump))
+    assert train(small_config()) == "finished"
+    assert jump
+    assert results(Path("run")) == results(straight())
+    seconds = [row["wall_seconds"] for row in read_rows(Path("run/evals.jsonl"))]
+    assert seconds == sorted(seconds)
 
 
 def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(monkeypatch, capsys):
