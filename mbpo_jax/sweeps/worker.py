@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import functools
 import multiprocessing
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import command_of
@@ -20,7 +21,9 @@ from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import Group
 
 
-def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too large"]:
+def train_unit(
+    sweep_dir: Path, name: str
+) -> Outcome | Literal["busy", "too large", "cannot write"]:
     """Train a group of a sweep, or go on with it, and say how that ended.
 
     Raises:
@@ -43,6 +46,10 @@ def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too lar
             return "busy"
         print(problem)
         return "too large"
+    except DiskError as problem:
+        with contextlib.suppress(OSError):  # what is printed may lie on the same disk
+            print(problem, flush=True)
+        return "cannot write"
 
 
 class Planned(NamedTuple):
