@@ -123,7 +123,8 @@ def _parse_row(path: Path, place: str, line: bytes) -> Row:
         return json.loads(line)
     except ValueError as error:
         raise LogError(
-            f"{path}, {place}: not valid JSON ({error}); restore the file from a copy"
+            f"{path}, {place}: not valid JSON ({error}); restore the file from a copy, or give the "
+            "command that trains the run, which makes the row again where it can"
         ) from error
 
 

@@ -114,8 +114,8 @@ def told_end(unit: Unit, code: int) -> str:
         )
     if code == OF_OUTCOME["cannot write"]:
         said, _, _ = last_line(unit.path / OUTPUT).partition("; ")
-        if code := code_named(said):
-            raise DiskError(f"{unit.name}: {said}", code)
+        if (named := code_named(said)) is not None:
+            raise DiskError(f"{unit.name}: {said}", named)
         raise _no_room(unit)  # not even for what it would have said
     return note_failure(
         unit, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

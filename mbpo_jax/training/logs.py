@@ -128,8 +128,10 @@ def damage(directory: Path, position: Mapping[str, Any]) -> str | None:
         path, size = directory / name, position.get(name, 0)
         found = _rows(path, size)
         known = position.get(CHECKS, {}).get(name)
-        for number, row in enumerate(found, start=1) if known is not None else ():
-            if known[_DIGITS * (number - 1) : _DIGITS * number] != _check(row):
+        for number, row in enumerate(found, start=1):
+            if known is not None and known[_DIGITS * (number - 1) : _DIGITS * number] != _check(
+                row
+            ):
                 return f"{path}, row {number}: it is not as it was written"
         if (actual := _size(path)) < size:
             what = f"it ends behind row {len(found)}" if actual else "it is empty"

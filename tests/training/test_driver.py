@@ -180,7 +180,8 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
     assert results(Path("run")) == results(straight())
 
 
-@pytest.mark.parametrize("row", [8, 4])  # written after the checkpoint of 50 steps, and before it
+# Written after the checkpoint of 50 steps, and before it.
+@pytest.mark.parametrize("row", [pytest.param(8, marks=pytest.mark.slow), 4])
 def test_rows_that_were_changed_are_made_again_or_else_nothing_is(row, capsys):
     shutil.copytree(straight(), "run")
     path = Path("run/metrics.jsonl")
@@ -203,6 +204,7 @@ def test_rows_that_were_changed_are_made_again_or_else_nothing_is(row, capsys):
     assert unchanged.items() <= before.items()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing_that_was_saved(monkeypatch):
     done = []
 
