@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -24,6 +24,8 @@ class Train:
     An environment's preset comes first, then that of the algorithm if it has one, then --preset,
     then --config, then the other options.
     """
+
+    ELSEWHERE: ClassVar = "choose another --run-dir (a copy of this one goes on there)"
 
     environment: Annotated[Positional[str], arg(metavar="ENV")]
     """Environment, one of `mbpo-jax envs`, or module:function for one of your own; comes first."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.signals import HANDLED, ends_with_us
 from mbpo_jax.sweeps import store
@@ -24,7 +24,9 @@ from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import Group
 
 
-def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too large"]:
+def train_unit(
+    sweep_dir: Path, name: str
+) -> Outcome | Literal["busy", "too large", "cannot write"]:
     """Train a group of a sweep, or go on with it, and say how that ended.
 
     Raises:
@@ -47,6 +49,10 @@ def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too lar
             return "busy"
         print(problem)
         return "too large"
+    except DiskError as problem:
+        with contextlib.suppress(OSError):  # what is printed may lie on the same disk
+            print(problem, flush=True)
+        return "cannot write"
 
 
 class Planned(NamedTuple):

@@ -10,7 +10,8 @@ import jax
 from jax.extend.core import Jaxpr
 
 from mbpo_jax.console import seconds_of
-from mbpo_jax.files import write_json_atomic
+from mbpo_jax.errors import DiskError
+from mbpo_jax.files import make_directory, write_json_atomic
 from mbpo_jax.training.group import Group, structure
 from mbpo_jax.version import __version__
 
@@ -60,8 +61,8 @@ class CompileTimes:
         self._now[name] = seconds
         if self._is_kept:
             # Without the note, the next start knows less; nothing else depends on it.
-            with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(DiskError):
+                make_directory(self._path.parent)
                 write_json_atomic(self._path, self._before | self._now)
 
 

@@ -5,7 +5,7 @@ import functools
 import itertools
 import time
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.import_paths import is_import_path
 from mbpo_jax.models.rows import where_rows
-from mbpo_jax.training import checkpoint, run_directory
+from mbpo_jax.training import checkpoint, logs, run_directory
 from mbpo_jax.training.compile_times import CompileTimes
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.group import Group, data_paths, structural_differences
@@ -186,10 +186,23 @@ def _laid_out(configs: Sequence[Config], mesh: Mesh) -> Runs:
     return jax.device_put(Runs(config, keys, evaluation_keys), run_sharding(mesh))
 
 
+def has_lost_rows(run_dir: Path) -> bool:
+    """Return whether rows of a run's log are lost that were there at its newest checkpoint."""
+    host = checkpoint.newest_host(run_dir / run_directory.CHECKPOINTS)
+    return host is not None and _lost(run_dir, host) is not None
+
+
+def _lost(run_dir: Path, host: Mapping[str, Any]) -> str | None:
+    return logs.damage(run_dir, host.get("log", logs.BEGINNING))
+
+
 def restore_runs(
-    run_dir: Path, setup: Setup, *, set_aside: bool = False
+    run_dir: Path, setup: Setup, *, goes_on: bool = False
 ) -> tuple[checkpoint.Restored | None, list[str]]:
     """Restore the newest good checkpoint of a run directory, as `checkpoint.restore_newest` does.
+
+    If the run `goes_on` in this process, its log has to be there as it was at that checkpoint, and
+    others are set aside.
 
     Aside it has `BEST`, unless it comes from before that was kept or from before any evaluation.
     Where the runs are to be longer than they were, their replay buffers have grown.
@@ -199,7 +212,8 @@ def restore_runs(
         setup.shapes,
         len(setup.group.runs),
         aside={BEST: learned(setup.shapes)},
-        set_aside=set_aside,
+        set_aside=goes_on,
+        lost=functools.partial(_lost, run_dir) if goes_on else lambda _: None,
     )
     if restored and restored.capacity:
         rows, state = restored.capacity, restored.state

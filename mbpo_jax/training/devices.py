@@ -110,15 +110,6 @@ def tree_bytes(tree: PyTree) -> int:
     )
 
 
-def in_units(size: int) -> str:
-    """Return a size in the unit that fits it, with three digits or all that there are."""
-    amount, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 999.5 and len(units) > 1:
-        amount, units = amount / 1024.0, units[1:]
-    decimals = 0 if units[0] == "bytes" or amount >= 99.95 else 1 if amount >= 9.995 else 2
-    return f"{amount:.{decimals}f} {units[0]}"
-
-
 def free_host_bytes() -> int | None:
     """Return the memory that this process can still get, None if the system does not say."""
     free = [*_free_in_system(), *free_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]

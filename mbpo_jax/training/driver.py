@@ -19,6 +19,7 @@ from mbpo_jax.training.compiled import (
     Setup,
     better_of,
     compile_program,
+    has_lost_rows,
     restore_runs,
     set_up,
     spread,
@@ -71,7 +72,7 @@ class Training:
         self._updates_per_chunk = plan.updates_per_chunk(setup)
         self._calls_to_catch_up = plan.calls_to_catch_up(setup)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
-        restored, problems = restore_runs(run_dir, setup, set_aside=True)
+        restored, problems = restore_runs(run_dir, setup, goes_on=True)
         for problem in problems:
             progress.print(f"warning: {problem}")
         self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
@@ -315,7 +316,7 @@ class Training:
         run_directory.write_status(
             self._run_dir,
             state,
-            **dataclasses.asdict(self.host),
+            **{k: v for k, v in dataclasses.asdict(self.host).items() if k != "log"},
             compile_seconds=self._compiled.seconds,
             diverged=self.host.diverged(),
         )
@@ -351,9 +352,10 @@ def train_group(
 
     Raises:
       ConfigError: the environment is unknown, the library of a tracker is missing, the directory
-        belongs to another configuration or cannot be written to, or the device has too little
-        memory. Nothing was changed then.
-      CheckpointError: checkpoints cannot be written or read.
+        belongs to another configuration, or the device has too little memory. Nothing was changed
+        then.
+      DiskError: something cannot be written; what was saved before is as it was.
+      CheckpointError: no checkpoint can be gone on from.
     """
     tracker.check(log)
     devices.use_host_devices(len(group.runs))
@@ -361,7 +363,7 @@ def train_group(
     begin = spread(init_from.learned, setup) if init_from else {}
     memory = plan.describe_memory(plan.check_fits(setup))
     with run_directory.opened(run_dir, group) as is_finished:
-        if is_finished:
+        if is_finished and not has_lost_rows(run_dir):
             if figure_format:
                 draw_figures(group.config, run_dir, figure_format)
             say(

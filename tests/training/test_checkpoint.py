@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbpo_jax.errors import DiskError
 from mbpo_jax.training import checkpoint
+from tests.disks import room_for
 
 pytestmark = pytest.mark.smoke
 
@@ -188,19 +190,38 @@ def test_who_dies_while_saving_leaves_a_checkpoint_that_is_whole(
     assert_equal(restored.state, make_state(2))
 
 
-def test_failure_to_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [0, 150, 600])
+def test_without_room_the_earlier_checkpoint_stays_and_one_error_tells(tmp_path, caplog, size):
+    """Wherever it runs out, and whatever Orbax's threads would say of it."""
     checkpoint.save(tmp_path, 1, make_state(1), {})
-
-    def disk_full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.ocp, "save", disk_full)
-    with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*same command"):
+    with room_for(size), pytest.raises(DiskError, match=r"too large \(needs about .*same command"):
         checkpoint.save(tmp_path, 2, make_state(2), {})
-    monkeypatch.undo()
+    assert caplog.text == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
     restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
     assert restored is not None
     assert_equal(restored.state, make_state(1))
+    checkpoint.save(tmp_path, 2, make_state(2), {})
+
+
+def test_a_checkpoint_whose_host_counts_on_what_is_lost_is_passed_over(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, make_state(step), {"rows": step})
+
+    def restore(rows: int, set_aside: bool) -> tuple:
+        return checkpoint.restore_newest(
+            tmp_path,
+            shapes(make_state(0)),
+            set_aside=set_aside,
+            lost=lambda host: f"row {rows + 1} is lost" if host["rows"] > rows else None,
+        )
+
+    with pytest.raises(checkpoint.CheckpointError, match=r"row 1 is lost.*restore.*--init-from"):
+        restore(0, set_aside=True)
+    restored, problems = restore(1, set_aside=True)
+    assert restored.env_steps == 1
+    assert problems == ["row 2 is lost; what came after the checkpoint before that is made again"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001", "0000000002.corrupt"]
 
 
 class Before(NamedTuple):

@@ -1,6 +1,7 @@
 """The host: what a run leaves behind, how it ends, and that it resumes exactly."""
 
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -17,10 +18,10 @@ import pytest
 import mbpo_jax
 from mbpo_jax import cli, config_io
 from mbpo_jax.config import Config
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError, UserError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
-from mbpo_jax.training import compiled, devices, driver, loop, plan, run_directory
+from mbpo_jax.training import checkpoint, compiled, devices, driver, loop, plan, run_directory
 from mbpo_jax.training.group import group_of
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import linear_gaussian
@@ -183,6 +184,82 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
     assert results(Path("run")) == results(straight())
 
 
+# Written after the checkpoint of 50 steps, and before it.
+@pytest.mark.parametrize("row", [pytest.param(8, marks=pytest.mark.slow), 4])
+def test_rows_that_were_changed_are_made_again_or_else_nothing_is(row, capsys):
+    shutil.copytree(straight(), "run")
+    path = Path("run/metrics.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 8
+    changed = lines[row - 1].replace(b"0.", b"7.", 1)
+    assert changed != lines[row - 1]
+    path.write_bytes(b"".join([*lines[: row - 1], changed, *lines[row:]]))
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    if row > 6:
+        assert train(small_config()) == "finished"
+        printed = capsys.readouterr().out
+        assert f"warning: {path}, row {row}: it is not as it was written" in printed
+        assert "resuming at 50 environment steps: run" in printed
+        assert results(Path("run")) == results(straight())
+        return
+    with pytest.raises(checkpoint.CheckpointError, match=rf"metrics\.jsonl, row {row}: .*restore"):
+        train(small_config())
+    unchanged = {p: p.read_bytes() for p in before if p.name not in (".lock", "environment.json")}
+    assert unchanged.items() <= before.items()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_nothing_that_was_saved(monkeypatch):
+    done = []
+
+    def fill_up(descriptor: int) -> None:
+        done.append(descriptor)
+        if len(done) > 25:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill_up)
+        with pytest.raises(DiskError, match=r"^cannot .*run/.*No space left .*same command"):
+            train(small_config())
+    assert any(Path("run/checkpoints").glob("0*"))
+    assert train(small_config()) == "finished"
+    assert results(Path("run")) == results(straight())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.yaml", "config.yaml is empty; restore it from a copy, or delete it"),
+        ("runs.json", "runs.json is empty; restore it"),
+    ],
+)
+def test_an_emptied_file_is_said_to_be_empty(name, message):
+    shutil.copytree(straight(), "run")
+    (Path("run") / name).write_text("")
+    with pytest.raises(UserError, match=message):
+        train(small_config())
+
+
+def test_a_configuration_that_was_cut_off_is_not_only_said_to_be_another():
+    shutil.copytree(straight(), "run")
+    path = Path("run/config.yaml")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: lines.index("num_seeds: 2\n")]))
+    with pytest.raises(
+        ConfigError, match=r"num_seeds: 1 -> 2[\s\S]*does not have num_seeds and .*cut off"
+    ):
+        train(small_config())
+
+
+def test_an_emptied_environment_file_leaves_a_gap_that_is_told(capsys):
+    shutil.copytree(straight(), "run")
+    (Path("run") / "environment.json").write_text("")
+    run_directory.write_environment(Path("run"), {"time": "now"})
+    assert "warning: run/environment.json is empty" in capsys.readouterr().out
+    written = run_directory.read_environment(Path("run"))
+    assert written["earlier"][0]["lost"].startswith("run/environment.json is empty")
+
+
 def test_training_stops_once_two_evaluations_in_a_row_are_solved():
     assert train(small_config(stop_at_return=-1e6)) == "finished"
     evals, _ = results(Path("run"))
@@ -211,7 +288,7 @@ def test_settings_may_change_as_long_as_there_is_no_checkpoint(monkeypatch):
 
 def test_directory_that_cannot_be_written_is_an_error():
     Path("file").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"cannot write.*--run-dir"):
+    with pytest.raises(DiskError, match=r"cannot make the directory file/run: Not a directory"):
         train(small_config(), Path("file/run"))
 
 

@@ -98,7 +98,8 @@ class Trackers:
     def close(self, outcome: str) -> None:
         """Say how training ended, and wait until everything has arrived, or for `PATIENCE`."""
         for name, tracker in list(self._here.items()):
-            with self._surviving(name):
+            # What ended training, and is told, may be what ends this: a full disk.
+            with contextlib.suppress(Exception) if outcome == "failed" else self._surviving(name):
                 tracker.close(outcome)
         self._here.clear()
         for process in self._processes.values():
@@ -131,7 +132,9 @@ class Trackers:
             self._lose(name, f"{type(problem).__name__}: {problem}")
 
     def _lose(self, name: str, reason: str) -> None:
-        self._here.pop(name, None)
+        if tracker := self._here.pop(name, None):
+            with contextlib.suppress(Exception):
+                tracker.close("failed")
         process = self._processes.pop(name, None)
         if process and process.stdin:
             process.stdin.close()
