@@ -104,13 +104,15 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=SHARES, help="make faults of this part alone")
-    parser.add_argument("--number", type=int, help="make this one fault of it, and no other")
+    parser.add_argument(
+        "--only", nargs="+", choices=SHARES, help="make faults of these parts alone"
+    )
+    parser.add_argument("--number", type=int, help="make this one fault of the one part, no other")
     parser.add_argument("--out", type=Path, help="write the JSON into this file, too")
     options = parser.parse_args()
-    if options.number is not None and options.only is None:
-        parser.error("--number goes with --only")
-    shares = {part: SHARES[part] for part in ([options.only] if options.only else SHARES)}
+    shares = {part: SHARES[part] for part in options.only or SHARES}
+    if options.number is not None and len(shares) != 1:
+        parser.error("--number goes with --only and one part")
     spent, made = dict.fromkeys(shares, 0.0), dict.fromkeys(shares, 0)
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         campaign = Campaign(Workshop(Path(folder), options.seed))

@@ -19,7 +19,7 @@ from benchmarks.faults.trainings import (
     timeless,
 )
 
-NAMES = ("tabular", "sac", "mbpo")
+NAMES = ("tabular", "sac")
 FOR_PEOPLE = ("tensorboard", "environment.json", ".lock")
 """What nothing is read from that a number depends on; it is damaged, too, but less often."""
 TOLD = "is corrupt"

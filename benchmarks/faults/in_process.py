@@ -131,7 +131,7 @@ class Worker:
         except Exception as error:
             problem = f"the campaign itself failed: {error!r}"
         self.close(kill=True)
-        return judged(f"with {arguments}", [problem], "")
+        return judged(fault.__module__, [problem], "")
 
     def close(self, kill: bool = False) -> None:
         """End the process, or kill it."""

@@ -124,19 +124,22 @@ class Straight(NamedTuple):
     Attributes:
       training: its command.
       folder: it was made in.
-      seconds: it took.
     """
 
     training: Training
     folder: Path
-    seconds: float
 
 
 class Workshop:
-    """Where a campaign works: a folder, a seed, and the undisturbed trainings, each made once."""
+    """Where a campaign works: a folder, a seed, and the undisturbed trainings, each made once.
+
+    Attributes:
+      seconds: of a start of each training that nothing disturbed, the shortest so far.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
+        self.seconds: dict[str, float] = {}
         self._straight: dict[str, Straight] = {}
 
     def straight(self, name: str) -> Straight:
@@ -147,17 +150,15 @@ class Workshop:
         """
         if name not in self._straight:
             training, folder = TRAININGS[name], lay_out(self.folder / "straight" / name)
-            for seconds in ("compiled", "measured"):  # the second one finds compiled programs
-                began, output = time.monotonic(), folder / f"{seconds}.txt"
-                process = start(training, folder, output)
-                process.join(PATIENCE)
-                if process.exitcode != 0 or (problems := left_over(folder, folder)):
-                    process.kill()
-                    reason = f"exit code {process.exitcode}" if process.exitcode else problems
-                    raise RuntimeError(f"{name}, undisturbed: {reason}\n{output.read_text()}")
-                if seconds == "compiled":
-                    (folder / RUN).rename(folder / "first")
-            self._straight[name] = Straight(training, folder, time.monotonic() - began)
+            began, output = time.monotonic(), folder / "output.txt"
+            process = start(training, folder, output)
+            process.join(PATIENCE)
+            if process.exitcode != 0 or (problems := left_over(folder, folder)):
+                process.kill()
+                reason = f"exit code {process.exitcode}" if process.exitcode else problems
+                raise RuntimeError(f"{name}, undisturbed: {reason}\n{output.read_text()}")
+            self.seconds[name] = time.monotonic() - began
+            self._straight[name] = Straight(training, folder)
         return self._straight[name]
 
 
@@ -186,8 +187,11 @@ def numbers(run_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("metrics.jsonl", "gradients.jsonl", "config.yaml", "runs.json"):
         found[name] = path.read_bytes() if (path := run_dir / name).exists() else None
-    rows = (run_dir / "evals.jsonl").read_text().splitlines()
-    found["evals.jsonl"] = [timeless(json.loads(row)) for row in rows]
+    rows = (run_dir / "evals.jsonl").read_bytes()
+    try:
+        found["evals.jsonl"] = [timeless(json.loads(row)) for row in rows.splitlines()]
+    except ValueError:  # what is damaged and still there differs as it is
+        found["evals.jsonl"] = rows
     found["status.json"] = timeless(json.loads((run_dir / "status.json").read_text()))
     saved = sorted(p for p in (run_dir / "checkpoints").iterdir() if p.name.isdecimal())
     found["checkpoint"] = saved[-1].name
