@@ -104,9 +104,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--only", nargs="+", choices=SHARES, help="make faults of these parts alone"
-    )
+    parser.add_argument("--only", nargs="+", choices=SHARES, help="make faults of these alone")
     parser.add_argument("--number", type=int, help="make this one fault of the one part, no other")
     parser.add_argument("--out", type=Path, help="write the JSON into this file, too")
     options = parser.parse_args()

@@ -3,7 +3,7 @@
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,13 +40,29 @@ class Subject(NamedTuple):
     is_finished: bool
 
 
-def make(seed: int, number: int, folder: Path, subjects: list[Subject]) -> Fault:
-    """Damage one or two files of a run, give its command again, and read it."""
+def make(
+    seed: int,
+    number: int,
+    folder: Path,
+    subjects: Sequence[Subject],
+    sorts: Sequence[str] | None = None,
+) -> Fault:
+    """Damage one or two files of a run, give its command again, and read it.
+
+    Args:
+      seed: of the campaign.
+      number: of this fault.
+      folder: to work in.
+      subjects: runs to choose from.
+      sorts: of damage to choose from; all if None.
+    """
     rng = rng_of(seed, "damage", number)
     subject = rng.choice(subjects)
     folder = folder / f"damage-{number}"
     shutil.copytree(subject.folder / RUN, folder / RUN)
-    done = [damage(rng, folder / RUN) for _ in range(rng.choice((1, 1, 1, 2)))]
+    done = [
+        damage(rng, folder / RUN, sorts or list(SORTS)) for _ in range(rng.choice((1, 1, 1, 2)))
+    ]
     fault = check(subject, folder, ", ".join(done))
     shutil.rmtree(folder)
     return fault
@@ -128,7 +144,7 @@ def reading(folder: Path) -> tuple[Ending, dict[str, Any]]:
     return captured(read, folder), found
 
 
-def damage(rng: random.Random, run_dir: Path) -> str:
+def damage(rng: random.Random, run_dir: Path, sorts: Sequence[str]) -> str:
     """Damage a file of a run directory; return what was done to which."""
     files = [path for path in sorted(run_dir.rglob("*")) if path.is_file()]
     kinds = sorted({path.relative_to(run_dir).parts[0] for path in files})
@@ -136,7 +152,7 @@ def damage(rng: random.Random, run_dir: Path) -> str:
     # Half of them in checkpoints, the others of all sorts, however many files each has.
     kind = rng.choice(["checkpoints"] * len(matters) + matters * 2 + kinds)
     path = rng.choice([path for path in files if path.relative_to(run_dir).parts[0] == kind])
-    how = rng.choice(list(SORTS))
+    how = rng.choice(sorts)
     SORTS[how](rng, path, files)
     return f"{how} {path.relative_to(run_dir)}"
 

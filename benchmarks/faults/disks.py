@@ -47,7 +47,7 @@ def make(seed: int, number: int, folder: Path, trainings: list[Straight]) -> Fau
                 *differences(work, straight.folder),
             ]
     shutil.rmtree(folder)
-    what = f"{command[1]} {command[3]} on a disk of {', '.join(done)}"
+    what = f"{straight.folder.name} on a disk of {', '.join(done)}"
     return judged(what, problems, ending.output)
 
 

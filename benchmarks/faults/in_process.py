@@ -4,8 +4,10 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import functools
-import io
 import multiprocessing
+import os
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,20 +49,30 @@ def attempt(command: Sequence[str], folder: Path) -> Ending:
     return captured(lambda: main(list(command)), folder)
 
 
-def captured(call: Callable[[], Any], folder: Path) -> Ending:
-    """Call something in a folder, which returns an exit code, and keep what it prints."""
-    output = io.StringIO()
-    code = None
-    with (
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(output),
-    ):
+def captured(call: Callable[[], int], folder: Path) -> Ending:
+    """Call something in a folder, which returns an exit code, and keep all that is printed.
+
+    Libraries write to descriptors of their own, and a limit of the size of files is none of a pipe.
+    """
+    reader, writer = os.pipe()
+    kept, code, chunks = {number: os.dup(number) for number in (1, 2)}, None, []
+    read = threading.Thread(target=lambda: chunks.extend(iter(lambda: os.read(reader, 2**16), b"")))
+    read.start()
+    for number in kept:
+        os.dup2(writer, number)
+    os.close(writer)
+    with contextlib.chdir(folder):
         try:
             code = call()
         except Exception:
             traceback.print_exc()
-    return Ending(code, output.getvalue())
+    sys.stdout.flush()
+    for number, descriptor in kept.items():
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    read.join()
+    os.close(reader)
+    return Ending(code, b"".join(chunks).decode(errors="replace"))
 
 
 @contextlib.contextmanager
