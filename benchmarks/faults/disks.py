@@ -25,7 +25,7 @@ def make(seed: int, number: int, folder: Path, trainings: list[Straight]) -> Fau
     folder.mkdir()
     files = [path for path in (straight.folder / RUN).rglob("*") if path.is_file()]
     sizes = [path.stat().st_size for path in files]
-    done, problems = [], []
+    done, problems, ending = [], [], Ending(None, "")
     mounted = can_mount(folder) and rng.random() < 0.75
     with mount(folder, ROOM) if mounted else contextlib.nullcontext():
         lay_out(folder / "work")

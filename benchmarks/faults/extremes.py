@@ -27,8 +27,8 @@ FEW: Mapping[str, Any] = {
     "checkpoint_every": 5,
     "env.episode_length": 5,
 }
-ENDLESS = ("seed", "num_seeds", "total_env_steps")
-"""Bounds that say nothing, or that would take away what is to be trained."""
+LEFT = ("seed", "total_env_steps", "eval_every", "checkpoint_every")
+"""Settings whose bounds say nothing, or are refused whatever else is drawn."""
 
 
 def make(seed: int, number: int, folder: Path) -> Fault:
@@ -41,7 +41,7 @@ def make(seed: int, number: int, folder: Path) -> Fault:
     base = environment_preset(environment, "debug", algorithm=algorithm)
     base = dataclasses.replace(base, algorithm=algorithm)
     bounds = {path: bounds_of(path, value) for path, value in read_settings(base).items()}
-    paths = [path for path in bounds if bounds[path] and path not in ENDLESS]
+    paths = [path for path in bounds if bounds[path] and path not in LEFT]
     drawn = {path: rng.choice(bounds[path]) for path in rng.sample(paths, rng.randint(1, 4))}
     folder = folder / f"extremes-{number}"
     folder.mkdir()
@@ -66,8 +66,8 @@ def bounds_of(path: str, value: Any) -> list[Any]:
       value: that it has; of several numbers all are put to a bound.
     """
     limits = _limits().get(path, ())
-    least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
-    most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
+    least: Any = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+    most: Any = next((limit.le for limit in limits if isinstance(limit, Le)), None)
     found: list[Any] = [] if least is None else [least, least + 1] if least in (0, 1) else [least]
     found += [] if most is None or most > 1 else [most]  # larger ones tell what a number can hold
     return [[number] * len(value) for number in found] if isinstance(value, tuple) else found

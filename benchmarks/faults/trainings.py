@@ -153,10 +153,11 @@ class Workshop:
             began, output = time.monotonic(), folder / "output.txt"
             process = start(training, folder, output)
             process.join(PATIENCE)
-            if process.exitcode != 0 or (problems := left_over(folder, folder)):
+            if process.exitcode != 0:
                 process.kill()
-                reason = f"exit code {process.exitcode}" if process.exitcode else problems
-                raise RuntimeError(f"{name}, undisturbed: {reason}\n{output.read_text()}")
+                raise RuntimeError(
+                    f"{name}, undisturbed: exit code {process.exitcode}\n{output.read_text()}"
+                )
             self.seconds[name] = time.monotonic() - began
             self._straight[name] = Straight(training, folder)
         return self._straight[name]
