@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,14 @@ class TestRunLog:
             event.step for event in new if event.session_log.status == event_pb2.SessionLog.START
         ]
         assert starts == [251]
+
+    def test_trackers_are_told_who_was_asked_to_end_and_who_failed(self, tmp_path):
+        told = []
+        for error in (SystemExit, KeyboardInterrupt, ValueError):
+            trackers = SimpleNamespace(close=told.append)
+            with pytest.raises(error), logs.RunLog(tmp_path, trackers):
+                raise error
+        assert told == ["interrupted", "interrupted", "failed"]
 
     def test_missing_rows_are_an_error_and_nothing_is_cut(self, tmp_path):
         with logs.RunLog(tmp_path) as log:
