@@ -17,6 +17,7 @@ from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 from mbpo_jax.training import devices, plan
+from mbpo_jax.yaml_files import read_yaml
 
 OWN = "no preset is called {!r} (one of your own would be module:function); did you mean {}"
 
@@ -349,7 +350,7 @@ def test_presets_lists_all_and_prints_what_a_stack_makes(capsys):
 
     assert cli.main(["presets", "ant", "debug"]) == 0
     Path("stack.yaml").write_text(capsys.readouterr().out)
-    stack = config_io.read_yaml(Path("stack.yaml"))
+    stack = read_yaml(Path("stack.yaml"))
     assert config_io.apply(Config(), stack, "stack") == preset("ant", "debug")
 
 

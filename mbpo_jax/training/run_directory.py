@@ -17,6 +17,7 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import replacing, to_plain, write_json_atomic
 from mbpo_jax.training import logs
 from mbpo_jax.training.group import Group, group_of, restored
+from mbpo_jax.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 RUNS = "runs.json"
@@ -230,7 +231,7 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    return config_io.apply(Config(), _as_now(config_io.read_yaml(path), path), str(path))
+    return config_io.apply(Config(), _as_now(read_yaml(path), path), str(path))
 
 
 def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -239,7 +240,7 @@ def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
       ConfigError: they are of an algorithm that is there no more.
     """
-    gone = {"pg": "lr_gae", "bptt": "rp"}.get(content.get("algorithm", ""))
+    gone = {"pg": "lr_gae", "bptt": "rp"}.get(str(content.get("algorithm")))
     if gone:
         raise ConfigError(
             f"{path}: {content['algorithm']} is policy_search with policy_search.gradient={gone} "
