@@ -70,6 +70,8 @@ def field_error(name: str, value: Any, annotation: Any) -> str | None:
 
     Only text, numbers and tuples of them are looked at: while JAX traces, a field holds an array.
     """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, tuple)):
+        return None
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     if isinstance(value, str) and typing.get_origin(annotation) is Literal:
@@ -81,7 +83,7 @@ def field_error(name: str, value: Any, annotation: Any) -> str | None:
         element = typing.get_args(annotation)[0]
         errors = [field_error(f"{name}[{i}]", part, element) for i, part in enumerate(value)]
         return next(filter(None, errors), None)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, str | tuple):
         return None
     if not abs(value) <= sys.float_info.max:  # which holds of a whole number of any size, too
         return f"{name}: {shown(value)} is not a finite number"

@@ -9,7 +9,7 @@ ten microseconds a byte.
 import re
 import stat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -40,7 +40,7 @@ _NAMES = (f"{_CORE}str", f"{_CORE}merge")
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # none of YAML 1.1
+    """Knows no tags, and of plain words those above alone."""
 
     def fetch_flow_collection_start(self, TokenClass: type) -> None:
         # The scanner looks far ahead, and at all that is open at every step.
@@ -60,6 +60,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.1 or 1.2 would take for something else."""
 
 
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
 for _name, _pattern in _WORDS.items():
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(_CORE + _name, re.compile(rf"({_pattern})\Z"), None)
