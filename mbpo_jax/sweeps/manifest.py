@@ -22,7 +22,7 @@ from mbpo_jax.errors import MOST_PROBLEMS, ConfigError, first_of, shown, suggest
 from mbpo_jax.fields import MOST_ITEMS, MOST_RUNS, field_error, field_types
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training.group import Group, make_group, structure
+from mbpo_jax.training.group import Group, joined, structure
 from mbpo_jax.training.trackers import tracker
 from mbpo_jax.yaml_files import read_yaml
 
@@ -361,9 +361,9 @@ def make_groups(
         alike.setdefault(structure(run), []).append(run)
     groups = []
     for members in alike.values():
-        size = max(most_runs(make_group(members)), 1)
+        size = max(most_runs(joined(members)), 1)
         # As even as can be: groups of one size, and of equal room, share a compiled program.
         number = -(-len(members) // size)
         size = -(-len(members) // number)
-        groups += [make_group(members[i : i + size]) for i in range(0, len(members), size)]
+        groups += [joined(members[i : i + size]) for i in range(0, len(members), size)]
     return groups
