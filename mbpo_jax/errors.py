@@ -4,6 +4,12 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from typing import Any
+
+MOST_SHOWN = 80
+"""Letters of a value in a message."""
+MOST_PROBLEMS = 20
+"""That are told at once."""
 
 
 class UserError(Exception):
@@ -51,6 +57,22 @@ def code_named(text: str) -> int | None:
     """
     codes = (*_MENDED, errno.EIO)
     return next((code for code in codes if os.strerror(code) in text), None)
+
+
+def shown(value: Any) -> str:
+    """Return a value from outside as it can stand in a message: printable and short."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than some thousands of digits
+        text = "a number of too many digits"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def first_of(problems: Iterable[str]) -> list[str]:
+    """Return the first of many problems, each once, and whether there are more."""
+    each = list(dict.fromkeys(problems))
+    more = ["and more problems, which are told when these are mended"]
+    return each if len(each) <= MOST_PROBLEMS else [*each[:MOST_PROBLEMS], *more]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.presets import PRESETS, preset
 from mbpo_jax.training import devices, plan
+from mbpo_jax.yaml_files import read_yaml
 
 pytestmark = pytest.mark.smoke
 
@@ -371,7 +372,7 @@ def test_presets_lists_all_and_prints_what_a_stack_makes(capsys):
 
     assert cli.main(["presets", "ant", "debug"]) == 0
     Path("stack.yaml").write_text(capsys.readouterr().out)
-    stack = config_io.read_yaml(Path("stack.yaml"))
+    stack = read_yaml(Path("stack.yaml"))
     assert config_io.apply(Config(), stack, "stack") == preset("ant", "debug")
 
 

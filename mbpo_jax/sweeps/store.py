@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import make_directory, replacing, write_json_atomic, writing
@@ -18,6 +17,7 @@ from mbpo_jax.sweeps.manifest import group_name, make_groups, run_id
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.trackers import tracker
+from mbpo_jax.yaml_files import read_yaml
 
 GROUPS = "groups"
 SWEEP_FILE = "sweep.yaml"
@@ -164,7 +164,7 @@ def content_of(sweep_dir: Path) -> dict[str, Any]:
       ConfigError: it cannot be read.
     """
     path = sweep_dir / SWEEP_FILE
-    content = config_io.read_yaml(path) if path.exists() else {}
+    content = read_yaml(path) if path.exists() else {}
     if path.exists() and not content:
         raise ConfigError(f"{path} is empty; restore it from a copy, or give the file again")
     return content

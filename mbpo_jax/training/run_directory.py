@@ -25,6 +25,7 @@ from mbpo_jax.files import (
 )
 from mbpo_jax.training import logs
 from mbpo_jax.training.group import Group, group_of, restored
+from mbpo_jax.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 RUNS = "runs.json"
@@ -176,7 +177,7 @@ def _claim(run_dir: Path, group: Group) -> bool:
     if group == known:
         return state == "finished"
     changes = config_io.diff_configs(known.config, group.config) or ["the runs' own settings"]
-    there = config_io.paths(config_io.read_yaml(run_dir / CONFIG))
+    there = config_io.paths(read_yaml(run_dir / CONFIG))
     if missing := [path for path in defaults() if path not in there]:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         changes.append(
@@ -243,7 +244,7 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    content = config_io.read_yaml(path)
+    content = read_yaml(path)
     if not content:
         raise ConfigError(
             f"{path} is empty; restore it from a copy, or delete it and give `train` the settings "
@@ -258,7 +259,7 @@ def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
       ConfigError: they are of an algorithm that is there no more.
     """
-    gone = {"pg": "lr_gae", "bptt": "rp"}.get(content.get("algorithm", ""))
+    gone = {"pg": "lr_gae", "bptt": "rp"}.get(str(content.get("algorithm")))
     if gone:
         raise ConfigError(
             f"{path}: {content['algorithm']} is policy_search with policy_search.gradient={gone} "

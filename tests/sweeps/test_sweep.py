@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from mbpo_jax import config_io
 from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import append_rows
@@ -22,6 +21,7 @@ from mbpo_jax.sweeps import local, manifest, process, store, worker
 from mbpo_jax.sweeps.sweep import sweep
 from mbpo_jax.training import devices, driver, pace, run_directory
 from mbpo_jax.training.interruption import Interruption
+from mbpo_jax.yaml_files import read_yaml
 from tests.sweeps.processes import (
     LONGER,
     TINY,
@@ -348,7 +348,7 @@ def test_two_drivers_at_once_train_every_run_once(straight, tmp_path):
 def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     """One group's directory is spoiled, so that its process fails at once, three times."""
     path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], seeds=1)
-    units = laid_out(tmp_path / "out", config_io.read_yaml(path))
+    units = laid_out(tmp_path / "out", read_yaml(path))
     spoiled = next(unit for unit in units if unit.group.config.algorithm == "mve")
     (spoiled.path / "checkpoints").write_text("this is no directory")
     assert sweep(path, tmp_path / "out") == "incomplete"

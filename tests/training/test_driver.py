@@ -23,6 +23,7 @@ from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
 from mbpo_jax.training import checkpoint, compiled, devices, driver, loop, plan, run_directory
 from mbpo_jax.training.group import group_of
+from mbpo_jax.yaml_files import read_yaml
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import linear_gaussian
 
@@ -463,7 +464,7 @@ def test_dry_run_with_all_prints_every_setting_and_array(capsys):
     plan.dry_run(small_config(), Path("run"), small_config(), everything=True)
     printed = capsys.readouterr().out
     Path("settings.yaml").write_text(printed.split("\n\n")[2])
-    settings = config_io.read_yaml(Path("settings.yaml"))
+    settings = read_yaml(Path("settings.yaml"))
     assert config_io.apply(Config(), settings, "what was printed") == small_config()
     arrays = printed.rpartition("arrays of all runs, by size:\n")[2].splitlines()
     assert len(arrays) == len(jax.tree.leaves(compiled.set_up(group_of(small_config())).shapes))

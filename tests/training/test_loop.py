@@ -193,6 +193,13 @@ def test_random_steps_fill_the_replay_buffer_and_train_nothing(starts):
 
 
 @pytest.mark.slow
+def test_every_step_draws_afresh(histories):
+    """A key that comes back would make each step explore, restart and sample as the one before."""
+    for history in histories:
+        keys = {jax.random.key_data(state.key).tobytes() for state, _ in history}
+        assert len(keys) == len(history)
+
+
 def test_the_buffers_grow_by_what_a_step_makes(histories):
     for history in histories:
         sizes = [int(state.replay.size) for state, _ in history]
