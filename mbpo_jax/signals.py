@@ -87,7 +87,9 @@ def _end(number: int, frame: FrameType | None) -> None:
     _is_ended, within = True, set(_modules(frame))
     is_loading = _LOADER in within
     if is_loading or number != signal.SIGINT:
-        _say(f"ended by {signal.Signals(number).name}", "; nothing was started" * is_loading)
+        name, left = signal.Signals(number).name, "what was saved is kept"
+        left = "nothing was started" if is_loading else left
+        _say(f"ended by {name}; {left}, and the same command can be given again")
     if is_loading or _CALLBACK in within:  # an exception might be swallowed, or become another
         _leave(number)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(_code(number))
@@ -114,7 +116,10 @@ def _watch(reader: int) -> None:
             break
         if ctrl_c == 2:
             break
-    _say(f"ended by {signal.Signals(number).name}, in the midst of what it did")
+    name = signal.Signals(number).name
+    _say(
+        f"ended by {name} in the midst of what it did; the same command goes on from what is saved"
+    )
     _leave(number)
 
 
