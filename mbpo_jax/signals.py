@@ -118,7 +118,7 @@ def _watch(reader: int) -> None:
             break
     name = signal.Signals(number).name
     _say(
-        f"ended by {name} in the midst of what it did; the same command goes on from what is saved"
+        f"ended by {name} amid what it did; the same command goes on from what is saved"
     )
     _leave(number)
 
