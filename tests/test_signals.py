@@ -123,7 +123,7 @@ def test_so_does_a_second_ctrl_c_while_it_trains():
     code, said = ended(process)
     assert code == 130
     assert said.startswith(
-        "mbpo-jax: ended by SIGINT in the midst of what it did; the same command"
+        "mbpo-jax: ended by SIGINT amid what it did; the same command"
     )
     wait_for(lambda: is_gone(child), PROMPT)
 
