@@ -20,7 +20,10 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that ask for an end; SIGUSR1 and SIGUSR2 are what clusters send ahead of a time limit."""
 PATIENCE = 0.5
 """Seconds in which Python may end by itself."""
-_LOADER, _CALLBACK = "importlib._bootstrap", "jax._src.callback"
+_LOADER = "importlib._bootstrap"
+_SWALLOWERS = {_LOADER, "jax._src.callback", "jax._src.lib"}
+"""Modules that XLA and Python call back, the last one at each look for garbage: an exception would
+be swallowed there, or become another."""
 
 _last_acts: list[Callable[[], None]] = []
 _is_watched = _is_ended = False
@@ -90,7 +93,7 @@ def _end(number: int, frame: FrameType | None) -> None:
         name, left = signal.Signals(number).name, "what was saved is kept"
         left = "nothing was started" if is_loading else left
         _say(f"ended by {name}; {left}, and the same command can be given again")
-    if is_loading or _CALLBACK in within:  # an exception might be swallowed, or become another
+    if within & _SWALLOWERS:
         _leave(number)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(_code(number))
 
@@ -117,9 +120,7 @@ def _watch(reader: int) -> None:
         if ctrl_c == 2:
             break
     name = signal.Signals(number).name
-    _say(
-        f"ended by {name} amid what it did; the same command goes on from what is saved"
-    )
+    _say(f"ended by {name} amid what it did; the same command goes on from what is saved")
     _leave(number)
 
 

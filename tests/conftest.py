@@ -33,7 +33,7 @@ import pytest
 
 # Tracing makes millions of objects that live on; to look for garbage among them takes a tenth.
 gc.freeze()
-gc.set_threshold(200_000, 20, 100)
+gc.set_threshold(100_000, 10, 10)
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("untimed", deadline=None)

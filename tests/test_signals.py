@@ -122,9 +122,7 @@ def test_so_does_a_second_ctrl_c_while_it_trains():
     process.send_signal(signal.SIGINT)
     code, said = ended(process)
     assert code == 130
-    assert said.startswith(
-        "mbpo-jax: ended by SIGINT amid what it did; the same command"
-    )
+    assert said.startswith("mbpo-jax: ended by SIGINT amid what it did; the same command")
     wait_for(lambda: is_gone(child), PROMPT)
 
 

@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +41,20 @@ _SAVING = threading.Lock()
 
 # Orbax raises what goes wrong in its threads, and logs it as well, each time with a traceback.
 logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in str(record.msg))
+
+
+def _leave_out_late_writes() -> None:
+    """Say nothing of writes that end once Orbax has given up, and find its event loop closed.
+
+    TensorStore hands each of them to `sys.excepthook`, from its own threads.
+    """
+    told = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if kind is not RuntimeError or str(error) != "Event loop is closed":
+            told(kind, error, trace)
+
+    sys.excepthook = tell
 
 
 class CheckpointError(UserError):
@@ -112,6 +127,7 @@ def save(
         _sync_directory(directory)
         _discard_partial(directory)
     except (OSError, ValueError) as error:  # the second is what Orbax makes of the first
+        _leave_out_late_writes()
         shutil.rmtree(partial, ignore_errors=True)
         problem = f"cannot save a checkpoint in {directory}"
         code = error.errno if isinstance(error, OSError) else code_named(str(error))

@@ -186,10 +186,12 @@ def _laid_out(configs: Sequence[Config], mesh: Mesh) -> Runs:
     return jax.device_put(Runs(config, keys, evaluation_keys), run_sharding(mesh))
 
 
-def has_lost_rows(run_dir: Path) -> bool:
-    """Return whether rows of a run's log are lost that were there at its newest checkpoint."""
+def has_its_rows(run_dir: Path) -> bool:
+    """Return whether a run's log is as at its newest checkpoint, without a row less or more."""
     host = checkpoint.newest_host(run_dir / run_directory.CHECKPOINTS)
-    return host is not None and _lost(run_dir, host) is not None
+    if host is None or "log" not in host:
+        return True
+    return _lost(run_dir, host) is None and not logs.goes_on_after(run_dir, host["log"])
 
 
 def _lost(run_dir: Path, host: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from mbpo_jax.training.compiled import (
     Setup,
     better_of,
     compile_program,
-    has_lost_rows,
+    has_its_rows,
     restore_runs,
     set_up,
     spread,
@@ -363,7 +363,7 @@ def train_group(
     begin = spread(init_from.learned, setup) if init_from else {}
     memory = plan.describe_memory(plan.check_fits(setup))
     with run_directory.opened(run_dir, group) as is_finished:
-        if is_finished and not has_lost_rows(run_dir):
+        if is_finished and has_its_rows(run_dir):
             if figure_format:
                 draw_figures(group.config, run_dir, figure_format)
             say(

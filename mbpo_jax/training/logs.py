@@ -140,6 +140,11 @@ def damage(directory: Path, position: Mapping[str, Any]) -> str | None:
     return None
 
 
+def goes_on_after(directory: Path, position: Mapping[str, Any]) -> bool:
+    """Return whether a log has anything that came after a position."""
+    return any(_size(directory / name) > position.get(name, 0) for name in ROW_FILES)
+
+
 _DIGITS = 8
 
 

@@ -126,6 +126,15 @@ def test_run_directory_holds_everything(capsys):
     assert last == "see run"
 
 
+@pytest.mark.parametrize("name", ["evals.jsonl", "metrics.jsonl"])
+def test_rows_that_a_finished_run_did_not_write_are_taken_out(name):
+    shutil.copytree(straight(), "run")
+    with open(Path("run") / name, "a") as file:
+        file.write((Path("run") / name).read_text().splitlines(keepends=True)[-1])
+    assert train(small_config()) == "finished"
+    assert results(Path("run")) == results(straight())
+
+
 def test_finished_run_is_not_trained_again(capsys):
     shutil.copytree(straight(), "run")
     before = (Path("run") / "metrics.jsonl").read_bytes()
