@@ -6,6 +6,7 @@ the checkpoint visible. One that fails the check is set aside under another name
 it is used.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -16,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -43,18 +44,20 @@ _SAVING = threading.Lock()
 logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in str(record.msg))
 
 
+@functools.cache  # once is enough
 def _leave_out_late_writes() -> None:
     """Say nothing of writes that end once Orbax has given up, and find its event loop closed.
 
-    TensorStore hands each of them to `sys.excepthook`, from its own threads.
+    TensorStore hands each of them to `sys.unraisablehook`, from its own threads.
     """
-    told = sys.excepthook
+    told = sys.unraisablehook
 
-    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if kind is not RuntimeError or str(error) != "Event loop is closed":
-            told(kind, error, trace)
+    def tell(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
+            told(unraisable)
 
-    sys.excepthook = tell
+    sys.unraisablehook = tell
 
 
 class CheckpointError(UserError):

@@ -47,7 +47,7 @@ def test_another_structure_has_a_program_of_its_own():
 def test_what_an_import_path_names_is_read_anew(tmp_path, monkeypatch):
     """As in a notebook, whose author mends the function and trains again."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    Path("mine.py").write_text(
+    Path("read_anew.py").write_text(
         textwrap.dedent("""
         from mbpo_jax.algorithms.sac import make_sac_baseline
 
@@ -55,7 +55,7 @@ def test_what_an_import_path_names_is_read_anew(tmp_path, monkeypatch):
             return make_sac_baseline(env, config)
         """)
     )
-    returns("run", algorithm="mine:learner")
+    returns("run", algorithm="read_anew:learner")
     assert compiled.kept_program.cache_info().currsize == 0
 
 
