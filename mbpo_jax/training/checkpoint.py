@@ -6,7 +6,6 @@ the checkpoint visible. One that fails the check is set aside under another name
 it is used.
 """
 
-import functools
 import hashlib
 import json
 import logging
@@ -44,20 +43,19 @@ _SAVING = threading.Lock()
 logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in str(record.msg))
 
 
-@functools.cache  # once is enough
-def _leave_out_late_writes() -> None:
+def _leave_out_late_writes(
+    unraisable: Any, told: Callable[[Any], Any] = sys.unraisablehook
+) -> None:
     """Say nothing of writes that end once Orbax has given up, and find its event loop closed.
 
-    TensorStore hands each of them to `sys.unraisablehook`, from its own threads.
+    TensorStore hands each of them to Python, from its own threads, as an error nobody can take.
     """
-    told = sys.unraisablehook
+    error = unraisable.exc_value
+    if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
+        told(unraisable)
 
-    def tell(unraisable: Any) -> None:
-        error = unraisable.exc_value
-        if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
-            told(unraisable)
 
-    sys.unraisablehook = tell
+sys.unraisablehook = _leave_out_late_writes
 
 
 class CheckpointError(UserError):
@@ -130,7 +128,6 @@ def save(
         _sync_directory(directory)
         _discard_partial(directory)
     except (OSError, ValueError) as error:  # the second is what Orbax makes of the first
-        _leave_out_late_writes()
         shutil.rmtree(partial, ignore_errors=True)
         problem = f"cannot save a checkpoint in {directory}"
         code = error.errno if isinstance(error, OSError) else code_named(str(error))
