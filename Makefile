@@ -11,7 +11,7 @@ PINS := pyproject.toml constraints.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow test-all check format docs notebook dist constraints clean
+.PHONY: help train test test-slow test-smoke test-all check format docs notebook dist constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ test: $(VENV)/.dev  ## run the tests but the slow ones
 
 test-slow: $(VENV)/.dev  ## run the slow tests: every algorithm learns, every backend, kill and resume
 	$(PYTEST) -m 'slow and not exhaustive'
+
+test-smoke: $(VENV)/.dev  ## run what another line of JAX would break first
+	$(PYTEST) -m 'smoke and not slow and not exhaustive'
 
 test-all: $(VENV)/.dev  ## run all tests, with every parameter, whole presets, SLURM: an hour or two
 	$(PYTEST)

@@ -32,7 +32,7 @@ count=$(wc -w <<<"$tasks")
 for task in $tasks; do
   seconds=$(($(left) / count - 10))
   [ "$seconds" -gt 30 ] || break
-  timeout --signal INT --kill-after 20 "$seconds" "$python" -m mbpo_jax train "$task" --num-seeds "$seeds" \
+  timeout --kill-after 20 "$seconds" "$python" -m mbpo_jax train "$task" --num-seeds "$seeds" \
     --run-dir "$out/$(basename "$task" -v5)" 2>&1 | tee "$out/$(basename "$task" -v5).log"
   count=$((count - 1))
 done

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbpo_jax import config_io
+from mbpo_jax import yaml_files
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, read_rows, replace_rows
 from mbpo_jax.reports.plots import Curves
@@ -140,7 +140,7 @@ def run_rows(run_dir: Path, load: str) -> list[Row]:
 
     Versions and machine are those of the last process that trained; commits are of all processes.
     """
-    settings = config_io.read_yaml(run_dir / run_directory.CONFIG)
+    settings = yaml_files.read_yaml(run_dir / run_directory.CONFIG)
     name, algorithm = settings["env"]["name"], learner(settings)
     task = name.removeprefix(SUITE)
     if task == name or algorithm not in LEARNERS or not published_points(task, algorithm):

@@ -3,12 +3,16 @@
 The names below are loaded when they are first used, so that importing the package costs nothing.
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from mbpo_jax.version import __version__ as __version__
 
+TYPE_CHECKING = False  # as type checkers know it; `typing` takes longer to load than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from mbpo_jax.api import load, train
     from mbpo_jax.config import Config
     from mbpo_jax.envs import make_env

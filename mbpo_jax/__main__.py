@@ -1,7 +1,19 @@
-"""Run the command line: `python -m mbpo_jax`."""
+"""The program: `mbpo-jax`, or `python -m mbpo_jax`."""
 
 import sys
 
-from mbpo_jax.cli import main
+from mbpo_jax import signals
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line of this process, and return its exit code."""
+    signals.answer()  # before anything that takes long to load
+    from mbpo_jax import cli
+
+    code = cli.main()
+    signals.settle(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

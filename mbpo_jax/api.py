@@ -68,9 +68,10 @@ def train(
 
     Raises:
       ConfigError: a name or a setting is wrong, or is never read by this algorithm; the library of
-        a tracker is missing; the directory holds other runs or cannot be written to; or the device
-        has too little memory. Nothing was changed then.
-      CheckpointError: checkpoints cannot be written or read.
+        a tracker is missing; the directory holds other runs; or the device has too little memory.
+        Nothing was changed then.
+      DiskError: something cannot be written; what was saved before is as it was.
+      CheckpointError: no checkpoint can be gone on from.
     """
     presets = (presets,) if isinstance(presets, str) else presets
     formats = formats_of(figure_format)

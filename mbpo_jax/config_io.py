@@ -1,4 +1,4 @@
-"""Reading and writing configurations: YAML files, layers, differences.
+"""Configurations and data from outside: layers, what is wrong with them, differences.
 
 The rules stand in `config`; `pydantic` applies them to data from outside and finds every mistake at
 once instead of the first.
@@ -10,65 +10,14 @@ import functools
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mbpo_jax.config import Config
 from mbpo_jax.config.reading import defaults, flatten
-from mbpo_jax.errors import ConfigError, suggestion
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-3` is a number, as in YAML 1.2, and a field given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"{key.value!r} is given twice; keep one of them"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML with every field on a line of its own, lists included."""
-
-
-_Dumper.add_representer(
-    list,
-    lambda dumper, values: dumper.represent_sequence(
-        "tag:yaml.org,2002:seq", values, flow_style=True
-    ),
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of fields, nested as `Config` is, without checking them.
-
-    Raises:
-      ConfigError: the file cannot be read, is no YAML, or holds something else than fields.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text file"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {_yaml_problem(error)}") from error
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds no fields; write lines such as 'num_seeds: 4'")
-    return content or {}
+from mbpo_jax.errors import MOST_PROBLEMS, MOST_SHOWN, ConfigError, first_of, shown, suggestion
+from mbpo_jax.yaml_files import to_yaml
 
 
 def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
@@ -81,7 +30,7 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
 
     Raises:
       ConfigError: fields are unknown, values have the wrong type or range, or do not go together;
-        one problem each, and all of them.
+        one problem each, and all of them unless they are many.
     """
     values, problems = _merged(base, changes), []
     wrong: set[str] = set()
@@ -90,9 +39,11 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
         try:
             config = _adapter().validate_python(values, extra="forbid")
         except ValidationError as error:
-            details = error.errors()
+            details = error.errors(include_url=False)
             # What concerns a value that was refused already says nothing new.
-            found = [text for each in details for text in _problems(dict(each))]
+            found = [
+                text for each in details[: MOST_PROBLEMS + 1] for text in _problems(dict(each))
+            ]
             problems += [text for text in found if not wrong & set(re.findall(r"\w+", text))]
             # Rules between fields are looked at once every field is right, so the wrong ones are
             # put back; () is where the outermost rules stand, behind which nothing is hidden.
@@ -103,7 +54,7 @@ def apply(base: Config, changes: dict[str, Any], source: str) -> Config:
             if values == before:
                 break
     if config is None or problems:
-        raise ConfigError(*(f"{source}: {problem}" for problem in problems))
+        raise ConfigError(*(f"{source}: {problem}" for problem in first_of(problems)))
     return config
 
 
@@ -114,7 +65,8 @@ def _put_back(values: dict[Any, Any], base: Any, place: Sequence[str | int]) -> 
     """
     name, deeper = str(place[0]), place[1:]
     if name not in {field.name for field in dataclasses.fields(base)}:
-        for key in [key for key in values if str(key) == name]:
+        known = [name] if name in values else [key for key in values if str(key) == name]
+        for key in known:
             del values[key]
     elif deeper and isinstance(values[name], dict):
         return _put_back(values[name], getattr(base, name), deeper)
@@ -143,8 +95,7 @@ def paths(changes: dict[str, Any], below: Any = None, prefix: str = "") -> dict[
 
 def dump_yaml(config: Config) -> str:
     """Write a configuration as YAML, complete; reading it gives an equal configuration."""
-    values = _adapter().dump_python(config, mode="json")
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+    return to_yaml(_adapter().dump_python(config, mode="json"))
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -171,7 +122,9 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
         for part in sections:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise ConfigError(f"{part}: {section!r} and {path} exclude each other; leave one")
+                raise ConfigError(
+                    f"{part}: {shown(section)} and {path} exclude each other; leave one"
+                )
         if isinstance(value, dict):
             known = section.get(name)
             # A copy, because further paths may be put into it.
@@ -206,12 +159,16 @@ def _problems(details: dict[str, Any]) -> list[str]:
         prefix = f"{path}." if path else ""
         return [prefix + problem for problem in details["ctx"]["error"].args]
     if kind == "dataclass_type":
-        return [f"{path}: {value!r} should be fields, one in a line and indented below '{path}:'"]
+        return [
+            f"{path}: {shown(value)} should be fields, one in a line and indented below '{path}:'"
+        ]
     if kind == "tuple_type":
         pairs = value.items() if isinstance(value, dict) else ()
         items = [f"{name}={json.dumps(each)}" for name, each in pairs] or [value]
-        return [f"{path}: {value!r} should be a list; write {json.dumps(items)}"]
-    return [f"{path}: {value!r} {details['msg'].removeprefix('Input ')}"]
+        advice = json.dumps(items)
+        advice = advice if len(advice) <= 2 * MOST_SHOWN else "its values in brackets, as in [1, 2]"
+        return [f"{path}: {shown(value)} should be a list; write {advice}"]
+    return [f"{path}: {shown(value)} {details['msg'].removeprefix('Input ')}"]
 
 
 def _field_advice(*path: str) -> str:
@@ -227,11 +184,3 @@ def _field_advice(*path: str) -> str:
 
 def _last(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    """Say what is wrong with a YAML file, and where."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return f"is no YAML: {error}"
-    mark = error.problem_mark
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -11,10 +11,12 @@ OF_OUTCOME = {
     "incomplete": 1,
     "busy": 69,
     "too large": 71,
+    "cannot write": 73,
     "interrupted": 75,
 }
-"""Of training and of sweeps; 69, 71 and 75 are EX_UNAVAILABLE (another process trains there),
-EX_OSERR (the memory that is free does not hold it) and EX_TEMPFAIL (the same command goes on)."""
+"""Of training and of sweeps; 69, 71, 73 and 75 are EX_UNAVAILABLE (another process trains there),
+EX_OSERR (the memory that is free does not hold it), EX_CANTCREAT (of one group: there is no room on
+the disk, or the like) and EX_TEMPFAIL (the same command goes on)."""
 
 BAD_INPUT = 2
 KILLED_BY_CTRL_C = 130

@@ -1,14 +1,16 @@
 """Files that survive a crash: append-only rows of JSON, and files that are replaced as a whole."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mbpo_jax.errors import UserError
+from mbpo_jax.errors import FULL, DiskError, UserError, in_units
 
 Row = dict[str, Any]
 """One line of a row file: `env_steps`, `run`, `seed` and values by name; None where not finite."""
@@ -18,18 +20,64 @@ class LogError(UserError):
     """A log that cannot be read or continued; the message says what to do."""
 
 
-def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append rows as lines of JSON and return once they are on disk.
+@contextlib.contextmanager
+def writing(path: Path, needed: int | None = None, what: str = "") -> Iterator[None]:
+    """Tell what keeps something from being written as an error that the user can mend.
+
+    Args:
+      path: of what is written or made.
+      needed: bytes that it needs, if that is known.
+      what: what cannot be done; "cannot write" and the path if empty.
+
+    Raises:
+      DiskError: there is no room for it, it is not permitted, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, error, needed, what) from error
+
+
+def disk_error(
+    path: Path, error: OSError | int, needed: int | None = None, what: str = ""
+) -> DiskError:
+    """Return what `writing` raises, for an error or its code."""
+    code = (error if isinstance(error, int) else error.errno) or errno.EIO
+    facts = [] if needed is None else [f"needs about {in_units(needed)}"]
+    if code in FULL:
+        with contextlib.suppress(OSError):
+            there = next(place for place in (path, *path.absolute().parents) if place.exists())
+            facts.append(f"{in_units(shutil.disk_usage(there).free)} free")
+    more = f" ({', '.join(facts)})" if facts else ""
+    return DiskError(f"{what or f'cannot write {path}'}: {os.strerror(code)}{more}", code)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those it lies in, if need be.
+
+    Raises:
+      DiskError: it cannot be made.
+    """
+    with writing(path, what=f"cannot make the directory {path}"):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Append rows as lines of JSON and return these once they are on disk.
 
     Non-finite numbers become null, NumPy scalars and arrays plain numbers and lists. A last line
     that an earlier process could not finish is cut off first.
+
+    Raises:
+      DiskError: they cannot be written; some of them may be there.
     """
-    text = "".join(_to_json(row) + "\n" for row in rows)
-    with open(path, "a+b") as file:
+    lines = "".join(_to_json(row) + "\n" for row in rows).encode()
+    with writing(path, len(lines)), open(path, "a+b") as file:
         _cut_torn_line(file)
-        file.write(text.encode())
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
+    return lines
 
 
 def replace_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -75,7 +123,8 @@ def _parse_row(path: Path, place: str, line: bytes) -> Row:
         return json.loads(line)
     except ValueError as error:
         raise LogError(
-            f"{path}, {place}: not valid JSON ({error}); restore the file from a copy"
+            f"{path}, {place}: not valid JSON ({error}); restore the file from a copy, or give the "
+            "command that trains the run, which makes the row again where it can"
         ) from error
 
 
@@ -109,20 +158,51 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends, and never if it fails.
 
     A reader sees the old content or the new one, at no time a part of either.
+
+    Raises:
+      DiskError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary, needed = path.with_name(f".{path.name}.tmp"), None
     try:
         with open(temporary, "wb") as file:
             yield file
+            needed = file.tell()
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # The block may have trouble of its own, with another file or with none.
+        ours = None if error.filename is None else Path(error.filename) in (temporary, path)
+        if ours is False or error.errno is None:
+            raise
+        raise disk_error(path, error, needed) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide what is wrong
+            temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      UserError: it is empty, cut off or damaged otherwise.
+      FileNotFoundError: it is not there.
+    """
+    text = path.read_text(errors="replace")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        what = f"is no JSON any more ({error})" if text.strip("\0 \n") else "is empty"
+        raise UserError(f"{path} {what}; restore it from a copy") from error
 
 
 def write_json_atomic(path: Path, obj: Any) -> None:
     """Replace a JSON file as a whole; non-finite numbers become null."""
-    text = _to_json(obj, indent=2) + "\n"
+    content = as_json(obj)
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(content)
+
+
+def as_json(obj: Any) -> bytes:
+    """Return the content of a JSON file, as people read it; non-finite numbers become null."""
+    return (_to_json(obj, indent=2) + "\n").encode()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.errors import ConfigError, shown, suggestion
 
 
 def is_import_path(name: str) -> bool:
@@ -20,7 +20,7 @@ def name_problem(name: str, known: Iterable[str]) -> str | None:
     known = list(known)
     if is_import_path(name) or name in known:
         return None
-    return f"{name!r} is not known (one of your own would be module:function); " + suggestion(
+    return f"{shown(name)} is not known (one of your own would be module:function); " + suggestion(
         name, known
     )
 
@@ -42,7 +42,7 @@ def load_function(path: str, field: str, *arguments: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     if not (name.isidentifier() and all(map(str.isidentifier, module_name.split(".")))):
         raise ConfigError(
-            f"{field}: {path!r} is no import path; write it as in package.module:function"
+            f"{field}: {shown(path)} is no import path; write it as in package.module:function"
         )
     here = str(Path.cwd())
     if here not in sys.path:

@@ -1,4 +1,4 @@
-"""Pages as a reader sees them: opened from disk in a headless Chromium that reaches no network."""
+"""Pages as a reader sees them, in a headless Chromium."""
 
 import contextlib
 import shutil
@@ -25,20 +25,21 @@ def chromium() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def opened(browser: Any, path: Path, width: int = 1280, **options: Any) -> Iterator[Any]:
+def opened(browser: Any, path: Path | str, width: int = 1280, **options: Any) -> Iterator[Any]:
     """Open a page; in the end nothing was said on its console, and nothing but it asked for."""
+    address = path if isinstance(path, str) else path.as_uri()
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
     page, said, asked = context.new_page(), [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(address)
     try:
         yield page
     finally:
         context.close()
     assert said == []
-    assert set(asked) <= {path.as_uri(), "data:,"}
+    assert set(asked) <= {address, "data:,"}
 
 
 def overflow(page: Any) -> int:

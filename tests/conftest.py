@@ -1,6 +1,7 @@
 """What every test relies on: the CPU, a shared compile cache, strict JAX, a scratch folder."""
 
 import contextlib
+import gc
 import os
 from importlib import metadata
 from pathlib import Path
@@ -23,9 +24,16 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+# Where in the source an operation comes from is written into programs nobody reads.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
 import hypothesis
 import jax
 import pytest
+
+# Tracing makes millions of objects that live on; to look for garbage among them takes a tenth.
+gc.freeze()
+gc.set_threshold(200_000, 20, 100)
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -54,6 +62,29 @@ def _scratch_session(tmp_path_factory):
 def _scratch(tmp_path, monkeypatch):
     """Run every test in a folder of its own: MuJoCo writes a log into the working directory."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def retraced():
+    """Train what this test has changed in the program, and let no later test train it."""
+    from mbpo_jax.training.compiled import kept_program
+
+    kept_program.cache_clear()
+    yield
+    kept_program.cache_clear()
+
+
+@pytest.fixture
+def undrawn(request, monkeypatch):
+    """Train in half the time: play no episode for a picture, and draw no figures.
+
+    A test marked `figures` has the figures.
+    """
+    from mbpo_jax.training import driver, playback
+
+    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr(driver, "draw_figures", lambda *_: None)
 
 
 @pytest.fixture

@@ -86,6 +86,7 @@ CONTROL = jnp.array([[0.7], [0.2]])
 COST = jnp.array([-0.3, 0.1])
 
 
+@functools.cache  # so that what is compiled of it serves several tests
 def linear_gaussian(*, noise: float, episode_length: int) -> Env:
     """Build `x' = A x + B a + noise`, reward `1 + c x'`, terminating where `|x'_0| > LIMIT`."""
 

@@ -26,9 +26,8 @@ ENV = linear_gaussian(noise=0.05, episode_length=6)
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch):
+def _fast(undrawn, monkeypatch):
     """Draw no pictures; devices are set up already when these tests run."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
 
@@ -202,6 +201,7 @@ def test_what_did_best_has_the_return_of_the_best_evaluation():
         np.testing.assert_allclose(returns.mean(), own["return_mean"].max(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_what_did_best_is_gone_on_with(monkeypatch):
     save = checkpoint.save
     with monkeypatch.context() as patch:
@@ -214,6 +214,7 @@ def test_a_checkpoint_without_what_did_best_is_gone_on_with(monkeypatch):
     assert on.env_steps(best=True) in (34, 42)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_what_another_one_learned():
     """With steps of no size it stays there."""
     source = train("source")

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "mbpo_jax"
 # of one subject may have rooms in several rows; what lies in none of them is of the folder's own.
 LAYERS = (
     ("errors", "exit_codes", "version"),
-    ("types", "fields", "files", "import_paths", "console"),
+    ("signals",),
+    ("types", "fields", "files", "yaml_files", "import_paths", "console"),
     ("config", "keys", "trees", "loops", "compiling"),
     ("config_io",),
     ("presets", "nets", "replay", "export"),
@@ -48,6 +49,7 @@ DOORS = {
     "tensorboardX": "training/trackers/tensorboard.py",
     "trackio": "training/trackers/trackio.py",
     "wandb": "training/trackers/wandb.py",
+    "yaml": "yaml_files.py",
 }
 
 # All that a file loads beside the standard library. `mbpo-jax --help` has to answer at once and

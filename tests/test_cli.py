@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import inspect
 import re
 import subprocess
@@ -14,9 +15,12 @@ from mbpo_jax import api, cli, config_io, exit_codes
 from mbpo_jax.cli import doctor
 from mbpo_jax.config import ALGORITHMS, Config, read_settings
 from mbpo_jax.envs import ENVIRONMENTS
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.presets import PRESETS, preset
 from mbpo_jax.training import devices, plan
+from mbpo_jax.yaml_files import read_yaml
+
+pytestmark = pytest.mark.smoke
 
 OWN = "no preset is called {!r} (one of your own would be module:function); did you mean {}"
 
@@ -205,7 +209,15 @@ def test_three_mistakes_in_a_file_get_three_lines(calls, capsys):
     [
         (ConfigError("one problem", "another"), "mbpo-jax: one problem\nmbpo-jax: another\n"),
         (PermissionError(13, "Permission denied", "/x"), "mbpo-jax: /x: Permission denied\n"),
-        (OSError("the disk is full; free some space"), "mbpo-jax: the disk is full; free some "),
+        (
+            DiskError("cannot write /x: No space left on device", errno.ENOSPC),
+            "mbpo-jax: cannot write /x: No space left on device; free some space there or choose "
+            "another --run-dir (a copy of this one goes on there), and give the same command again",
+        ),
+        (
+            DiskError("cannot write /x: Read-only file system", errno.EROFS),
+            "mbpo-jax: cannot write /x: Read-only file system; permit writing there or choose ",
+        ),
     ],
 )
 def test_errors_of_the_driver_become_messages(monkeypatch, calls, capsys, error, message):
@@ -223,6 +235,17 @@ def test_ctrl_c_before_training_ends_quietly(monkeypatch, calls, capsys):
     monkeypatch.setattr(api, "train", interrupt)
     assert cli.main(["train", "hopper"]) == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", ["presets hopper", "train --help", "presets nothing"])
+def test_output_that_finds_no_room_is_one_message(words):
+    """Whatever is still to be written when Python ends."""
+    full = f"{sys.executable} -m mbpo_jax {words} > /dev/full; exit $?"
+    ended = subprocess.run(["bash", "-c", full], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    message = "no preset is called" if "nothing" in words else "cannot write the output: No space"
+    assert line.startswith(f"mbpo-jax: {message}")
 
 
 def test_a_reader_that_leaves_early_gets_no_error_message():
@@ -349,7 +372,7 @@ def test_presets_lists_all_and_prints_what_a_stack_makes(capsys):
 
     assert cli.main(["presets", "ant", "debug"]) == 0
     Path("stack.yaml").write_text(capsys.readouterr().out)
-    stack = config_io.read_yaml(Path("stack.yaml"))
+    stack = read_yaml(Path("stack.yaml"))
     assert config_io.apply(Config(), stack, "stack") == preset("ant", "debug")
 
 

@@ -14,7 +14,8 @@ import mbpo_jax
 from mbpo_jax import cli, presets
 from mbpo_jax.cli.train import Train
 from mbpo_jax.config import ALGORITHMS
-from mbpo_jax.training import plan, playback
+from mbpo_jax.training import plan
+from tests.choice import mostly
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -46,14 +47,13 @@ def write_mine() -> list[str]:
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(undrawn, monkeypatch):
     """Make `pendulum` small enough for a test, and draw nothing."""
     changes = presets.PRESETS["debug"].changes
     known = presets.PRESETS["pendulum"]
     shrunk = known._replace(changes=_over(known.changes, changes))
     monkeypatch.setitem(presets.PRESETS, "pendulum", shrunk)
     monkeypatch.setitem(presets.ENVIRONMENT_PRESETS, "pendulum", shrunk)
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     mpl.use("agg")
     precise = jax.config.jax_enable_x64
     yield
@@ -72,7 +72,11 @@ def _over(base: dict, changes: dict) -> dict:
 WITH_CODE = [path for path in DOCUMENTS if blocks(path, "python") and path.name != "tour.md"]
 
 
-@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    mostly(pytest.mark.slow, WITH_CODE, lambda path: path.name == "README.md"),
+    ids=lambda path: path.name,
+)
 def test_code_runs_as_it_stands(path, small, monkeypatch):
     monkeypatch.syspath_prepend(str(Path.cwd()))
     shutil.copytree(ROOT / "experiments/results/pendulums", "sweeps/mine")

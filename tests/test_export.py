@@ -18,10 +18,12 @@ from mbpo_jax.agents.tabular import make_tabular_agent
 from mbpo_jax.algorithms.policy_search import make_policy_search
 from mbpo_jax.config import Config, PolicySearchConfig, SACConfig, TabularConfig
 from mbpo_jax.envs.termination import never
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.export import ExportError, export_policy, policy
 from mbpo_jax.nets import networks
 from mbpo_jax.types import Agent, Env, EnvSpec
+
+pytestmark = pytest.mark.smoke
 
 N_OBS, N_ACT = 5, 2
 FORMATS = ("onnx", "stablehlo")
@@ -118,6 +120,16 @@ def test_a_file_that_acts_otherwise_is_not_left_behind(tmp_path, monkeypatch, fo
     with pytest.raises(ExportError, match=r"differ from the policy's by up to (0\.001|nan)"):
         export_policy(linear, N_OBS, N_ACT, tmp_path / "policy", format=format, facts={})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_policy_and_its_description_are_written_both_or_neither(tmp_path):
+    path = tmp_path / "policy.stablehlo"
+    path.write_text("before")
+    (tmp_path / "policy.stablehlo.json" / "in the way").mkdir(parents=True)
+    with pytest.raises(DiskError, match=r"cannot write .*policy\.stablehlo\.json: Is a directory"):
+        export_policy(linear, N_OBS, N_ACT, path, format="stablehlo", facts={})
+    assert path.read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.json"]
 
 
 def test_what_lay_there_survives_an_export_that_fails(tmp_path, monkeypatch):

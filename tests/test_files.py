@@ -1,11 +1,14 @@
 """Row files and atomic replacement."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from mbpo_jax import files
+from mbpo_jax.errors import DiskError
+from tests.disks import room_for
 
 
 def _row(env_steps: int, run: int = 0, **values: object) -> files.Row:
@@ -90,6 +93,52 @@ class TestReplacing:
             file.flush()
             assert path.read_bytes() == b"old"
         assert path.read_bytes() == b"new"
+
+
+class TestWithoutRoom:
+    """What is raised names the file and the way out, and what was there before still is."""
+
+    def test_a_file_that_does_not_fit_leaves_the_old_one(self, tmp_path):
+        path = tmp_path / "status.json"
+        files.write_json_atomic(path, {"state": "training"})
+        with (
+            room_for(100),
+            pytest.raises(
+                DiskError, match=r"status\.json: File too large .*1.2\d KiB.*same command"
+            ),
+        ):
+            files.write_json_atomic(path, {"state": "x" * 1250})
+        assert json.loads(path.read_text()) == {"state": "training"}
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_rows_that_do_not_fit_can_be_appended_later(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        files.append_rows(path, [_row(1)])
+        with (
+            room_for(50),
+            pytest.raises(DiskError, match=r"cannot write .*rows\.jsonl.*needs about"),
+        ):
+            files.append_rows(path, [_row(2)])
+        assert files.read_rows(path) == [_row(1)]
+        files.append_rows(path, [_row(2)])
+        assert files.read_rows(path) == [_row(1), _row(2)]
+
+    def test_a_full_disk_tells_what_is_free(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files.os, "fsync", lambda _: os.write(os.open("/dev/full", 1), b"x"))
+        with pytest.raises(DiskError, match=r"No space left on device \(needs.* free\); free some"):
+            files.append_rows(tmp_path / "rows.jsonl", [_row(1)])
+
+    def test_trouble_with_another_file_keeps_its_own_name(self, tmp_path):
+        path = tmp_path / "report.html"
+        with pytest.raises(FileNotFoundError, match=r"missing\.css"), files.replacing(path):
+            (tmp_path / "missing.css").read_text()
+
+    def test_a_directory_that_cannot_be_made_is_named(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(
+            DiskError, match=r"cannot make the directory .*file/run: Not a directory"
+        ):
+            files.make_directory(tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 3000, 5000])

@@ -17,6 +17,7 @@ from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.config.reading import read_settings
 from mbpo_jax.fields import field_types
 from mbpo_jax.presets import environment_preset
+from mbpo_jax.yaml_files import to_yaml
 
 FEW: Mapping[str, Any] = {
     "random_steps": 10,
@@ -46,7 +47,7 @@ def make(seed: int, number: int, folder: Path) -> Fault:
     folder = folder / f"extremes-{number}"
     folder.mkdir()
     values = config_io.nested({**FEW, **drawn})
-    (folder / "settings.yaml").write_text(config_io.yaml.safe_dump(values))
+    (folder / "settings.yaml").write_text(to_yaml(values))
     command = ("train", environment, "--preset", "debug", "--algorithm", algorithm)
     ending = attempt((*command, "--config", "settings.yaml", "--run-dir", "run"), folder)
     jax.clear_caches()  # of programs that nobody asks for again

@@ -82,16 +82,20 @@ class _Life:
         self._wait(process)
         victim, hit = self._victim(process), self._rng.choices(list(WAYS), list(WAYS.values()))[0]
         self._held = self._is_training(victim)
-        for place, number in enumerate(hit):
-            if place:
+        sent: list[signal.Signals] = []
+        for number in hit:
+            if sent:
                 time.sleep(self._rng.uniform(0.0, 0.5))
             if not process.is_alive():
-                return set()
+                break
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, number)
+            sent.append(number)
+        if not sent:
+            return set()
         who = "" if victim == process.pid else " of a worker"
-        self.signals.append("+".join(each.name for each in hit) + who)
-        return set(hit) if victim == process.pid else set()
+        self.signals.append("+".join(each.name for each in sent) + who)
+        return set(sent) if victim == process.pid else set()
 
     def _wait(self, process: BaseProcess) -> None:
         """Wait for a moment: any of the process's life, or after so many rows that it writes."""

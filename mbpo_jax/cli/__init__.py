@@ -3,6 +3,7 @@
 Nothing here imports JAX before the arguments are parsed: help and mistakes are answered at once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -23,7 +24,7 @@ from mbpo_jax.cli.train import Layers, Train, layers_of, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
 from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, EnvConfig
-from mbpo_jax.errors import ConfigError, UserError
+from mbpo_jax.errors import ConfigError, DiskError, UserError
 
 TITLE = "Model-accelerated reinforcement learning in JAX."
 
@@ -47,22 +48,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
       argv: the arguments without the program's name; those of the process if None.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    code = _run(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.stdout.flush()  # what has become of our output shows here, and not when Python ends
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _output_lost(error)
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Run a command line, and say what was wrong."""
+    command = None
     try:
         layers = layers_of(argv)
         command = _parse(argv, layers)
-        code = _carry_out(command, layers, argv)
-        sys.stdout.flush()  # a reader that has gone is noticed here, and not when Python ends
-        return code
+        return _carry_out(command, layers, argv)
     except SystemExit as end:  # tyro has printed help, or what is wrong with the options
         return end.code if isinstance(end.code, int) else exit_codes.BAD_INPUT
+    except DiskError as error:
+        return _report(error.told(getattr(command, "ELSEWHERE", "")))
     except UserError as error:
         return _report(*error.args)
-    except BrokenPipeError:  # whoever read our output has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_codes.BROKEN_PIPE
     except OSError as error:
-        return _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if error.filename:
+            return _report(f"{error.filename}: {error.strerror}")
+        return _output_lost(error) if error.errno else _report(str(error))
     except KeyboardInterrupt:
         return exit_codes.KILLED_BY_CTRL_C
     except RuntimeError as error:  # XLA's way to say that a device's memory is full
@@ -136,7 +147,15 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(collect, fields)
 
 
+def _output_lost(error: OSError) -> int:
+    """Say that what we print does not arrive; all else that is written has a name."""
+    if isinstance(error, BrokenPipeError):  # whoever read it has seen enough, as `| head` does
+        return exit_codes.BROKEN_PIPE
+    return _report(str(DiskError(f"cannot write the output: {error.strerror}", error.errno or 0)))
+
+
 def _report(*problems: str) -> int:
     for problem in problems:
-        print(f"{PROGRAM}: {problem}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # then it can be told nowhere, and the code has to do
+            print(f"{PROGRAM}: {problem}", file=sys.stderr)
     return exit_codes.BAD_INPUT

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -20,6 +20,8 @@ class Sweep:
     Runs that differ in seeds and numbers alone are trained by one program. docs/sweeps.md says what
     a file holds.
     """
+
+    ELSEWHERE: ClassVar = "choose another --out (a copy of this one goes on there)"
 
     source: Annotated[Positional[Path], arg(metavar="FILE_OR_DIR")]
     """YAML file of a sweep, or a shipped one by name (smoke, mbpo_benchmark, value_expansion); or a

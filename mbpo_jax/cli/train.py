@@ -5,14 +5,14 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from mbpo_jax.cli import help
 from mbpo_jax.cli.common import PROGRAM, FigureFormat, set_up_compilation_cache
 from mbpo_jax.config import ALGORITHMS, Config, refuse_unread
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, shown
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.presets import environment_preset, preset
 
@@ -24,6 +24,8 @@ class Train:
     An environment's preset comes first, then that of the algorithm if it has one, then --preset,
     then --config, then the other options.
     """
+
+    ELSEWHERE: ClassVar = "choose another --run-dir (a copy of this one goes on there)"
 
     environment: Annotated[Positional[str], arg(metavar="ENV")]
     """Environment, one of `mbpo-jax envs`, or module:function for one of your own; comes first."""
@@ -136,16 +138,16 @@ def layers_of(argv: Sequence[str]) -> Layers:
         asked_for += [] if config_io.is_complete(content) else config_io.paths(content)
     if environment is not None and config.env.name != environment:
         raise ConfigError(
-            f"env.name: the command says {environment!r}, a preset or file {config.env.name!r}; "
-            "name the same environment in both"
+            f"env.name: the command says {shown(environment)}, a preset or file "
+            f"{shown(config.env.name)}; name the same environment in both"
         )
     return Layers(config, usual, tuple(asked_for), given.algorithm)
 
 
 def _content(path: Path) -> dict[str, Any]:
-    from mbpo_jax import config_io  # which takes its time to load
+    from mbpo_jax.yaml_files import read_yaml  # which takes its time to load
 
-    return config_io.read_yaml(path)
+    return read_yaml(path)
 
 
 def train_help() -> str:

@@ -5,7 +5,7 @@ import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -26,6 +26,8 @@ class Variance:
 
     Prints a table and writes rows, figures and report.html; docs/gradients.md explains it all.
     """
+
+    ELSEWHERE: ClassVar = "choose another --out"
 
     estimators: str = "rp,lr"
     """Names from the list above with commas between them, or all that suit the problem;

@@ -3,7 +3,7 @@
 import dataclasses
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -76,6 +76,8 @@ class Export:
 
     It is compared with the policy on 1,000 observations before it is there.
     """
+
+    ELSEWHERE: ClassVar = "choose another --out"
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """Directory that `train` wrote."""

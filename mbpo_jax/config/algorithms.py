@@ -209,6 +209,7 @@ def actor_critics() -> list[str]:
     return [name for name, record in ALGORITHMS.items() if record.is_actor_critic]
 
 
+@functools.cache
 def reads(algorithm: str, model: str, path: str) -> bool:
     """Say whether an algorithm ever reads a setting.
 

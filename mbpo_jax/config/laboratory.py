@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from mbpo_jax.config.estimators import estimator_errors
-from mbpo_jax.fields import Checked, NonNegative, Positive
+from mbpo_jax.fields import MOST, Checked, NonNegative, Positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +19,9 @@ class StudyConfig(Checked):
     """Steps of a trajectory (H)."""
     batch_sizes: tuple[Positive, ...] = (16,)
     """Trajectories of an estimate (B)."""
-    batches: Annotated[int, Ge(2)] = 256
+    batches: Annotated[int, Ge(2), MOST] = 256
     """Independent estimates (M)."""
-    reference_batches: Annotated[int, Ge(2)] = 256
+    reference_batches: Annotated[int, Ge(2), MOST] = 256
     """Independent estimates that make the reference where the gradient is not known exactly."""
     reference_batch_size: Positive = 64
     """Trajectories of each."""
@@ -45,11 +45,11 @@ class TrackingConfig(Checked):
     """Steps of a trajectory (H)."""
     batch_size: Positive = 16
     """Trajectories of an estimate (B)."""
-    batches: Annotated[int, Ge(32)] = 64
+    batches: Annotated[int, Ge(32), MOST] = 64
     """Independent estimates (M)."""
-    reference_batches: Annotated[int, Ge(2)] = 64
+    reference_batches: Annotated[int, Ge(2), MOST] = 64
     """Independent estimates of the true gradient, of as many trajectories each."""
-    start_states: Annotated[int, Ge(8)] = 256
+    start_states: Annotated[int, Ge(8), MOST] = 256
     """States from which trajectories start: those that the policy visits in eight environments,
     evenly spaced over an episode; a multiple of 8."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,14 +14,20 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.import_paths import name_problem
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Any]:
     """Return the values of a configuration by dotted path."""
-    values = {}
-    for field in dataclasses.fields(config):
-        name, value = field.name, getattr(config, field.name)
+    return {path: value_of(config) for path, value_of in _paths(Config())}
+
+
+@functools.cache  # because sweeps ask it of every run
+def _paths(config: Any, prefix: str = "") -> tuple[tuple[str, operator.attrgetter], ...]:
+    """Return the dotted path of every setting, and what gets its value."""
+    found: list[tuple[str, operator.attrgetter]] = []
+    for name, value in vars(config).items():
+        path = prefix + name
         nested = dataclasses.is_dataclass(value)
-        values |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return values
+        found += _paths(value, f"{path}.") if nested else [(path, operator.attrgetter(path))]
+    return tuple(found)
 
 
 @functools.cache

@@ -31,6 +31,7 @@ from mbpo_jax.fields import (
     Checked,
     NonNegative,
     Positive,
+    Runs,
     field_types,
     is_data,
 )
@@ -56,7 +57,7 @@ class Config(Checked):
     """What predicts: the ensemble, or the true system in its place."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     """Seed of the first run; run i has seed + i, modulo 2^32."""
-    num_seeds: Positive = 1
+    num_seeds: Runs = 1
     """Runs in one program."""
     total_env_steps: Positive = 5000
     """Environment steps of a run, the random ones included."""

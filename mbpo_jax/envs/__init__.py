@@ -1,5 +1,6 @@
 """Environments; a suite's simulator is imported when one is made, not before."""
 
+import functools
 from typing import NamedTuple
 
 from mbpo_jax.config import EnvConfig
@@ -75,7 +76,6 @@ def make_env(config: EnvConfig) -> Env:
         package that is not installed.
     """
     name, backend = config.name, config.backend
-    limits = config.episode_length, config.action_repeat
     backends = _backends(config)
     if backend not in backends:
         raise ConfigError(
@@ -83,16 +83,28 @@ def make_env(config: EnvConfig) -> Env:
         )
     if backends == own.BACKENDS:
         return own.make_own_env(config)
+    if config.options and backends != gymnasium.BACKENDS:
+        raise ConfigError(f"env.options: {name} has none; leave them out")
+    return _build(config) if brax.is_registered(name) else _built(config)
+
+
+def _build(config: EnvConfig) -> Env:
+    """Build one that goes with its backend and options."""
+    name, backends = config.name, _backends(config)
+    limits = config.episode_length, config.action_repeat
     if backends == gymnasium.BACKENDS:
         task = name.removeprefix(gymnasium.PREFIX)
         return gymnasium.make_gymnasium_env(task, config.options, *limits)
-    if config.options:
-        raise ConfigError(f"env.options: {name} has none; leave them out")
     if backends == analytic.BACKENDS:
         return analytic.make_analytic_env(name, *limits)
     if backends == playground.BACKENDS:
         return playground.make_playground_env(name.removeprefix(playground.PREFIX), *limits)
-    return brax.make_brax_env(name, backend, *limits)
+    return brax.make_brax_env(name, config.backend, *limits)
+
+
+_built = functools.lru_cache(maxsize=8)(_build)
+"""The same again where the same is asked for again, so that what was compiled of it is used again.
+"""
 
 
 def _backends(config: EnvConfig) -> tuple[str, ...]:

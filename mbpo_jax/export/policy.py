@@ -1,19 +1,18 @@
 """Writing a policy into a file, which is compared with the policy before it is there."""
 
-import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.export
 import numpy as np
 
 from mbpo_jax.errors import ConfigError, UserError, suggestion
-from mbpo_jax.files import replacing, write_json_atomic
+from mbpo_jax.files import as_json, replacing
 from mbpo_jax.version import __version__
 
 Format = Literal["onnx", "stablehlo"]
@@ -67,6 +66,7 @@ def export_policy(
     Raises:
       ConfigError: a library is missing, sizes do not fit, or there is no translation to ONNX of
         what the policy does.
+      DiskError: it cannot be written there.
       ExportError: the policy's actions leave [-1, 1], or the file's differ from them. What lay at
         `path` before still does.
     """
@@ -81,7 +81,8 @@ def export_policy(
         expected = np.asarray(jax.jit(jax.vmap(policy))(observations))
         _check_actions(expected)
         content, versions = kind.write(policy, observation_size)
-    with _written(path) as file:
+    # Both or none: a description of another file would be worse than none.
+    with replacing(path) as file, replacing(path.with_name(f"{path.name}.json")) as beside:
         file.write(content)
         file.flush()
         difference = _difference(kind.load(Path(file.name)), observations, expected)
@@ -90,35 +91,19 @@ def export_policy(
                 f"{path} was not written: its actions would differ from the policy's by up to "
                 f"{difference:.2g}, more than {TOLERANCE:g}; use another format: {', '.join(KINDS)}"
             )
-    description = {
-        "format": format,
-        "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "observation": {"shape": ["batch", observation_size], "dtype": "float32"},
-        "action": {"shape": ["batch", action_size], "dtype": "float32", "range": [-1.0, 1.0]},
-        "how_to_run": [line.format(file=path.name) for line in kind.how_to_run],
-        "compared": {"observations": len(observations), "max_difference": difference},
-        "facts": facts,
-        "versions": {"mbpo_jax": __version__, "jax": jax.__version__, **versions},
-    }
-    write_json_atomic(path.with_name(f"{path.name}.json"), description)
+        description = {
+            "format": format,
+            "file": path.name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "observation": {"shape": ["batch", observation_size], "dtype": "float32"},
+            "action": {"shape": ["batch", action_size], "dtype": "float32", "range": [-1.0, 1.0]},
+            "how_to_run": [line.format(file=path.name) for line in kind.how_to_run],
+            "compared": {"observations": len(observations), "max_difference": difference},
+            "facts": facts,
+            "versions": {"mbpo_jax": __version__, "jax": jax.__version__, **versions},
+        }
+        beside.write(as_json(description))
     return path
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    """Open a file as `files.replacing` does.
-
-    Raises:
-      ConfigError: it cannot be written there.
-    """
-    try:
-        with replacing(path) as file:
-            yield file
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; choose another path"
-        ) from error
 
 
 class _Kind(NamedTuple):

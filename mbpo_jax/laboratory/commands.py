@@ -24,7 +24,15 @@ from mbpo_jax.config import (
 )
 from mbpo_jax.console import Stages, say
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import Row, replace_rows, replacing, to_plain, write_json_atomic
+from mbpo_jax.files import (
+    Row,
+    make_directory,
+    replace_rows,
+    replacing,
+    to_plain,
+    write_json_atomic,
+    writing,
+)
 from mbpo_jax.laboratory.estimators.catalogue import lacking, load_estimator
 from mbpo_jax.laboratory.measures import inspection
 from mbpo_jax.laboratory.measures.programs import make_programs
@@ -48,6 +56,8 @@ from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Env
 
+LEAST_ROOM = 2**20
+"""Bytes that a study needs for its results, about; that they are there is known before the work."""
 START_STATES = 1024
 """Real states from which trajectories start."""
 
@@ -203,20 +213,15 @@ def left_out(problem: Problem, config: StudyConfig) -> list[str]:
     return list(lines.values())
 
 
-def make_directory(out: Path) -> None:
-    """Make the directory of the results if need be.
+def prepare_directory(out: Path) -> None:
+    """Make the directory of the results if need be, and see that it takes files.
 
     Raises:
-      ConfigError: it cannot be made.
+      DiskError: it does not.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"out: cannot write to {out}: {error.strerror}; choose another"
-        ) from error
+    make_directory(out)
+    with writing(out, LEAST_ROOM), tempfile.TemporaryFile(dir=out, buffering=0) as file:
+        file.write(bytes(LEAST_ROOM))
 
 
 def write(
@@ -304,7 +309,7 @@ def report(
     """Measure, print a table and conclusions, and write all results."""
     # What is wrong with the names or the directory is known before the work.
     suitable(config, problem)
-    make_directory(out)
+    prepare_directory(out)
     with Stages(number_of_stages(problem, config), Console(stderr=True)) as stages:
         findings = examine(problem, config, settings, true, stages.begin)
     lines = conclusions(findings.estimates, findings.stability) + left_out(problem, config)

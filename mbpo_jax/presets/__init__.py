@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax.config import ALGORITHMS, Config
-from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.errors import ConfigError, shown, suggestion
 from mbpo_jax.import_paths import is_import_path, load_function
 from mbpo_jax.presets.algorithms import ALGORITHM_PRESETS
 from mbpo_jax.presets.analytic import ANALYTIC_PRESETS
@@ -119,7 +119,7 @@ def _layered(names: Sequence[str]) -> Config:
             config = _changed(config, PRESETS[name].changes)
         else:
             raise ConfigError(
-                f"no preset is called {name!r} (one of your own would be module:function); "
+                f"no preset is called {shown(name)} (one of your own would be module:function); "
                 f"{suggestion(name, PRESETS)}"
             )
     return config
@@ -147,7 +147,7 @@ def environment_preset(environment: str, *names: str, algorithm: str = "") -> Co
 def unknown_environment(name: str) -> str:
     """Return a message that names the environments nearest to an unknown one."""
     return (
-        f"no environment is called {name!r} (one of your own would be module:function); "
+        f"no environment is called {shown(name)} (one of your own would be module:function); "
         f"{suggestion(name, ENVIRONMENT_PRESETS)}"
     )
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from mbpo_jax.errors import FULL, code_named
+from mbpo_jax.files import disk_error, writing
+
 GL_BACKENDS = ("egl", "osmesa")
 """Values of `MUJOCO_GL` that draw without a screen, the faster first."""
 
@@ -55,6 +58,7 @@ def write_animation(path: Path, model: Any, positions: np.ndarray, dt: float) ->
       dt: seconds between two of them.
 
     Raises:
+      DiskError: it cannot be written.
       RenderingUnavailable: MuJoCo found no OpenGL library, or could not draw with it.
     """
     gl_backend = find_gl_backend()
@@ -67,13 +71,18 @@ def write_animation(path: Path, model: Any, positions: np.ndarray, dt: float) ->
     milliseconds = round(1000 * dt * every)
     mujoco = importlib.import_module("mujoco")  # Compiled, without types to check.
     # Next to the file, because a rename is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder:
+    with (
+        writing(path),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder,
+    ):
         mujoco.mj_saveModel(model, str(Path(folder, "model.mjb")))
         shown = positions[: round(MAX_SECONDS / dt) : every]
         np.save(Path(folder, "positions.npy"), shown, allow_pickle=False)
         drawing = _run_python(["-m", __name__, str(milliseconds)], gl_backend, folder)
         if drawing.returncode:
             reason = (drawing.stderr.strip() or f"exit code {drawing.returncode}").splitlines()[-1]
+            if (code := code_named(reason)) in FULL:
+                raise disk_error(path, code)
             raise RenderingUnavailable(f"no animation: MuJoCo failed with {gl_backend}: {reason}")
         os.replace(Path(folder, "animation.webp"), path)
 

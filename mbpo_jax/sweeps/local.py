@@ -6,6 +6,7 @@ Each group gets a process of its own and all devices, so that one that dies take
 import signal
 import time
 
+from mbpo_jax.signals import ends_with_us
 from mbpo_jax.sweeps import process
 from mbpo_jax.sweeps.process import NoRoom, Work
 from mbpo_jax.sweeps.store import Unit
@@ -51,11 +52,12 @@ def _train(work: Work, unit: Unit) -> None:
     work.announce(f"{unit.name}: {began}, {len(unit.group.runs)} runs")
     training = process.start(work.sweep_dir, unit)
     asked = False
-    while training.poll() is None:
-        if work.interruption.requested and not asked:
-            asked = True
-            work.announce(f"{unit.name}: is asked to save and stop")
-            training.send_signal(signal.SIGTERM)
-        work.look((unit,))
-        time.sleep(LOOK_EVERY)
+    with ends_with_us(training.kill):
+        while training.poll() is None:
+            if work.interruption.requested and not asked:
+                asked = True
+                work.announce(f"{unit.name}: is asked to save and stop")
+                training.send_signal(signal.SIGTERM)
+            work.look((unit,))
+            time.sleep(LOOK_EVERY)
     work.announce(process.told_end(unit, training.returncode))

@@ -6,20 +6,25 @@ digest of its settings but for its end, so the same run is the same in every swe
 """
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
 from mbpo_jax.config import ENDS, Config, file_name, readers, unread, unread_as_set
-from mbpo_jax.errors import ConfigError, suggestion
+from mbpo_jax.errors import MOST_PROBLEMS, ConfigError, first_of, shown, suggestion
+from mbpo_jax.fields import MOST_ITEMS, MOST_RUNS, field_error, field_types
 from mbpo_jax.files import to_plain
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training.group import Group, make_group, structure
+from mbpo_jax.training.group import Group, joined, structure
 from mbpo_jax.training.trackers import tracker
+from mbpo_jax.yaml_files import read_yaml
 
 FIELDS = {
     "environments": list,
@@ -47,7 +52,7 @@ def read_sweep(path: Path) -> list[Config]:
     Raises:
       ConfigError: the file cannot be read, or something in it is wrong; all of it is named.
     """
-    return expand(config_io.read_yaml(path), str(path))
+    return expand(read_yaml(path), str(path))
 
 
 def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
@@ -71,6 +76,9 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
         problems += found
         if isinstance(part, Mapping):
             asked.append((where, _over(above, own), {**content, **part}, own))
+    if sum(_number_of_runs(part) for _, part, _, _ in asked) > MOST_RUNS:
+        found = f"{source}: asks for more than {MOST_RUNS:,} runs; divide it into several files"
+        raise ConfigError(*first_of([found, *problems]))
     runs: dict[str, Config] = {}
     read_by_any: set[str] = set()
     expanded = True
@@ -86,18 +94,22 @@ def expand(content: Mapping[str, Any], source: str = "sweep") -> list[Config]:
                 config = make()
             except ConfigError as error:
                 problems += [problem for problem in error.args if problem not in problems]
-            else:
-                name = run_id(config)
+                if len(problems) > MOST_PROBLEMS:
+                    raise ConfigError(*first_of(problems)) from error
+                continue
+            for seed in _seeds(part):
+                run = dataclasses.replace(config, seed=seed)
+                name = run_id(run)
                 known = runs.get(name)
-                if known is None or known.total_env_steps < config.total_env_steps:
-                    runs[name] = config
+                if known is None or known.total_env_steps < run.total_env_steps:
+                    runs[name] = run
         read_by_any |= read_here
         if own is not above:
             problems += _unread_problems(where, own, read_here)
     if expanded:  # or who reads what is not known
         problems += _unread_problems(source, above, read_by_any)
     if problems:
-        raise ConfigError(*dict.fromkeys(problems))
+        raise ConfigError(*first_of(problems))
     return list(runs.values())
 
 
@@ -120,38 +132,39 @@ def _unread_problems(where: str, content: Mapping[str, Any], read: set[str]) -> 
 def _points(
     part: Mapping[str, Any], source: str, read_by_some: set[str]
 ) -> Iterator[Callable[[], Config]]:
-    """Yield for every run of a part a function that makes its configuration.
+    """Yield for every point of a part a function that makes its configuration, of any seed.
 
     Settings that the run's algorithm never reads keep the value that they had, so that runs which
     differ in nothing else are the same. The others are put into `read_by_some`.
     """
-    seeds = part.get("seeds") or 1
-    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
-    grid = part.get("grid") or {}
-    values = [value if isinstance(value, list) else [value] for value in grid.values()]
-    crossed = [dict(zip(grid, point, strict=True)) for point in itertools.product(*values)]
     presets = part.get("presets") or []
-    for environment, algorithm, variant, point, seed in itertools.product(
-        part["environments"], part["algorithms"], part.get("variants") or [{}], crossed, seeds
+
+    @functools.cache
+    def preset_of(environment: str, algorithm: str) -> Config:
+        preset = environment_preset(environment, *presets, algorithm=algorithm)
+        if preset.env.name != environment:
+            raise ConfigError(
+                f"{source}: presets: {', '.join(presets)} are of an environment; name those "
+                "that fit any, such as debug"
+            )
+        return preset
+
+    for environment, algorithm, variant, point in itertools.product(
+        part["environments"], part["algorithms"], part.get("variants") or [{}], _crossed(part)
     ):
         layers = (part.get("settings") or {}, variant, point)
 
-        def make(environment=environment, algorithm=algorithm, layers=layers, seed=seed):
+        def make(environment=environment, algorithm=algorithm, layers=layers):
             changes: dict[str, Any] = {}
             for layer in layers:
                 changes = _deep(changes, config_io.nested(layer))
             values = config_io.paths(changes)
-            model = values.get("model", Config().model)
+            model = str(values.get("model", Config().model))
             read = {
                 path: value for path, value in values.items() if not unread(algorithm, model, path)
             }
-            preset = environment_preset(environment, *presets, algorithm=algorithm)
-            if preset.env.name != environment:
-                raise ConfigError(
-                    f"{source}: presets: {', '.join(presets)} are of an environment; name those "
-                    "that fit any, such as debug"
-                )
-            own = {"algorithm": algorithm, "seed": seed, "num_seeds": 1}
+            preset = preset_of(environment, algorithm)
+            own = {"algorithm": algorithm, "num_seeds": 1}
 
             def made(values: dict[str, Any]) -> Config:
                 changes = {**UNLESS_SAID, **config_io.nested(values), **own}
@@ -167,6 +180,29 @@ def _points(
             return made({p: v for p, v in read.items() if p not in left}) if left else config
 
         yield make
+
+
+def _seeds(part: Mapping[str, Any]) -> Sequence[int]:
+    seeds = part.get("seeds") or 1
+    return range(seeds) if isinstance(seeds, int) else seeds
+
+
+def _crossed(part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of the values in a part's grid."""
+    grid = part.get("grid") or {}
+    return (dict(zip(grid, point, strict=True)) for point in itertools.product(*_axes(part)))
+
+
+def _axes(part: Mapping[str, Any]) -> list[list[Any]]:
+    values = (part.get("grid") or {}).values()
+    return [value if isinstance(value, list) else [value] for value in values]
+
+
+def _number_of_runs(part: Mapping[str, Any]) -> int:
+    """Return how many runs a part asks for, without making one."""
+    axes = [part.get(name) or [] for name in WHAT]
+    axes += [part.get("variants") or [{}], _seeds(part), *_axes(part)]
+    return math.prod(map(len, axes))
 
 
 def _over(common: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,17 +225,19 @@ def _deep(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def _sound(content: Any, source: str, inside: bool = False) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of a file or part in which nothing is wrong, and what is, in the others."""
     if not isinstance(content, Mapping):
-        return {}, [f"{source}: {content!r} should be fields such as 'algorithms: [mbpo, sac]'"]
+        return {}, [
+            f"{source}: {shown(content)} should be fields such as 'algorithms: [mbpo, sac]'"
+        ]
     allowed = {name: kind for name, kind in FIELDS.items() if not (inside and name in OF_THE_FILE)}
     kinds = {list: "a list", dict: "fields", (int, list): "a number or a list"}
     sound, problems = {}, []
     for name, value in content.items():
         if not isinstance(name, str):
-            found = [f"{source}: {name!r} is no name of a field"]
+            found = [f"{source}: {shown(name)} is no name of a field"]
         elif name not in allowed:
             found = [f"{source}: {name}: no such field; {suggestion(name, allowed)}"]
         elif value is not None and not isinstance(value, allowed[name]):
-            found = [f"{source}: {name}: {value!r} should be {kinds[allowed[name]]}"]
+            found = [f"{source}: {name}: {shown(value)} should be {kinds[allowed[name]]}"]
         elif value is not None:
             found = [f"{source}: {name}: {text}" for text in _value_problems(name, value)]
         else:
@@ -212,22 +250,27 @@ def _sound(content: Any, source: str, inside: bool = False) -> tuple[dict[str, A
 
 def _value_problems(name: str, value: Any) -> list[str]:
     """Return what is wrong with the value of a field that has the right type."""
+    few = name not in ("seeds", "variants", "parts", "settings", "grid")
+    if few and len(value) > MOST_ITEMS:
+        return [f"{len(value)} names are too many; use up to {MOST_ITEMS}"]
     if name == "log":
         return tracker.problems(value)
     if name == "seeds" and isinstance(value, int):
         if isinstance(value, bool):
             return [f"{value} should be a number or a list"]
-        return [] if value >= 1 else [f"{value} is too small; use a value >= 1"]
+        return _range_problems("num_seeds", [value])
     if isinstance(value, list) and not value:
         return ["is empty; name one or more, or leave it out"] if name != "presets" else []
     kinds = {"seeds": int, "variants": Mapping, "parts": object}
     if isinstance(value, list):
         kind = kinds.get(name, str)
         wrong = [x for x in value if not isinstance(x, kind) or isinstance(x, bool)]
-        problems = [f"{x!r} cannot stand here" for x in wrong]
+        problems = [f"{shown(x)} cannot stand here" for x in wrong]
         layers = [x for x in value if isinstance(x, Mapping)] if name == "variants" else []
     else:
         problems, layers = [], [value]
+    if name == "seeds" and not problems:
+        problems = _range_problems("seed", value)
     problems += [text for layer in layers for text in _layer_problems(layer)]
     if name in ("grid", "variants"):
         problems += [
@@ -241,6 +284,12 @@ def _value_problems(name: str, value: Any) -> list[str]:
     return problems
 
 
+def _range_problems(setting: str, values: Sequence[int]) -> list[str]:
+    """Return what is wrong with numbers that become a setting."""
+    found = (field_error("", value, field_types(Config)[setting]) for value in values)
+    return [text.removeprefix(": ") for text in found if text]
+
+
 def _layer_problems(layer: Mapping[Any, Any]) -> list[str]:
     """Return what is wrong with the names of settings, which may be nested."""
     own = {"seed": "seeds", "num_seeds": "seeds", "algorithm": "algorithms"}
@@ -250,7 +299,7 @@ def _layer_problems(layer: Mapping[Any, Any]) -> list[str]:
         names += [f"env.{name}" for name in layer["env"]]
     for name in names:
         if not isinstance(name, str):
-            problems.append(f"{name!r} is no name of a setting")
+            problems.append(f"{shown(name)} is no name of a setting")
         elif name in own:
             problems.append(f"{name}: use {own[name]} instead")
     return problems
@@ -312,9 +361,9 @@ def make_groups(
         alike.setdefault(structure(run), []).append(run)
     groups = []
     for members in alike.values():
-        size = max(most_runs(make_group(members)), 1)
+        size = max(most_runs(joined(members)), 1)
         # As even as can be: groups of one size, and of equal room, share a compiled program.
         number = -(-len(members) // size)
         size = -(-len(members) // number)
-        groups += [make_group(members[i : i + size]) for i in range(0, len(members), size)]
+        groups += [joined(members[i : i + size]) for i in range(0, len(members), size)]
     return groups

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import datetime
 import errno
-import os
 import shutil
 import signal
 import subprocess
@@ -16,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import FULL, ConfigError, DiskError, code_named
 from mbpo_jax.exit_codes import OF_OUTCOME
+from mbpo_jax.files import disk_error, writing
+from mbpo_jax.signals import HANDLED
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
-from mbpo_jax.training.interruption import HANDLED, Interruption
+from mbpo_jax.training.interruption import Interruption
 
-_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
 _LITTLE = 2**20
 """Bytes; with fewer left a process could not even say that the disk is full."""
 _DIE_WITH_PARENT = 1
@@ -70,7 +70,7 @@ def start(sweep_dir: Path, unit: Unit, dies_with_us: bool = False) -> subprocess
       dies_with_us: have it killed when this process dies, so that another one can take over at
         once. Only on Linux.
     """
-    with open(unit.path / OUTPUT, "ab", buffering=0) as output:
+    with writing(unit.path / OUTPUT), open(unit.path / OUTPUT, "ab", buffering=0) as output:
         with contextlib.suppress(OSError):  # of a full disk the end will tell
             output.write(f"started at {_now()}\n".encode())
         # In a session of its own, so that Ctrl-C reaches it once, through us.
@@ -98,7 +98,7 @@ def told_end(unit: Unit, code: int) -> str:
 
     Raises:
       NoRoom: there is too little memory.
-      ConfigError: the disk is full.
+      DiskError: the disk is full, or the like.
     """
     # Python itself ends with 1 after an error, so what the group says of itself decides.
     if code in (OF_OUTCOME["finished"], OF_OUTCOME["diverged"]) and unit.state in OVER:
@@ -113,6 +113,11 @@ def told_end(unit: Unit, code: int) -> str:
             f"{unit.name}: {last_line(unit.path / OUTPUT)}, or wait until what else runs there has "
             "ended; the same command goes on. New groups are made smaller by --runs-per-group"
         )
+    if code == OF_OUTCOME["cannot write"]:
+        said, _, _ = last_line(unit.path / OUTPUT).partition("; ")
+        if (named := code_named(said)) is not None:
+            raise DiskError(f"{unit.name}: {said}", named)
+        raise _no_room(unit)  # not even for what it would have said
     return note_failure(
         unit, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     )
@@ -122,15 +127,11 @@ def note_failure(unit: Unit, reason: str) -> str:
     """Note that what trained a unit ended without an end of the training, and say so.
 
     Raises:
-      ConfigError: the disk is full, which is no fault of the unit and is not noted.
+      DiskError: the disk is full, which is no fault of the unit and is not noted.
     """
     line = last_line(unit.path / OUTPUT)
-    free = shutil.disk_usage(unit.path).free
-    if free < _LITTLE or any(text in line for text in _FULL):
-        raise ConfigError(
-            f"{unit.name}: the disk of {unit.path} is full ({free / 2**20:,.0f} MiB are left); "
-            "make room and give the same command again: training goes on from the last checkpoint"
-        )
+    if shutil.disk_usage(unit.path).free < _LITTLE or code_named(line) in FULL:
+        raise _no_room(unit)
     unit.add_failure(
         time=_now(),
         reason=reason,
@@ -138,6 +139,10 @@ def note_failure(unit: Unit, reason: str) -> str:
     )
     again = "given up" if unit.state == "failed" else "tried again"
     return f"{unit.name}: failed ({reason}) and is {again}; see {unit.path / OUTPUT}: {line}"
+
+
+def _no_room(unit: Unit) -> DiskError:
+    return disk_error(unit.path, errno.ENOSPC, what=f"{unit.name}: cannot write in {unit.path}")
 
 
 def last_line(path: Path) -> str:

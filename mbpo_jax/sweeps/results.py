@@ -15,8 +15,16 @@ import numpy as np
 
 from mbpo_jax import config_io
 from mbpo_jax.config import file_name
-from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import Row, read_last_rows, read_rows, replace_rows
+from mbpo_jax.errors import ConfigError, code_named
+from mbpo_jax.files import (
+    Row,
+    disk_error,
+    make_directory,
+    read_last_rows,
+    read_rows,
+    replace_rows,
+    writing,
+)
 from mbpo_jax.reports.figures import save_figure
 from mbpo_jax.reports.statistics import area_under_curve
 from mbpo_jax.sweeps.manifest import run_id, varied_fields
@@ -227,7 +235,8 @@ def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None
     """Write the answer to a query to a file, as its ending says: .csv, .parquet or .json.
 
     Raises:
-      ConfigError: the query is wrong, or the file has another ending or cannot be written.
+      ConfigError: the query is wrong, or the file has another ending.
+      DiskError: the file cannot be written.
     """
     import duckdb
 
@@ -240,11 +249,15 @@ def export(sweep_dir: Path, path: Path, sql: str = "select * from runs") -> None
         _connect_for(sweep_dir, sql).execute(
             f"copy ({sql.strip().rstrip(';')}) to '{quoted}' (format {formats[path.suffix]})"
         )
-        partial.replace(path)
-    except (duckdb.Error, OSError) as error:
+        with writing(path):
+            partial.replace(path)
+    except duckdb.Error as error:
+        if code := code_named(str(error)):
+            raise disk_error(path, code) from error
         raise ConfigError(f"export: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def answer(sweep_dir: Path, sql: str) -> str:
@@ -287,7 +300,7 @@ def write_report(sweep_dir: Path, figure_format: Collection[str] = ()) -> Path:
         source.read_text() if source.exists() else "",
     )
     if figure_format or (sweep_dir / FIGURES).is_dir():  # what is there stays up to date
-        (sweep_dir / FIGURES).mkdir(exist_ok=True)
+        make_directory(sweep_dir / FIGURES)
         for name, figure in report_figures(variants_of(rows), evaluations).items():
             save_figure(sweep_dir / FIGURES / f"{file_name(name)}.png", figure, figure_format)
     return path

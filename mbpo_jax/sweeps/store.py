@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import replacing, write_json_atomic
+from mbpo_jax.files import make_directory, replacing, write_json_atomic, writing
 from mbpo_jax.sweeps.manifest import group_name, make_groups, run_id
 from mbpo_jax.training import run_directory
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.trackers import tracker
+from mbpo_jax.yaml_files import read_yaml
 
 GROUPS = "groups"
 SWEEP_FILE = "sweep.yaml"
@@ -164,7 +164,10 @@ def content_of(sweep_dir: Path) -> dict[str, Any]:
       ConfigError: it cannot be read.
     """
     path = sweep_dir / SWEEP_FILE
-    return config_io.read_yaml(path) if path.exists() else {}
+    content = read_yaml(path) if path.exists() else {}
+    if path.exists() and not content:
+        raise ConfigError(f"{path} is empty; restore it from a copy, or give the file again")
+    return content
 
 
 def trackers_of(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -182,13 +185,11 @@ def held(sweep_dir: Path) -> Iterator[None]:
     """Keep other drivers from adding to a sweep meanwhile; wait for one that does.
 
     Raises:
-      ConfigError: the directory cannot be made or written to.
+      DiskError: the directory cannot be made or written to.
     """
-    try:
-        sweep_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(sweep_dir)
+    with writing(sweep_dir):
         lock = open(sweep_dir / LOCK, "a")  # noqa: SIM115 - held until the block ends
-    except OSError as error:
-        raise _unwritable(sweep_dir, error) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -207,44 +208,39 @@ def create(sweep_dir: Path, plan: Plan, source: str) -> bool:
       may hold some of the same runs.
 
     Raises:
-      ConfigError: they cannot be written.
+      ConfigError: one that is to go on to a later end is being trained.
+      DiskError: they cannot be written.
     """
     with held(sweep_dir):
         there = units_of(sweep_dir) if (sweep_dir / GROUPS).is_dir() else []
         if {u.name for u in there} != {u.name for u in (*plan.known, *plan.dropped)}:
             return False
-        try:
-            (sweep_dir / GROUPS).mkdir(exist_ok=True)
-            # All of them or none.
-            for unit in plan.longer:
-                if who := run_directory.holder(unit.path):
-                    raise ConfigError(
-                        f"{unit.name} is asked to go on to another end while it is trained by "
-                        f"{who}; give the same command when that is done"
-                    )
-            for unit in plan.longer:
-                with run_directory.opened(unit.path, unit.group):
-                    run_directory.lengthen(unit.path, unit.group)
-            for unit in plan.new:
-                _create(unit)
-            with replacing(sweep_dir / SWEEP_FILE) as file:
-                file.write(source.encode())
-        except OSError as error:
-            raise _unwritable(sweep_dir, error) from error
+        make_directory(sweep_dir / GROUPS)
+        # All of them or none.
+        for unit in plan.longer:
+            if who := run_directory.holder(unit.path):
+                raise ConfigError(
+                    f"{unit.name} is asked to go on to another end while it is trained by "
+                    f"{who}; give the same command when that is done"
+                )
+        for unit in plan.longer:
+            with run_directory.opened(unit.path, unit.group):
+                run_directory.lengthen(unit.path, unit.group)
+        for unit in plan.new:
+            _create(unit)
+        with replacing(sweep_dir / SWEEP_FILE) as file:
+            file.write(source.encode())
     return True
 
 
 def _create(unit: Unit) -> None:
-    partial = Path(tempfile.mkdtemp(dir=unit.path.parent, prefix="."))
-    try:
-        partial.chmod(0o755)
-        run_directory.write_group(partial, unit.group)
-        run_directory.write_status(partial, "waiting")
-        os.rename(partial, unit.path)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _unwritable(sweep_dir: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot write to {sweep_dir}: {error.strerror}; choose another --out")
+    with writing(unit.path):
+        partial = Path(tempfile.mkdtemp(dir=unit.path.parent, prefix="."))
+        try:
+            partial.chmod(0o755)
+            run_directory.write_group(partial, unit.group)
+            run_directory.write_status(partial, "waiting")
+            os.rename(partial, unit.path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise

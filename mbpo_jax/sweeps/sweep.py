@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import to_plain
@@ -16,6 +15,7 @@ from mbpo_jax.sweeps.process import Work
 from mbpo_jax.training import pace
 from mbpo_jax.training.interruption import Interruption
 from mbpo_jax.training.trackers import tracker
+from mbpo_jax.yaml_files import parse_yaml, read_text
 
 MOST_OF_PLAN = 30
 """Lines about new groups, three each, that are printed unasked."""
@@ -107,12 +107,14 @@ def _asked_for(source: Path | Mapping[str, Any]) -> _Asked:
     """Return the name of a sweep, its runs, and its file."""
     if isinstance(source, Mapping):
         content = to_plain(source)
-        text = json.dumps(content, indent=2)  # is YAML, too
+        text = json.dumps(content, indent=2, ensure_ascii=False)  # is YAML, too
+        content = parse_yaml(text, "sweep")
         return _Asked("sweep", manifest.expand(content), content, text)
     if not source.exists():
         source = SWEEPS.get(str(source), source)
-    runs, content = manifest.read_sweep(source), config_io.read_yaml(source)
-    return _Asked(source.stem, runs, content, source.read_text())
+    text = read_text(source)
+    content = parse_yaml(text, str(source))
+    return _Asked(source.stem, manifest.expand(content, str(source)), content, text)
 
 
 def _print_plan(sweep_dir: Path, planned: worker.Planned, whole: bool) -> None:

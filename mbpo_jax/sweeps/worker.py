@@ -1,18 +1,22 @@
 """What a process of a sweep does: plan its memory, or train one group."""
 
-import concurrent.futures
-import concurrent.futures.process
+import contextlib
 import functools
 import multiprocessing
-from collections.abc import Sequence
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import Outcome
+from mbpo_jax.signals import HANDLED, ends_with_us
 from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
@@ -20,7 +24,9 @@ from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import Group
 
 
-def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too large"]:
+def train_unit(
+    sweep_dir: Path, name: str
+) -> Outcome | Literal["busy", "too large", "cannot write"]:
     """Train a group of a sweep, or go on with it, and say how that ended.
 
     Raises:
@@ -43,6 +49,10 @@ def train_unit(sweep_dir: Path, name: str) -> Outcome | Literal["busy", "too lar
             return "busy"
         print(problem)
         return "too large"
+    except DiskError as problem:
+        with contextlib.suppress(OSError):  # what is printed may lie on the same disk
+            print(problem, flush=True)
+        return "cannot write"
 
 
 class Planned(NamedTuple):
@@ -74,14 +84,47 @@ def planned(
       ConfigError: an environment is unknown, a run does not fit a device, or the process died.
     """
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+    receiver, sender = context.Pipe(duplex=False)
+    asked = sweep_dir, list(runs), runs_per_group, fits_here
+    process = context.Process(target=_send_planned, args=(sender, *asked), daemon=True)
+    with _signals_kept_from_children():
+        process.start()
+    sender.close()
+    with receiver, ends_with_us(process.kill):
         try:
-            return pool.submit(_planned, sweep_dir, list(runs), runs_per_group, fits_here).result()
-        except concurrent.futures.process.BrokenProcessPool as error:
+            found = receiver.recv()
+        except EOFError as error:
             raise ConfigError(
                 "the process that plans the sweep was killed, perhaps for want of memory; close "
                 "other programs and give the same command again"
             ) from error
+    process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@contextlib.contextmanager
+def _signals_kept_from_children() -> Iterator[None]:
+    """Start processes that signals do not reach, as those to all of a terminal: they end with us.
+
+    What comes meanwhile reaches this process afterwards.
+    """
+    resource_tracker.ensure_running()  # which would let them through
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _send_planned(sender: Connection, *asked: Any) -> None:
+    try:
+        found = _planned(*asked)
+    except Exception as problem:
+        problem.add_note(traceback.format_exc())  # the frames themselves cannot be sent
+        found = problem
+    sender.send(found)
 
 
 def _planned(

@@ -8,11 +8,12 @@ it is used.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from mbpo_jax.errors import UserError
+from mbpo_jax.errors import UserError, code_named
+from mbpo_jax.files import disk_error, make_directory, writing
 from mbpo_jax.types import PyTree
 
 KEEP = 2
@@ -35,6 +37,9 @@ _STATE = "state"
 
 _SAVING = threading.Lock()
 """Orbax's own temporary files of two threads get into each other's way."""
+
+# Orbax raises what goes wrong in its threads, and logs it as well, each time with a traceback.
+logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in str(record.msg))
 
 
 class CheckpointError(UserError):
@@ -81,15 +86,17 @@ def save(
       aside: further trees of arrays by name, which a reader may ask for or not.
 
     Raises:
-      CheckpointError: it could not be written. Earlier checkpoints are as they were.
+      DiskError: there is no room for it, or it is not permitted. Earlier checkpoints are as they
+        were.
+      CheckpointError: Orbax cannot write it.
     """
     final = directory / f"{env_steps:010d}"
     remembered = json.dumps(dict(host), indent=2)
     if final.exists() and _is_told(final / _HOST, remembered):
         return final
     partial = directory / f"partial-{env_steps:010d}"
+    make_directory(directory)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         _discard_partial(directory)
         partial.mkdir()
         for name, tree in {_STATE: state, **aside}.items():
@@ -104,15 +111,27 @@ def save(
         os.rename(partial, final)
         _sync_directory(directory)
         _discard_partial(directory)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # the second is what Orbax makes of the first
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
-            f"cannot save a checkpoint in {directory}: {error}. Earlier checkpoints are intact; "
-            "free some space or permit writing there, and give the same command again"
-        ) from error
-    for old in checkpoints(directory)[:-KEEP]:
-        shutil.rmtree(old)
+        problem = f"cannot save a checkpoint in {directory}"
+        code = error.errno if isinstance(error, OSError) else code_named(str(error))
+        if code is None:
+            raise CheckpointError(
+                f"{problem}: {error}. Earlier checkpoints are intact; see to it, and give the same "
+                "command again"
+            ) from error
+        earlier = [_bytes_on_disk(path) for path in checkpoints(directory)]
+        arrays = jax.tree.leaves(_first(num_runs, [state, *aside.values()]))
+        size = max(sum(x.nbytes for x in arrays), *earlier, 0)
+        raise disk_error(directory, code, size, problem) from error
+    with writing(directory):
+        for old in checkpoints(directory)[:-KEEP]:
+            shutil.rmtree(old)
     return final
+
+
+def _bytes_on_disk(path: Path) -> int:
+    return sum(512 * found.stat().st_blocks for found in path.rglob("*"))
 
 
 def _is_told(file: Path, text: str) -> bool:
@@ -134,8 +153,9 @@ def restore_newest(
     *,
     aside: Mapping[str, PyTree] = MappingProxyType({}),
     set_aside: bool = False,
+    lost: Callable[[dict[str, Any]], str | None] = lambda _: None,
 ) -> tuple[Restored | None, list[str]]:
-    """Restore the newest checkpoint that is whole.
+    """Restore the newest checkpoint that is whole, and has what it goes on from.
 
     Args:
       directory: of all checkpoints of a run.
@@ -143,19 +163,27 @@ def restore_newest(
         shorter along their second axis; they are filled up.
       num_runs: as it was saved with; its last row is repeated to the length of `like`.
       aside: further trees by name, in shapes as `like`; what a checkpoint has none of is left out.
-      set_aside: rename corrupt checkpoints that are newer than a good one, so that training can
+      set_aside: rename checkpoints that are passed over for an older one, so that training can
         save them again. Only for the process that trains: another one may be reading.
+      lost: says what is lost, outside of the checkpoint, of what its `host` counts on; None if all
+        is there.
 
     Returns:
-      What was restored, None if there is no checkpoint, and a message for each corrupt one.
+      What was restored, None if there is no checkpoint, and a message for each one passed over.
 
     Raises:
-      CheckpointError: there are checkpoints, and every one of them is corrupt.
+      CheckpointError: there are checkpoints, and none that can be gone on from.
     """
     corrupt: list[Path] = []
     problems: list[str] = []
+    losses: list[str] = []
     for path in reversed(checkpoints(directory)):
         reason = find_damage(path)
+        if reason is None and (loss := lost(_host(path))):
+            corrupt.append(path)
+            losses.append(loss)
+            problems.append(f"{loss}; what came after the checkpoint before that is made again")
+            continue
         if reason is None:
             restored = _load(path, like, num_runs, aside)
             for other in corrupt if set_aside else ():
@@ -165,6 +193,14 @@ def restore_newest(
             return restored, problems
         corrupt.append(path)
         problems.append(f"checkpoint {path} is corrupt ({reason}) and is passed over")
+    if losses:
+        # Without the rows, the run could go on as well. But they are measurements, others are
+        # compared with them row by row, and a hole would count in means that nobody doubts.
+        raise CheckpointError(
+            f"{losses[-1]}, and no checkpoint from before that is left, so what was there cannot "
+            "be made again; restore the file from a copy, or train in a new run directory with "
+            "--run-dir, which can begin with what this one has learned (--init-from)"
+        )
     if corrupt:
         raise CheckpointError(
             *problems, "no good checkpoint is left; train in a new run directory with --run-dir"
@@ -188,8 +224,18 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
+def _host(path: Path) -> dict[str, Any]:
+    return json.loads((path / _HOST).read_text())
+
+
+def newest_host(directory: Path) -> dict[str, Any] | None:
+    """Return what the host noted in the newest checkpoint; None if that is not there or whole."""
+    found = checkpoints(directory)
+    return _host(found[-1]) if found and find_damage(found[-1]) is None else None
+
+
 def _load(path: Path, like: PyTree, num_runs: int | None, aside: Mapping[str, PyTree]) -> Restored:
-    host = json.loads((path / _HOST).read_text())
+    host = _host(path)
     state, capacity = _load_tree(path / _STATE, like, num_runs)
     found = {
         name: _load_tree(path / name, tree, num_runs)[0]

@@ -3,13 +3,15 @@
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import jax
 from jax.extend.core import Jaxpr
 
 from mbpo_jax.console import seconds_of
-from mbpo_jax.files import write_json_atomic
+from mbpo_jax.errors import DiskError
+from mbpo_jax.files import make_directory, write_json_atomic
 from mbpo_jax.training.group import Group, structure
 from mbpo_jax.version import __version__
 
@@ -30,7 +32,8 @@ class CompileTimes:
         versions = __version__, jax.__version__
         kind = versions, jax.devices()[0].device_kind, num_devices, len(group.runs)
         name = hashlib.sha256(repr((structure(group.config), kind)).encode()).hexdigest()[:16]
-        self._path = Path(directory or ".", FOLDER, f"{name}.json")
+        self._directory = Path(directory or ".")
+        self._path = self._directory / FOLDER / f"{name}.json"
         self._before: dict[str, float] = {}
         if self._is_kept:
             with contextlib.suppress(OSError, ValueError):
@@ -48,15 +51,18 @@ class CompileTimes:
             return "at every start, as there is no compilation cache"
         if calls_host(jaxpr) and not KEEPS_HOST_CALLS:
             return f"at every start: JAX {jax.__version__} keeps no program with host calls"
-        return "" if self._before else "at the first start only: compiled programs are kept"
+        is_closed = self._directory.is_dir() and not os.access(self._directory, os.W_OK)
+        if self._before or is_closed:
+            return ""
+        return "at the first start only: compiled programs are kept"
 
     def keep(self, name: str, seconds: float) -> None:
         """Note how long a program took."""
         self._now[name] = seconds
         if self._is_kept:
             # Without the note, the next start knows less; nothing else depends on it.
-            with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(DiskError):
+                make_directory(self._path.parent)
                 write_json_atomic(self._path, self._before | self._now)
 
 

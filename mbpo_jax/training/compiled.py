@@ -1,24 +1,28 @@
 """The training program, mapped over runs and compiled."""
 
+import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 from jax.sharding import Mesh
 
-from mbpo_jax import replay
+from mbpo_jax import config_io, replay
 from mbpo_jax.config import Config
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
+from mbpo_jax.import_paths import is_import_path
 from mbpo_jax.models.rows import where_rows
-from mbpo_jax.training import checkpoint, run_directory
+from mbpo_jax.training import checkpoint, logs, run_directory
 from mbpo_jax.training.compile_times import CompileTimes
 from mbpo_jax.training.devices import compiler_options
 from mbpo_jax.training.group import Group, data_paths, structural_differences
@@ -34,6 +38,11 @@ PARTS = 20
 BEST = "best"
 """Beside the state in a checkpoint: what each run had learned when it was evaluated best."""
 
+
+KEPT = 4
+"""Programs of so many structures are kept for later trainings of the same process."""
+COMPILED: weakref.WeakSet[Jaxpr] = weakref.WeakSet()
+"""Of which programs there is machine code in this process."""
 
 FIRST = np.int32(0)
 Announce = Callable[[str, str], None]
@@ -172,13 +181,28 @@ def _laid_out(configs: Sequence[Config], mesh: Mesh) -> Runs:
     configs = [*configs, *[configs[-1]] * copies]
     pairs = [tuple(jax.random.split(jax.random.key(config.seed))) for config in configs]
     keys, evaluation_keys = (jnp.stack(keys) for keys in zip(*pairs, strict=True))
-    return jax.device_put(Runs(stack(configs), keys, evaluation_keys), run_sharding(mesh))
+    # Keys are all that comes of a seed, so programs for other seeds are the same ones.
+    config = replace(stack(configs), seed=0, num_seeds=1)
+    return jax.device_put(Runs(config, keys, evaluation_keys), run_sharding(mesh))
+
+
+def has_lost_rows(run_dir: Path) -> bool:
+    """Return whether rows of a run's log are lost that were there at its newest checkpoint."""
+    host = checkpoint.newest_host(run_dir / run_directory.CHECKPOINTS)
+    return host is not None and _lost(run_dir, host) is not None
+
+
+def _lost(run_dir: Path, host: Mapping[str, Any]) -> str | None:
+    return logs.damage(run_dir, host.get("log", logs.BEGINNING))
 
 
 def restore_runs(
-    run_dir: Path, setup: Setup, *, set_aside: bool = False
+    run_dir: Path, setup: Setup, *, goes_on: bool = False
 ) -> tuple[checkpoint.Restored | None, list[str]]:
     """Restore the newest good checkpoint of a run directory, as `checkpoint.restore_newest` does.
+
+    If the run `goes_on` in this process, its log has to be there as it was at that checkpoint, and
+    others are set aside.
 
     Aside it has `BEST`, unless it comes from before that was kept or from before any evaluation.
     Where the runs are to be longer than they were, their replay buffers have grown.
@@ -188,7 +212,8 @@ def restore_runs(
         setup.shapes,
         len(setup.group.runs),
         aside={BEST: learned(setup.shapes)},
-        set_aside=set_aside,
+        set_aside=goes_on,
+        lost=functools.partial(_lost, run_dir) if goes_on else lambda _: None,
     )
     if restored and restored.capacity:
         rows, state = restored.capacity, restored.state
@@ -247,35 +272,19 @@ def spread(source: Learned, setup: Setup) -> dict[str, PyTree]:
     return {name: jax.tree.map(laid, tree, getattr(wanted, name)) for name, tree in places.items()}
 
 
-def compile_program(setup: Setup, announce: Announce = lambda phase, note: None) -> Compiled:
-    """Map the program over runs and compile it.
+class Mapped(NamedTuple):
+    """Functions of a `Program` over all runs, `(shared, Runs, *states)`, not yet compiled."""
 
-    Args:
-      setup: from `set_up`.
-      announce: told what is about to be compiled, and what is known of how long that takes.
-    """
-    program, config, seconds, when = setup.program, setup.group.config, {}, {}
-    times = CompileTimes(setup.group, setup.mesh.size)
+    begin: Any
+    collect: Any
+    catch_up: Any
+    step: Any
+    evaluate: Any
+    measure: Any
 
-    def compiled(
-        phase: str,
-        fn: Callable,
-        *states: PyTree,
-        shared: np.ndarray | np.int32 = FIRST,
-        donate: bool = False,
-    ) -> Callable:
-        last = times.last(phase)
-        announce(f"compiling {phase}", last)
-        began = time.monotonic()
-        function = jax.jit(map_runs(fn, setup.mesh), donate_argnums=(2,) if donate else ())
-        traced = function.trace(shared, setup.runs, *states)
-        when[phase] = times.when(traced.jaxpr.jaxpr)
-        announce(f"compiling {phase}", "; ".join(filter(None, [last, when[phase]])))
-        executable = traced.lower().compile(compiler_options())
-        # What is made of several programs counts as one.
-        seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - began
-        times.keep(phase, seconds[phase])
-        return lambda shared, *states: executable(np.asarray(shared, np.int32), setup.runs, *states)
+
+def map_program(program: Program, mesh: Mesh) -> Mapped:
+    """Map the functions of one run over the runs of a mesh."""
 
     def begin(_, run: Runs) -> tuple[TrainState, jax.Array]:
         return program.begin(run.config, run.key)
@@ -283,25 +292,8 @@ def compile_program(setup: Setup, announce: Announce = lambda phase, note: None)
     def collect(ends: jax.Array, run: Runs, state: TrainState, words: jax.Array) -> TrainState:
         return program.collect_some(run.config, ends, words, state)
 
-    def start(told: Callable[[int], None] = lambda steps: None) -> TrainState:
-        phase, number = "the random steps", config.random_steps
-        state, words = compiled(phase, begin)(0)
-        if number == 0:
-            return state
-        some = compiled(phase, collect, state, words, shared=np.zeros(2, np.int32), donate=True)
-        ends = np.linspace(0, number, min(PARTS, number) + 1).round().astype(int)
-        told(0)
-        for first, end in itertools.pairwise(ends):
-            state = jax.block_until_ready(some((first, end), state, words))
-            told(int(end))
-        return state
-
     def catch_up(part: jax.Array, run: Runs, state: TrainState):
         return program.catch_up(run.config, part, state)
-
-    @functools.cache
-    def catching_up() -> Callable:
-        return compiled("the updates for the random steps", catch_up, setup.shapes, donate=True)
 
     def step(env_steps: jax.Array, run: Runs, state: TrainState):
         return program.step(run.config, env_steps, state)
@@ -315,11 +307,89 @@ def compile_program(setup: Setup, announce: Announce = lambda phase, note: None)
         key = jax.random.fold_in(jax.random.fold_in(run.evaluation_key, env_steps), 1)
         return program.measure(run.config, key, state)
 
-    is_tracked = config.track_gradients > 0
+    return Mapped(
+        begin=jax.jit(map_runs(begin, mesh)),
+        # The state is the third argument; it is donated where the next one takes its place.
+        collect=jax.jit(map_runs(collect, mesh), donate_argnums=2),
+        catch_up=jax.jit(map_runs(catch_up, mesh), donate_argnums=2),
+        step=jax.jit(map_runs(step, mesh), donate_argnums=2),
+        evaluate=jax.jit(map_runs(evaluate, mesh)),
+        measure=jax.jit(map_runs(measure, mesh)),
+    )
+
+
+@functools.lru_cache(maxsize=KEPT)
+def kept_program(env: Env, mesh: Mesh, structure: Hashable) -> Mapped:
+    """Return the same functions for the same structure, which JAX then compiles once a process."""
+    del structure
+    return map_program(make_program(env), mesh)
+
+
+def mapped_program(setup: Setup) -> Mapped:
+    """Return the functions of a group: those of an earlier training, where that is sure to do.
+
+    What an import path names may have been read anew since then, and an environment that was handed
+    over may hold what cannot be compared.
+    """
+    values = config_io.flatten(setup.group.config).values()
+    if not any(isinstance(value, str) and is_import_path(value) for value in values):
+        with contextlib.suppress(TypeError):
+            return kept_program(setup.env, setup.mesh, jax.tree.structure(setup.runs))
+    return map_program(setup.program, setup.mesh)
+
+
+def compile_program(setup: Setup, announce: Announce = lambda phase, note: None) -> Compiled:
+    """Map the program over runs and compile it, unless this process has done so.
+
+    Args:
+      setup: from `set_up`.
+      announce: told what is about to be compiled, and what is known of how long that takes.
+    """
+    mapped, config, seconds, when = mapped_program(setup), setup.group.config, {}, {}
+    times = CompileTimes(setup.group, setup.mesh.size)
+
+    def compiled(
+        phase: str, function: Any, *states: PyTree, shared: np.ndarray | np.int32 = FIRST
+    ) -> Callable:
+        last = times.last(phase)
+        announce(f"compiling {phase}", last)
+        began = time.monotonic()
+        traced = function.trace(shared, setup.runs, *states)
+        is_new = traced.jaxpr.jaxpr not in COMPILED
+        when[phase] = times.when(traced.jaxpr.jaxpr) if is_new else ""
+        announce(f"compiling {phase}", "; ".join(filter(None, [last, when[phase]])))
+        executable = traced.lower().compile(compiler_options())
+        COMPILED.add(traced.jaxpr.jaxpr)
+        # What is made of several programs counts as one.
+        seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - began
+        if is_new:
+            times.keep(phase, seconds[phase])
+        return lambda shared, *states: executable(np.asarray(shared, np.int32), setup.runs, *states)
+
+    def start(told: Callable[[int], None] = lambda steps: None) -> TrainState:
+        phase, number = "the random steps", config.random_steps
+        state, words = compiled(phase, mapped.begin)(0)
+        if number == 0:
+            return state
+        some = compiled(phase, mapped.collect, state, words, shared=np.zeros(2, np.int32))
+        ends = np.linspace(0, number, min(PARTS, number) + 1).round().astype(int)
+        told(0)
+        for first, end in itertools.pairwise(ends):
+            state = jax.block_until_ready(some((first, end), state, words))
+            told(int(end))
+        return state
+
+    @functools.cache
+    def catching_up() -> Callable:
+        return compiled("the updates for the random steps", mapped.catch_up, setup.shapes)
+
+    def measuring() -> Callable:
+        return compiled("the gradient estimators", mapped.measure, setup.shapes)
+
     return Compiled(
-        step=compiled("the training step", step, setup.shapes, donate=True),
-        evaluate=compiled("the evaluation", evaluate, setup.shapes),
-        measure=compiled("the gradient estimators", measure, setup.shapes) if is_tracked else None,
+        step=compiled("the training step", mapped.step, setup.shapes),
+        evaluate=compiled("the evaluation", mapped.evaluate, setup.shapes),
+        measure=measuring() if config.track_gradients > 0 else None,
         # A run that is resumed does not need these.
         start=start,
         catch_up=catching_up,

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import tempfile
+import warnings
 from pathlib import Path
 
 import jax
@@ -59,10 +61,26 @@ def default_cache_directory() -> Path:
 
 
 def use_compilation_cache(directory: Path) -> None:
-    """Keep every compiled program in this directory, however small or quick to compile."""
+    """Keep every compiled program in this directory, however small or quick to compile.
+
+    Where it cannot be written to, that is said once, and what is in it is used all the same.
+    """
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as problem:
+        # JAX would say so of each of a hundred programs.
+        warnings.filterwarnings("ignore", "Error .* persistent compilation cache", UserWarning)
+        print(
+            f"warning: compiled programs cannot be kept in {directory}: {problem.strerror}; set "
+            "JAX_COMPILATION_CACHE_DIR to a folder that can be written to, or give "
+            "--no-compilation-cache",
+            flush=True,
+        )
 
 
 def compiler_options() -> dict[str, str | bool]:
@@ -90,15 +108,6 @@ def tree_bytes(tree: PyTree) -> int:
         x.size * (8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)
         for x in leaves
     )
-
-
-def in_units(size: int) -> str:
-    """Return a size in the unit that fits it, with three digits or all that there are."""
-    amount, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 999.5 and len(units) > 1:
-        amount, units = amount / 1024.0, units[1:]
-    decimals = 0 if units[0] == "bytes" or amount >= 99.95 else 1 if amount >= 9.995 else 2
-    return f"{amount:.{decimals}f} {units[0]}"
 
 
 def free_host_bytes() -> int | None:

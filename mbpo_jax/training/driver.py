@@ -19,6 +19,7 @@ from mbpo_jax.training.compiled import (
     Setup,
     better_of,
     compile_program,
+    has_lost_rows,
     restore_runs,
     set_up,
     spread,
@@ -71,7 +72,7 @@ class Training:
         self._updates_per_chunk = plan.updates_per_chunk(setup)
         self._calls_to_catch_up = plan.calls_to_catch_up(setup)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
-        restored, problems = restore_runs(run_dir, setup, set_aside=True)
+        restored, problems = restore_runs(run_dir, setup, goes_on=True)
         for problem in problems:
             progress.print(f"warning: {problem}")
         self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
@@ -100,22 +101,23 @@ class Training:
         """Show how many of the random steps are made."""
         self._progress.count("random steps", done, self._config.random_steps)
 
-    def run(self, interruption: Interruption) -> Outcome:
+    def run(self) -> Outcome:
         """Train until the end or an interruption, and say which it was."""
         # In this order: who is stopped between the two goes on to another end once more.
         self._write_status("running")
         run_directory.write_group(self._run_dir, self._group)
         if self._is_new:
             self._evaluate_untrained()
-        while not self._is_over():
-            if interruption.requested:
-                return self._interrupted()
-            if self._lags():
-                self._catch_up()
-            else:
-                self._advance()
-        self._save()
-        return self._finish()
+        with Interruption() as interruption:  # before, there was nothing to be saved
+            while not self._is_over():
+                if interruption.requested:
+                    return self._interrupted()
+                if self._lags():
+                    self._catch_up()
+                else:
+                    self._advance()
+            self._save()
+            return self._finish()
 
     def _is_solved(self) -> bool:
         """Return whether every run reached `stop_at_return` in the last evaluation."""
@@ -314,7 +316,7 @@ class Training:
         run_directory.write_status(
             self._run_dir,
             state,
-            **dataclasses.asdict(self.host),
+            **{k: v for k, v in dataclasses.asdict(self.host).items() if k != "log"},
             compile_seconds=self._compiled.seconds,
             diverged=self.host.diverged(),
         )
@@ -350,40 +352,40 @@ def train_group(
 
     Raises:
       ConfigError: the environment is unknown, the library of a tracker is missing, the directory
-        belongs to another configuration or cannot be written to, or the device has too little
-        memory. Nothing was changed then.
-      CheckpointError: checkpoints cannot be written or read.
+        belongs to another configuration, or the device has too little memory. Nothing was changed
+        then.
+      DiskError: something cannot be written; what was saved before is as it was.
+      CheckpointError: no checkpoint can be gone on from.
     """
     tracker.check(log)
     devices.use_host_devices(len(group.runs))
-    with Interruption() as interruption:
-        setup = set_up(group, env)
-        begin = spread(init_from.learned, setup) if init_from else {}
-        memory = plan.describe_memory(plan.check_fits(setup))
-        with run_directory.opened(run_dir, group) as is_finished:
-            if is_finished:
-                if figure_format:
-                    draw_figures(group.config, run_dir, figure_format)
-                say(
-                    Console(),
-                    "finished already; choose another run directory to train again:",
-                    run_dir,
+    setup = set_up(group, env)
+    begin = spread(init_from.learned, setup) if init_from else {}
+    memory = plan.describe_memory(plan.check_fits(setup))
+    with run_directory.opened(run_dir, group) as is_finished:
+        if is_finished and not has_lost_rows(run_dir):
+            if figure_format:
+                draw_figures(group.config, run_dir, figure_format)
+            say(
+                Console(),
+                "finished already; choose another run directory to train again:",
+                run_dir,
+            )
+            return "finished"
+        info = logs.environment_info(command, devices.describe_devices())
+        if init_from:
+            info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
+        info["observed"] = setup.env.spec.components
+        run_directory.write_environment(run_dir, info)
+        print(f"memory: {memory}")
+        with Progress(group.config.total_env_steps) as progress:
+            together = part_of or run_dir.resolve().name
+            facts = facts_of(group, run_dir)
+            trackers = Trackers(log, run_dir, together, facts, progress.print)
+            with RunLog(run_dir, trackers) as run_log:
+                training = Training(
+                    setup, run_dir, run_log, progress, begin, on_evaluation, figure_format
                 )
-                return "finished"
-            info = logs.environment_info(command, devices.describe_devices())
-            if init_from:
-                info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
-            info["observed"] = setup.env.spec.components
-            run_directory.write_environment(run_dir, info)
-            print(f"memory: {memory}")
-            with Progress(group.config.total_env_steps) as progress:
-                together = part_of or run_dir.resolve().name
-                facts = facts_of(group, run_dir)
-                trackers = Trackers(log, run_dir, together, facts, progress.print)
-                with RunLog(run_dir, trackers) as run_log:
-                    training = Training(
-                        setup, run_dir, run_log, progress, begin, on_evaluation, figure_format
-                    )
-                    outcome = training.run(interruption)
-                    run_log.close(outcome)
-                return outcome
+                outcome = training.run()
+                run_log.close(outcome)
+            return outcome

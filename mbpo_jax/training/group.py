@@ -61,6 +61,11 @@ def make_group(runs: Sequence[Config]) -> Group:
     """
     if len({structure(run) for run in runs}) != 1:
         raise ValueError("runs of one program may differ in seeds and numbers only")
+    return joined(runs)
+
+
+def joined(runs: Sequence[Config]) -> Group:
+    """Put runs together that are known to be of one structure."""
     return Group(dataclasses.replace(runs[0], num_seeds=len(runs)), tuple(runs))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +40,7 @@ class HostState:
     nonfinite: list[int] = dataclasses.field(default_factory=list)
     wall_seconds: float = 0.0
     evaluation: list[Row] = dataclasses.field(default_factory=list)
-    log: dict[str, int] = dataclasses.field(default_factory=lambda: dict(logs.BEGINNING))
+    log: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(logs.BEGINNING))
 
     def diverged(self) -> list[int]:
         """Return the runs whose numbers became non-finite."""

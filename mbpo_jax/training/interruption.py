@@ -3,22 +3,21 @@
 import signal
 import threading
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask for an end."""
+from mbpo_jax.signals import HANDLED, is_heard, is_watched
 
 
 class Interruption:
     """Remembers that a signal asked for an end, which comes at the next look of the host.
 
-    SIGUSR1 and SIGUSR2 are what clusters send ahead of a time limit. A second Ctrl-C ends the
-    process at once.
+    A second Ctrl-C raises `KeyboardInterrupt`, or ends the program at once (`signals.answer`).
     """
 
     def __enter__(self) -> "Interruption":
-        self.requested = False
+        self.requested, self._ctrl_c = False, 0
         # Python hands signals to its main thread alone; another one is not asked to end.
         here = threading.current_thread() is threading.main_thread()
-        self._previous = {number: signal.signal(number, self._handle) for number in HANDLED if here}
+        heard = [number for number in HANDLED if here and is_heard(number)]
+        self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -28,5 +27,6 @@ class Interruption:
     def _handle(self, number: int, _: object) -> None:
         self.requested = True
         # Other signals may come twice, once to all processes and once through the one above.
-        if number == signal.SIGINT:
-            signal.signal(number, self._previous[signal.SIGINT])
+        self._ctrl_c += number == signal.SIGINT
+        if self._ctrl_c > 1 and not is_watched():
+            raise KeyboardInterrupt

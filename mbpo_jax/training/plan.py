@@ -8,7 +8,7 @@ import jax
 from mbpo_jax import config_io, replay
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import MEMORY_FIELDS, Config, algorithm_record, read_settings
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, in_units
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices, pace, run_directory
 from mbpo_jax.training.compiled import Setup, set_up
@@ -123,8 +123,8 @@ def check_fits(setup: Setup) -> Plan:
     if available is not None and plan.bytes_per_device > available:
         runs = len(group.runs)
         raise TooLarge(
-            f"each device needs about {devices.in_units(plan.bytes_per_device)}, but has "
-            f"{devices.in_units(available)}: "
+            f"each device needs about {in_units(plan.bytes_per_device)}, but has "
+            f"{in_units(available)}: "
             f"lower {f'num_seeds ({runs}), ' if runs > 1 else ''}{MEMORY_FIELDS}"
         )
     return plan
@@ -152,7 +152,7 @@ def describe_memory(plan: Plan) -> str:
     """Say how many devices are used and what each has to hold."""
     each = " each" if plan.num_devices > 1 else ""
     devices_used = f"{plan.num_devices} device{'s' if plan.num_devices > 1 else ''}"
-    return f"about {devices.in_units(plan.bytes_per_device)}{each} on {devices_used}"
+    return f"about {in_units(plan.bytes_per_device)}{each} on {devices_used}"
 
 
 def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = False) -> None:
@@ -200,7 +200,7 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
     arrays = largest_arrays(plan.state)
     print("arrays of all runs, by size:" if everything else "\nlargest arrays, of all runs:")
     for path, shape in arrays if everything else arrays[:FEW]:
-        print(f"{devices.in_units(devices.tree_bytes(shape)):>14}  {shape.shape}  {path}")
+        print(f"{in_units(devices.tree_bytes(shape)):>14}  {shape.shape}  {path}")
     if not everything:
         print("\n--dry-run --all has all settings and arrays")
 

@@ -13,10 +13,19 @@ from typing import Any, TextIO
 
 from mbpo_jax import config_io
 from mbpo_jax.config import Config, EnvConfig, file_name
-from mbpo_jax.errors import ConfigError
-from mbpo_jax.files import replacing, to_plain, write_json_atomic
+from mbpo_jax.config.reading import defaults
+from mbpo_jax.errors import ConfigError, UserError
+from mbpo_jax.files import (
+    make_directory,
+    read_json,
+    replacing,
+    to_plain,
+    write_json_atomic,
+    writing,
+)
 from mbpo_jax.training import logs
 from mbpo_jax.training.group import Group, group_of, restored
+from mbpo_jax.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 RUNS = "runs.json"
@@ -51,7 +60,8 @@ def begins(run_dir: Path, init_from: str) -> bool:
     there = read_state(run_dir) in ("finished", "diverged")
     if not there and not any((run_dir / CHECKPOINTS).glob("*")):
         return True
-    before = read_environment(run_dir)
+    # Which says nothing if it was emptied, and whoever asks shall know why.
+    before = read_json(run_dir / ENVIRONMENT) if (run_dir / ENVIRONMENT).exists() else {}
     known = [each.get("init_from") or {} for each in (before, *before.get("earlier", []))]
     if init_from not in [each.get("run") for each in known]:
         raise ConfigError(
@@ -70,17 +80,13 @@ def opened(run_dir: Path, group: Group) -> Iterator[bool]:
 
     Raises:
       Busy: another process trains in it.
-      ConfigError: it belongs to another configuration, or it cannot be written to.
+      ConfigError: it belongs to another configuration.
+      DiskError: it cannot be made or written to.
     """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(run_dir)
+    with writing(run_dir):
         _refuse_foreign(run_dir)
         lock = open(run_dir / LOCK, "a+")  # noqa: SIM115 - held until the block ends
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to the run directory {run_dir}: {error.strerror}; "
-            "choose another with --run-dir, or permit writing there"
-        ) from error
     with lock:
         # The lock goes with the process, so a killed run leaves none behind.
         try:
@@ -96,10 +102,12 @@ def opened(run_dir: Path, group: Group) -> Iterator[bool]:
                 "another --run-dir"
             )
         is_finished = _claim(run_dir, group)
-        lock.truncate(0)
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": began}, lock)
-        lock.flush()
+        facts = {"host": socket.gethostname(), "process": os.getpid(), "started": began}
+        with writing(run_dir / LOCK):
+            lock.truncate(0)
+            # Not by the file's own buffer, which would be tried again when it is closed.
+            os.write(lock.fileno(), json.dumps(facts).encode())
         yield is_finished
 
 
@@ -169,6 +177,13 @@ def _claim(run_dir: Path, group: Group) -> bool:
     if group == known:
         return state == "finished"
     changes = config_io.diff_configs(known.config, group.config) or ["the runs' own settings"]
+    there = config_io.paths(read_yaml(run_dir / CONFIG))
+    if missing := [path for path in defaults() if path not in there]:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        changes.append(
+            f"({CONFIG} does not have {missing[0]}{more}: it is of an earlier version, or was cut "
+            "off; then restore it from a copy)"
+        )
     if group != known.lengthened(group.config):
         raise ConfigError(
             f"{run_dir} holds a run of another configuration:\n  "
@@ -213,8 +228,7 @@ def load_group(run_dir: Path) -> Group:
     if not path.exists():
         return group_of(config)
     try:
-        rows = json.loads(path.read_text())
-        return restored(config, rows, str(path))
+        return restored(config, read_json(path), str(path))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -230,7 +244,13 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    return config_io.apply(Config(), _as_now(config_io.read_yaml(path), path), str(path))
+    content = read_yaml(path)
+    if not content:
+        raise ConfigError(
+            f"{path} is empty; restore it from a copy, or delete it and give `train` the settings "
+            f"of that run, which {ENVIRONMENT} may tell"
+        )
+    return config_io.apply(Config(), _as_now(content, path), str(path))
 
 
 def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -239,7 +259,7 @@ def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
       ConfigError: they are of an algorithm that is there no more.
     """
-    gone = {"pg": "lr_gae", "bptt": "rp"}.get(content.get("algorithm", ""))
+    gone = {"pg": "lr_gae", "bptt": "rp"}.get(str(content.get("algorithm")))
     if gone:
         raise ConfigError(
             f"{path}: {content['algorithm']} is policy_search with policy_search.gradient={gone} "
@@ -260,10 +280,14 @@ def _as_now(content: dict[str, Any], path: Path) -> dict[str, Any]:
 def write_environment(run_dir: Path, info: dict[str, Any]) -> None:
     """Say in `environment.json` where the run goes on; under `earlier`, where it was before."""
     try:
-        before = json.loads((run_dir / ENVIRONMENT).read_text())
+        before = read_json(run_dir / ENVIRONMENT)
         earlier = [*before.pop("earlier", []), before]
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+    except FileNotFoundError:
         earlier = []
+    except (UserError, OSError, LookupError, AttributeError, TypeError) as problem:
+        # Nothing that is trained depends on it, but whoever reads it shall know that it has a gap.
+        print(f"warning: {problem}, if you want to know where the run was before")
+        earlier = [{"lost": str(problem)}]
     write_json_atomic(run_dir / ENVIRONMENT, {**info, "earlier": earlier})
 
 

@@ -24,6 +24,8 @@ from mbpo_jax.config import SACConfig
 from mbpo_jax.types import EnvSpec, EnvState, Transition
 from tests.probe_environments import PROBES, RIGHT_ACTION, probe_data
 
+pytestmark = pytest.mark.smoke
+
 SPEC = EnvSpec("any", 3, 2, episode_length=10, action_repeat=1, dt=0.1)
 SMALL = SACConfig(hidden_sizes=(8,), learning_rate=1e-2, tau=0.1, gamma=0.9, batch_size=16)
 

@@ -21,12 +21,25 @@ from tests.probe_environments import (
     tiny_config,
 )
 
+pytestmark = pytest.mark.smoke
+
 MODELS = [
     (name, model)
     for name, record in ALGORITHMS.items()
     for model in (("learned", "oracle") if record.has_model else ("learned",))
 ]
-WITH_ORACLE = ("mbpo", "svg", "mpc")
+ONE_OF_EACH = (
+    "mbpo",
+    "dhmbpo",
+    "svg",
+    "steve",
+    "retrace",
+    "policy_search",
+    "mpc",
+    "ilqr",
+    "dyna_q",
+)
+CHOSEN = [("mbpo", "oracle"), *((name, "learned") for name in ONE_OF_EACH)]
 
 
 @functools.cache
@@ -103,14 +116,14 @@ def test_what_is_untrained_can_be_evaluated(algorithm):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "model"),
-    mostly_exhaustive(MODELS, lambda x: x[1] == "learned" or x[0] in WITH_ORACLE),
+    mostly_exhaustive(MODELS, CHOSEN.__contains__),
 )
 def test_runs_side_by_side_have_the_numbers_of_a_loop_and_the_step_is_traced_once(algorithm, model):
     """Keys are checked for a second use while the single runs train (see `conftest`)."""
     assert_side_by_side_as_alone(environment(algorithm), settings(algorithm, model))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_same_holds_with_all_that_dhmbpo_may_have():
     """With all switches of critics and model, several rollouts a fit, and their truncation."""
     config = with_all_switches(settings("dhmbpo", "learned"))

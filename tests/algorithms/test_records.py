@@ -145,6 +145,7 @@ def own(monkeypatch, tmp_path) -> Iterator[str]:
     sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_an_algorithm_of_ones_own_is_trained_by_import_path(own):
     name = f"{own}:make_careful"
     command = ["train", "pendulum", "--preset", "debug", "--algorithm", name]

@@ -141,6 +141,9 @@ def first_episodes(num_runs):
     return np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), num_runs)))
 
 
+RUNS = 200
+
+
 @pytest.mark.slow
 def test_the_first_episode_is_a_random_walk():
     """Without a reward yet, all values are tied: 868.7254 steps with a spread of 789.24.
@@ -150,9 +153,9 @@ def test_the_first_episode_is_a_random_walk():
     """
     mean, spread = arrival(np.full((54, 4), 0.25))
     assert (mean, spread) == pytest.approx((868.7254, 789.24), rel=1e-5)
-    lengths = first_episodes(1000)
-    assert np.mean(lengths) == pytest.approx(mean, abs=3 * spread / np.sqrt(1000))
-    assert np.std(lengths) == pytest.approx(spread, abs=3 * spread * np.sqrt(2 / 1000))
+    lengths = first_episodes(RUNS)
+    assert np.mean(lengths) == pytest.approx(mean, abs=3 * spread / np.sqrt(RUNS))
+    assert np.std(lengths) == pytest.approx(spread, abs=3 * spread * np.sqrt(2 / RUNS))
 
 
 def best_greedy_arrival(epsilon):
@@ -223,6 +226,7 @@ def updates_until_good(method, num_runs=40):
     return np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), num_runs)))
 
 
+@pytest.mark.slow
 def test_prioritized_sweeping_needs_far_fewer_updates_than_dyna_q():
     """It wastes none before the first reward, and then follows the changes back."""
     swept, drawn = (np.median(updates_until_good(m)) for m in ("prioritized_sweeping", "dyna_q"))

@@ -123,6 +123,7 @@ def test_discount_is_zero_when_a_fall_meets_the_time_limit(falls, key):
     assert transition.discount == 0
 
 
+@pytest.mark.slow
 def test_vmap_over_keys_equals_a_loop(falls):
     def run(seed):
         return play(pendulum(), jax.random.key(seed), constant(PUSH))
@@ -177,6 +178,7 @@ def test_random_actions_fill_the_action_space(key):
     np.testing.assert_allclose(actions.std(0), 3**-0.5, atol=0.02)
 
 
+@pytest.mark.slow
 def test_humanoid_observes_positions_without_x_and_y_then_velocities(key):
     env = make_env(EnvConfig(name="humanoid", backend="spring"))
     state = jax.jit(env.reset)(key)
@@ -185,6 +187,7 @@ def test_humanoid_observes_positions_without_x_and_y_then_velocities(key):
     np.testing.assert_array_equal(state.observation, np.concatenate([pose.q[2:], pose.qd]))
 
 
+@pytest.mark.slow
 def test_fluid_slows_a_gliding_swimmer():
     """In a vacuum a straight swimmer that drives no joint would keep its speed of 1 m/s."""
     swimmer = load("swimmer", "generalized")
@@ -199,13 +202,18 @@ def test_fluid_slows_a_gliding_swimmer():
 
 
 COMBINATIONS = [(name, backend) for name in ENVIRONMENTS for backend in ENVIRONMENTS[name].backends]
-ON_EVERY_BACKEND = ("ant", "inverted_pendulum")
+ONE_OF_EACH_BACKEND = (
+    ("hopper", "generalized"),
+    ("ant", "spring"),
+    ("ant", "positional"),
+    ("inverted_pendulum", "mjx"),
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"),
-    mostly_exhaustive(COMBINATIONS, lambda x: x[0] in ON_EVERY_BACKEND or x[1] == "generalized"),
+    mostly_exhaustive(COMBINATIONS, ONE_OF_EACH_BACKEND.__contains__),
 )
 def test_a_step_returns_the_types_of_a_reset(name, backend, key):
     """Or neither `cond` nor `scan` could carry the state."""
@@ -224,7 +232,10 @@ def test_a_step_returns_the_types_of_a_reset(name, backend, key):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [("hopper", "generalized"), ("inverted_double_pendulum", "generalized"), ("ant", "spring")],
+    mostly_exhaustive(
+        [("hopper", "generalized"), ("inverted_double_pendulum", "generalized"), ("ant", "spring")],
+        lambda combination: combination[0] != "hopper",
+    ),
 )
 def test_known_rule_agrees_with_the_simulator(name, backend):
     env = make_env(EnvConfig(name=name, backend=backend))

@@ -22,6 +22,7 @@ from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import environment_preset, preset
 from mbpo_jax.sweeps.sweep import sweep
 from mbpo_jax.training.loop import make_program
+from tests.choice import mostly_exhaustive
 
 MODULE = """
     import jax
@@ -96,6 +97,7 @@ def test_what_is_wrong_with_an_import_path_is_named(module):
         make_env(own("hopper"))
 
 
+@pytest.mark.slow
 def test_a_run_by_import_path_is_trained_resumed_evaluated_drawn_and_measured(module, capsys):
     name = f"{module}:make_env"
     command = ["train", name, "--preset", "debug", "--algorithm", "mve", "--run-dir", "run"]
@@ -130,7 +132,8 @@ def spring() -> "System":
     )
 
 
-@pytest.mark.parametrize("name", ["table", "hopper"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", mostly_exhaustive(["table", "hopper"], "hopper".__eq__))
 def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
     """One that is called as a built-in one does not get the rule of that one."""
     env = make_system_env(name, spring(), episode_length=60)

@@ -15,6 +15,7 @@ from mbpo_jax.laboratory.problems.dynamics import System
 from mbpo_jax.laboratory.problems.problem import Gaussian, Problem, roll_out, total
 from mbpo_jax.laboratory.problems.searched import make_searched_problem
 from mbpo_jax.types import EnvSpec
+from tests.choice import mostly_exhaustive
 from tests.laboratory.test_estimators import assert_propagation_is_either_gradient
 
 A, B, GAMMA, WEIGHT, START = 1.1, 0.5, 0.9, 0.7, 0.8
@@ -121,7 +122,12 @@ def exact_gradient(system_noise: float) -> np.ndarray:
     return np.array([(a - b) / 2e-5 for a, b in pairs])
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in OTHERS])
+WITH_THE_BONUS = [name for name in ESTIMATORS if name not in OTHERS]
+# One for each way in which the bonus comes in.
+CHOSEN = ("es", "ivw", "lr_advantage", "lr_gae", "mvd", "q", "rp", "tp")
+
+
+@pytest.mark.parametrize("name", mostly_exhaustive(WITH_THE_BONUS, CHOSEN.__contains__))
 def test_the_mean_is_the_gradient_with_the_bonus(name):
     problem = make_problem(system_noise := 0.3 if name == "lr_state" else 0.0)
     config = EstimatorConfig(truncation=HORIZON, perturbation_std=1e-3, window=1)

@@ -15,7 +15,6 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import playback
 
 SMALL = StudyConfig(
     estimators=("rp", "lr_value", "svg"),
@@ -94,9 +93,8 @@ def test_bad_input_gets_one_message_and_leaves_nothing_behind(arguments, message
 
 
 @pytest.fixture
-def run(monkeypatch) -> Path:
+def run(undrawn) -> Path:
     """Train a small run."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     assert mbpo_jax.train(environment_preset("pendulum", "debug"), Path("run")).state == "finished"
     return Path("run")
 
@@ -122,8 +120,7 @@ def test_a_run_is_measured_in_its_model_in_the_truth_and_between_them(run):
 
 
 @pytest.mark.slow
-def test_a_run_without_a_model_or_without_a_critic_is_told_apart(monkeypatch):
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
+def test_a_run_without_a_model_or_without_a_critic_is_told_apart(undrawn):
     for algorithm, message in (
         ("sac", "has no learned model; use --model oracle"),
         ("policy_search", "policy_search has no actor and critic"),

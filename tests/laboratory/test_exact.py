@@ -14,6 +14,8 @@ from mbpo_jax.laboratory.problems.closed_form import make_quadratic_problem, mak
 from mbpo_jax.laboratory.problems.problem import Noise, Problem, roll_out, to_go
 from tests.laboratory.quadrature import action_noise, mean_and_variance
 
+pytestmark = pytest.mark.smoke
+
 PRINTED = {"rtol": 2e-6, "atol": 6e-6}
 """The tables have six digits."""
 

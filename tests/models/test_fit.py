@@ -28,6 +28,8 @@ from tests.linear_system import (
     steps_of,
 )
 
+pytestmark = pytest.mark.smoke
+
 # The whole fit
 
 

@@ -18,6 +18,8 @@ from mbpo_jax.models.truncation import accepting
 from mbpo_jax.types import RUNS_AXIS, Transition
 from tests.probe_environments import linear_dynamics, linear_model
 
+pytestmark = pytest.mark.smoke
+
 # The schedule of k.
 
 SCHEDULES = [(20, 150, 1, 15), (20, 100, 1, 25), (1, 15, 1, 1), (0, 7, 2, 5), (3, 3, 1, 4)]

@@ -16,6 +16,8 @@ from mbpo_jax.planning.lqr import (
 from tests.planning import scalar_system
 from tests.planning.scalar_system import CLOSED_LOOP, HORIZON, NOISE, OPEN_LOOP, WITHOUT_NOISE
 
+pytestmark = pytest.mark.smoke
+
 
 def scalar_cost(policy, noise, horizon=HORIZON):
     """Return the expected cost in the scalar system from a state of 1."""

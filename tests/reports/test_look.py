@@ -24,6 +24,7 @@ def bands(panel) -> list[PolyCollection]:
     return [found for found in panel.collections if isinstance(found, PolyCollection)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GALLERY)
 def test_nothing_is_cut_off_at_the_edge(name):
     figure = drawn(name)

@@ -33,7 +33,9 @@ def written(path: Path, **changes) -> Path:
 
 def laid_out(sweep_dir: Path, content: Mapping[str, Any] = TINY) -> list[store.Unit]:
     """Make the directory of a sweep without training anything, and return its units."""
-    assert store.create(sweep_dir, store.plan(sweep_dir, manifest.expand(content)), "")
+    assert store.create(
+        sweep_dir, store.plan(sweep_dir, manifest.expand(content)), json.dumps(content)
+    )
     return store.units_of(sweep_dir)
 
 

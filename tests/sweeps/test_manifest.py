@@ -1,6 +1,7 @@
 """Runs that a sweep file asks for, and the groups they are trained in."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -178,11 +179,26 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "settings": {"sac": 3, "sac.gamma": 0.1}}, ["sac: 3 and sac.gamma exclude"]),
         ({**BASE, 1: 2}, ["1 is no name of a field"]),
         ({**BASE, "parts": ["sac"]}, ["parts[1]: 'sac' should be fields"]),
+        ({**BASE, "seeds": 100_000_000}, ["seeds: 100000000 is too large; use a value <= 4000"]),
+        ({**BASE, "seeds": 2**31}, ["seeds: 2147483648 is too large"]),
+        ({**BASE, "seeds": 10**22}, ["seeds: 10000000000000000000000 is too large"]),
+        ({**BASE, "seeds": [5, -1]}, ["seeds: -1 is too small; use a value >= 0"]),
+        ({**BASE, "seeds": [2**32]}, ["seeds: 4294967296 is too large"]),
+        ({**BASE, "presets": ["debug"] * 101}, ["presets: 101 names are too many"]),
+        ({**BASE, "parts": [{"seeds": 3000}] * 2}, ["asks for more than 4,000 runs; divide it"]),
+        (
+            {**BASE, "grid": {f"a{i}": [1, 2] for i in range(5000)}},
+            ["asks for more than 4,000 runs; divide it"],
+        ),
+        ({**BASE, "variants": [{f"a{i}": 1} for i in range(3000)]}, ["and more problems"]),
+        ({**BASE, "algorithms": ["mpc"], "settings": {"model": [1]}}, ["model: [1] should be"]),
     ],
 )
 def test_what_is_wrong_is_named(content, messages):
+    began = time.process_time()
     with pytest.raises(ConfigError) as error:
         expand(content)
+    assert time.process_time() - began < 2.0
     for message in messages:
         assert message in "\n".join(error.value.args)
 
@@ -193,6 +209,9 @@ def test_a_file_is_read_and_named(tmp_path):
     assert len(read_sweep(path)) == 2
     path.write_text("environments: [pendulum]\nalgorithms: [sac]\ngrid: {sac.gama: [0.1]}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        read_sweep(path)
+    path.write_text("environments: [pendulum]\nalgorithms: [sac]\nseeds: 0x_\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: line 3, column 8: '0x_' is no number"):
         read_sweep(path)
 
 

@@ -1,9 +1,6 @@
 """Rows of a sweep, read from run directories as training leaves them."""
 
 import math
-import os
-import threading
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,7 @@ import pytest
 from mbpo_jax import cli
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import append_rows, read_rows, replace_rows
-from mbpo_jax.sweeps import results, serve, store
+from mbpo_jax.sweeps import results, store
 from mbpo_jax.training import run_directory
 from tests.sweeps.processes import laid_out
 
@@ -178,30 +175,6 @@ def test_the_report_is_written_into_the_sweep(sweep_dir):
     assert "4 of 6 runs are trained" in text
     assert "1 run became non-finite" in text
     assert "<span>holdout</span> <span>r2</span>" in text
-
-
-def test_the_report_is_served_to_this_machine_and_brought_up_to_date(sweep_dir):
-    with serve.make_server(sweep_dir, 0) as server:
-        assert server.server_address[0] == "127.0.0.1"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        try:
-            path = sweep_dir / results.REPORT
-            path.write_text("old<meta charset=utf-8>")
-            text = urllib.request.urlopen(f"{address}/").read().decode()
-            assert text.startswith("old")  # it is young enough
-            assert "http-equiv=refresh" in text
-            os.utime(path, (0, 0))
-            assert "4 of 6 runs are trained" in urllib.request.urlopen(address).read().decode()
-            unit = store.units_of(sweep_dir)[0]
-            found = urllib.request.urlopen(f"{address}/groups/{unit.name}/config.yaml").read()
-            assert found == (unit.path / "config.yaml").read_bytes()
-        finally:
-            server.shutdown()
-            thread.join()
-    with pytest.raises(ConfigError, match="choose another --port"):
-        serve.make_server(sweep_dir, 1_000_000)
 
 
 def test_a_directory_without_groups_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Sweeps as a user starts them: real processes, killed and continued."""
 
 import dataclasses
+import errno
 import os
 import re
 import shutil
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from mbpo_jax import config_io
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.files import append_rows
+from mbpo_jax.signals import HANDLED
 from mbpo_jax.sweeps import local, manifest, process, store, worker
 from mbpo_jax.sweeps.sweep import sweep
-from mbpo_jax.training import devices, pace, run_directory
-from mbpo_jax.training.interruption import HANDLED, Interruption
+from mbpo_jax.training import devices, driver, pace, run_directory
+from mbpo_jax.training.interruption import Interruption
+from mbpo_jax.yaml_files import read_yaml
 from tests.sweeps.processes import (
     LONGER,
     TINY,
@@ -103,6 +105,28 @@ def test_what_was_asked_to_end_or_has_no_room_is_no_failure(tmp_path):
         assert process.told_end(unit, code) == f"{unit.name}: interrupted"
     with pytest.raises(ConfigError, match=r"needs about 9 GiB, but has 1 GiB.*the same command"):
         process.told_end(unit, OF_OUTCOME["too large"])
+    assert unit.failures == []
+
+
+def test_a_disk_that_takes_nothing_is_no_failure_and_ends_the_sweep(tmp_path, monkeypatch, capsys):
+    """Whether the group could still say so, or not."""
+    (unit,) = laid_out(tmp_path)
+    problem = DiskError(f"cannot write {unit.path}: Disk quota exceeded", errno.EDQUOT)
+
+    def train(*_, **__):
+        raise problem
+
+    monkeypatch.setattr(driver, "train_group", train)
+    code = OF_OUTCOME[worker.train_unit(tmp_path, unit.name)]
+    told = capsys.readouterr().out
+    (unit.path / store.OUTPUT).write_text(told)
+    with pytest.raises(
+        DiskError, match=rf"{unit.name}: cannot write .*: Disk quota exceeded; free"
+    ):
+        process.told_end(unit, code)
+    (unit.path / store.OUTPUT).write_text("")
+    with pytest.raises(DiskError, match=rf"{unit.name}: cannot write in .*: No space left"):
+        process.told_end(unit, code)
     assert unit.failures == []
 
 
@@ -277,8 +301,9 @@ def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(small_disk, str
                 file.flush()
         _, problems = driver.communicate(timeout=600)
     assert driver.returncode == 2
-    assert "is full" in problems
-    assert "make room and give the same command again" in problems
+    (problem,) = problems.splitlines()
+    assert "No space left on device" in problem
+    assert "free some space there or choose another --out" in problem
     (unit,) = store.units_of(full)
     assert unit.failures == []
     (small_disk / "filler").unlink()
@@ -307,11 +332,23 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(straight
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_drivers_at_once_train_every_run_once(straight, tmp_path):
+    path, out = written(tmp_path / "sweep.yaml", settings=LONGER), tmp_path / "out"
+    command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(out)]
+    drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [driver.communicate(timeout=600)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], told
+    assert len(store.units_of(out)) == 1
+    assert returns(out) == straight
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     """One group's directory is spoiled, so that its process fails at once, three times."""
     path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], seeds=1)
-    units = laid_out(tmp_path / "out", config_io.read_yaml(path))
+    units = laid_out(tmp_path / "out", read_yaml(path))
     spoiled = next(unit for unit in units if unit.group.config.algorithm == "mve")
     (spoiled.path / "checkpoints").write_text("this is no directory")
     assert sweep(path, tmp_path / "out") == "incomplete"

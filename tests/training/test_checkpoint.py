@@ -1,5 +1,6 @@
 """Checkpoints come back exactly, or are named as corrupt and passed over."""
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbpo_jax.errors import DiskError
 from mbpo_jax.training import checkpoint
+from tests.disks import room_for
+
+pytestmark = pytest.mark.smoke
 
 
 class State(NamedTuple):
@@ -155,19 +160,68 @@ def test_unfinished_checkpoint_is_ignored_and_cleared_away(tmp_path):
     assert not list(tmp_path.glob("partial-*"))
 
 
-def test_failure_to_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "turn", "left"),
+    [("_first", 0, 1), ("_write_synced", 0, 1), ("_write_synced", 1, 1), ("_sync_directory", 0, 2)],
+)
+def test_who_dies_while_saving_leaves_a_checkpoint_that_is_whole(
+    tmp_path, monkeypatch, place, turn, left
+):
+    """Before anything is written, before `host.json`, the manifest, and after the renaming."""
     checkpoint.save(tmp_path, 1, make_state(1), {})
+    before, turns = getattr(checkpoint, place), itertools.count()
 
-    def disk_full(*_):
-        raise OSError(28, "No space left on device")
+    def die(*arguments):
+        if next(turns) == turn:
+            raise SystemExit  # which nothing in its way catches: the disk is as after `os._exit`
+        return before(*arguments)
 
-    monkeypatch.setattr(checkpoint.ocp, "save", disk_full)
-    with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*same command"):
+    monkeypatch.setattr(checkpoint, place, die)
+    with pytest.raises(SystemExit):
         checkpoint.save(tmp_path, 2, make_state(2), {})
     monkeypatch.undo()
+    restored, problems = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(left))
+    assert not problems
+    checkpoint.save(tmp_path, 2, make_state(2), {})
+    restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
+    assert restored is not None
+    assert_equal(restored.state, make_state(2))
+
+
+@pytest.mark.parametrize("size", [0, 150, 600])
+def test_without_room_the_earlier_checkpoint_stays_and_one_error_tells(tmp_path, caplog, size):
+    """Wherever it runs out, and whatever Orbax's threads would say of it."""
+    checkpoint.save(tmp_path, 1, make_state(1), {})
+    with room_for(size), pytest.raises(DiskError, match=r"too large \(needs about .*same command"):
+        checkpoint.save(tmp_path, 2, make_state(2), {})
+    assert caplog.text == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
     restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
     assert restored is not None
     assert_equal(restored.state, make_state(1))
+    checkpoint.save(tmp_path, 2, make_state(2), {})
+
+
+def test_a_checkpoint_whose_host_counts_on_what_is_lost_is_passed_over(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, make_state(step), {"rows": step})
+
+    def restore(rows: int, set_aside: bool) -> tuple:
+        return checkpoint.restore_newest(
+            tmp_path,
+            shapes(make_state(0)),
+            set_aside=set_aside,
+            lost=lambda host: f"row {rows + 1} is lost" if host["rows"] > rows else None,
+        )
+
+    with pytest.raises(checkpoint.CheckpointError, match=r"row 1 is lost.*restore.*--init-from"):
+        restore(0, set_aside=True)
+    restored, problems = restore(1, set_aside=True)
+    assert restored.env_steps == 1
+    assert problems == ["row 2 is lost; what came after the checkpoint before that is made again"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001", "0000000002.corrupt"]
 
 
 class Before(NamedTuple):

@@ -1,9 +1,15 @@
 """What is asked of the machine: memory limits and compiler options."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mbpo_jax import compiling
 from mbpo_jax.training import devices
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_group(directory, limit, used, reclaimable):
@@ -35,3 +41,20 @@ def test_options_are_left_out_where_the_compiler_does_not_know_them():
 def test_options_are_for_the_cpu(monkeypatch, backend, some):
     monkeypatch.setattr(compiling.jax, "default_backend", lambda: backend)
     assert bool(devices.compiler_options()) == some
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    script = (
+        "from mbpo_jax.cli.common import set_up_compilation_cache\n"
+        "set_up_compilation_cache()\n"
+        "import jax\n"
+        "assert jax.jit(lambda x: x + 1)(1) == 2"
+    )
+    command = [sys.executable, "-W", "default", "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith("warning: compiled programs cannot be kept in ")
+    assert "JAX_COMPILATION_CACHE_DIR to a folder that can be written to" in line

@@ -1,12 +1,14 @@
 """The host: what a run leaves behind, how it ends, and that it resumes exactly."""
 
 import dataclasses
+import errno
 import functools
 import json
 import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -16,13 +18,16 @@ import pytest
 import mbpo_jax
 from mbpo_jax import cli, config_io
 from mbpo_jax.config import Config
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError, UserError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
-from mbpo_jax.training import compiled, devices, driver, loop, plan, playback, run_directory
+from mbpo_jax.training import checkpoint, compiled, devices, driver, loop, plan, run_directory
 from mbpo_jax.training.group import group_of
+from mbpo_jax.yaml_files import read_yaml
+from tests.choice import mostly_exhaustive
 from tests.probe_environments import linear_gaussian
 
+ENV = linear_gaussian(noise=0.05, episode_length=6)
 SMALL = {
     "total_env_steps": 60,
     "random_steps": 20,
@@ -44,12 +49,9 @@ def small_config(**changes) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def _fast_environment(monkeypatch):
+def _fast_environment(undrawn, monkeypatch):
     """Train on a system that compiles at once, and draw no pictures of it."""
-    monkeypatch.setattr(
-        compiled, "make_env", lambda config: linear_gaussian(noise=0.05, episode_length=6)
-    )
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
+    monkeypatch.setattr(compiled, "make_env", lambda config: ENV)
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
@@ -98,6 +100,7 @@ def kill():
     raise Killed
 
 
+@pytest.mark.figures
 def test_run_directory_holds_everything(capsys):
     assert train(small_config()) == "finished"
     run_dir = Path("run")
@@ -131,7 +134,7 @@ def test_finished_run_is_not_trained_again(capsys):
     assert (Path("run") / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 3])
+@pytest.mark.parametrize("chunks", mostly_exhaustive([0, 1, 3], lambda chunks: chunks == 1))
 def test_killed_run_resumes_to_the_same_results(monkeypatch, chunks):
     config = small_config(checkpoint_every=20)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -156,6 +159,18 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_a_clock_that_jumps_back_changes_no_number(monkeypatch):
+    straight()
+    clock, jump = time.time, []
+    stop_after(monkeypatch, 2, lambda: jump.append(3600.0))
+    monkeypatch.setattr(time, "time", lambda: clock() - sum(jump))
+    assert train(small_config()) == "finished"
+    assert jump
+    assert results(Path("run")) == results(straight())
+    seconds = [row["wall_seconds"] for row in read_rows(Path("run/evals.jsonl"))]
+    assert seconds == sorted(seconds)
+
+
 def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(monkeypatch, capsys):
     config = small_config()
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -168,6 +183,82 @@ def test_corrupt_checkpoint_is_named_and_training_goes_on_from_the_one_before(mo
     assert "0000000050 is corrupt" in printed
     assert "resuming at 40 environment steps: run" in printed
     assert results(Path("run")) == results(straight())
+
+
+# Written after the checkpoint of 50 steps, and before it.
+@pytest.mark.parametrize("row", [pytest.param(8, marks=pytest.mark.slow), 4])
+def test_rows_that_were_changed_are_made_again_or_else_nothing_is(row, capsys):
+    shutil.copytree(straight(), "run")
+    path = Path("run/metrics.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 8
+    changed = lines[row - 1].replace(b"0.", b"7.", 1)
+    assert changed != lines[row - 1]
+    path.write_bytes(b"".join([*lines[: row - 1], changed, *lines[row:]]))
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    if row > 6:
+        assert train(small_config()) == "finished"
+        printed = capsys.readouterr().out
+        assert f"warning: {path}, row {row}: it is not as it was written" in printed
+        assert "resuming at 50 environment steps: run" in printed
+        assert results(Path("run")) == results(straight())
+        return
+    with pytest.raises(checkpoint.CheckpointError, match=rf"metrics\.jsonl, row {row}: .*restore"):
+        train(small_config())
+    unchanged = {p: p.read_bytes() for p in before if p.name not in (".lock", "environment.json")}
+    assert unchanged.items() <= before.items()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_nothing_that_was_saved(monkeypatch):
+    done = []
+
+    def fill_up(descriptor: int) -> None:
+        done.append(descriptor)
+        if len(done) > 25:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill_up)
+        with pytest.raises(DiskError, match=r"^cannot .*run/.*No space left .*same command"):
+            train(small_config())
+    assert any(Path("run/checkpoints").glob("0*"))
+    assert train(small_config()) == "finished"
+    assert results(Path("run")) == results(straight())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.yaml", "config.yaml is empty; restore it from a copy, or delete it"),
+        ("runs.json", "runs.json is empty; restore it"),
+    ],
+)
+def test_an_emptied_file_is_said_to_be_empty(name, message):
+    shutil.copytree(straight(), "run")
+    (Path("run") / name).write_text("")
+    with pytest.raises(UserError, match=message):
+        train(small_config())
+
+
+def test_a_configuration_that_was_cut_off_is_not_only_said_to_be_another():
+    shutil.copytree(straight(), "run")
+    path = Path("run/config.yaml")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: lines.index("num_seeds: 2\n")]))
+    with pytest.raises(
+        ConfigError, match=r"num_seeds: 1 -> 2[\s\S]*does not have num_seeds and .*cut off"
+    ):
+        train(small_config())
+
+
+def test_an_emptied_environment_file_leaves_a_gap_that_is_told(capsys):
+    shutil.copytree(straight(), "run")
+    (Path("run") / "environment.json").write_text("")
+    run_directory.write_environment(Path("run"), {"time": "now"})
+    assert "warning: run/environment.json is empty" in capsys.readouterr().out
+    written = run_directory.read_environment(Path("run"))
+    assert written["earlier"][0]["lost"].startswith("run/environment.json is empty")
 
 
 def test_training_stops_once_two_evaluations_in_a_row_are_solved():
@@ -198,7 +289,7 @@ def test_settings_may_change_as_long_as_there_is_no_checkpoint(monkeypatch):
 
 def test_directory_that_cannot_be_written_is_an_error():
     Path("file").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"cannot write.*--run-dir"):
+    with pytest.raises(DiskError, match=r"cannot make the directory file/run: Not a directory"):
         train(small_config(), Path("file/run"))
 
 
@@ -246,6 +337,7 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
     assert status(Path("run"))["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     solved = small_config(stop_at_return=-1e9)
     assert train(solved) == "finished"
@@ -302,6 +394,7 @@ def test_the_memory_estimate_holds_what_the_step_holds():
     assert 0.9 * total < estimate < 3.0 * total
 
 
+@pytest.mark.usefixtures("retraced")
 def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
     sound = results(straight())[0]
 
@@ -328,6 +421,8 @@ def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys)
         assert [r for r in evals if r["run"] == run] == [r for r in sound if r["run"] == run]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("retraced")
 def test_all_runs_diverged_ends_training_with_an_error_code(monkeypatch, capsys):
     def poison(before, after, metrics, original=loop.freeze_if_diverged):
         agent = after.agent._replace(log_alpha=after.agent.log_alpha * jnp.nan)
@@ -369,7 +464,7 @@ def test_dry_run_with_all_prints_every_setting_and_array(capsys):
     plan.dry_run(small_config(), Path("run"), small_config(), everything=True)
     printed = capsys.readouterr().out
     Path("settings.yaml").write_text(printed.split("\n\n")[2])
-    settings = config_io.read_yaml(Path("settings.yaml"))
+    settings = read_yaml(Path("settings.yaml"))
     assert config_io.apply(Config(), settings, "what was printed") == small_config()
     arrays = printed.rpartition("arrays of all runs, by size:\n")[2].splitlines()
     assert len(arrays) == len(jax.tree.leaves(compiled.set_up(group_of(small_config())).shapes))
@@ -385,6 +480,7 @@ def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])
 
 
+@pytest.mark.figures
 def test_a_tracker_is_told_of_a_training_that_was_interrupted_and_resumed(monkeypatch):
     Path("own.py").write_text(
         "from mbpo_jax.training.trackers.tracker import Tracker\n"

@@ -17,18 +17,19 @@ from mbpo_jax.config import Config
 from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row, read_rows
-from mbpo_jax.training import compiled, devices, driver, playback
+from mbpo_jax.training import compiled, devices, driver
 from mbpo_jax.training.loop import acting, make_program
 from tests.probe_environments import linear_gaussian, tiny_config
+
+pytestmark = pytest.mark.smoke
 
 ENV = linear_gaussian(noise=0.05, episode_length=6)
 SAC = dataclasses.replace(tiny_config(), algorithm="sac", total_env_steps=26)
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch):
+def _fast(undrawn, monkeypatch):
     """Draw no pictures; devices are set up already when these tests run."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
 
@@ -127,6 +128,7 @@ def test_a_run_that_begins_with_what_another_learned_is_evaluated_with_that():
     assert begun["return_mean"] != fresh["return_mean"]
 
 
+@pytest.mark.figures
 def test_a_listener_is_told_of_it_without_metrics_and_may_fail():
     told = []
 
@@ -144,6 +146,7 @@ def test_a_listener_is_told_of_it_without_metrics_and_may_fail():
     assert Path("told/curve.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.figures
 def test_a_finished_run_is_drawn_anew_in_the_formats_that_are_asked_for():
     shutil.copytree(straight(), "run")
     train("run", figure_format=["svg"])

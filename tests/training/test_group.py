@@ -63,10 +63,9 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
             run_directory.load_group(tmp_path)
 
 
-@pytest.fixture(params=["lax.map", pytest.param("vmap", marks=pytest.mark.slow)])
-def trained(request, monkeypatch):
+@pytest.fixture(params=["lax.map", "vmap"])
+def trained(request, undrawn, retraced, monkeypatch):
     """Train four runs that differ in numbers together, and each by itself."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     if request.param == "vmap":
         monkeypatch.setattr(runs_axis.jax, "default_backend", lambda: "gpu")
     runs = [
@@ -83,6 +82,7 @@ def trained(request, monkeypatch):
     return runs
 
 
+@pytest.mark.slow
 def test_every_run_of_a_group_is_what_it_is_alone(trained):
     rows = read_rows(Path("group") / "evals.jsonl")
     assert [row["seed"] for row in rows[:4]] == [0, 0, 7, 7]

@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mbpo_jax.files import LogError, Row, read_rows
 from mbpo_jax.training import logs
 from mbpo_jax.training.trackers.follower import Trackers
+from tests.disks import room_for
 
 # Generated at run time: a type checker sees no names in it.
 event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -108,6 +110,14 @@ class TestRunLog:
         ]
         assert starts == [251]
 
+    def test_trackers_are_told_who_was_asked_to_end_and_who_failed(self, tmp_path):
+        told = []
+        for error in (SystemExit, KeyboardInterrupt, ValueError):
+            trackers = SimpleNamespace(close=told.append)
+            with pytest.raises(error), logs.RunLog(tmp_path, trackers):
+                raise error
+        assert told == ["interrupted", "interrupted", "failed"]
+
     def test_missing_rows_are_an_error_and_nothing_is_cut(self, tmp_path):
         with logs.RunLog(tmp_path) as log:
             log.write_evals([_row(250, return_mean=1.0)])
@@ -116,9 +126,56 @@ class TestRunLog:
             (tmp_path / logs.METRICS).write_bytes(b"")
             log.write_evals([_row(500, return_mean=2.0)])
             evals = (tmp_path / logs.EVALS).read_bytes()
-            with pytest.raises(LogError, match=r"metrics\.jsonl: 0 bytes, but \d+ when"):
+            with pytest.raises(LogError, match=r"metrics\.jsonl: it is empty \(0 bytes; \d+ when"):
                 log.rewind(position)
         assert (tmp_path / logs.EVALS).read_bytes() == evals
+
+    @pytest.mark.parametrize("is_resumed", [False, True])
+    @pytest.mark.parametrize(
+        ("row", "before", "after"), [(2, b"0.25", b"0.75"), (3, b"{", b"\0"), (4, b"}\n", b"}}")]
+    )
+    def test_a_row_that_was_changed_is_named_before_anything_else(
+        self, tmp_path, is_resumed, row, before, after
+    ):
+        """Whether it is valid JSON or not, and whoever of several processes wrote it."""
+
+        def write(log: logs.RunLog, steps: range) -> dict:
+            for step in steps:
+                log.write_metrics([_row(step, a=step / 8)])
+            return json.loads(json.dumps(log.position()))
+
+        with logs.RunLog(tmp_path) as log:
+            position = write(log, range(1, 4 if is_resumed else 7))
+        if is_resumed:
+            with logs.RunLog(tmp_path) as log:
+                log.rewind(position)
+                position = write(log, range(4, 7))
+        assert logs.damage(tmp_path, position) is None
+        path = tmp_path / logs.METRICS
+        lines = path.read_bytes().splitlines(keepends=True)
+        assert before in lines[row - 1]
+        lines[row - 1] = lines[row - 1].replace(before, after)
+        path.write_bytes(b"".join(lines))
+        named = f"{path}, row {row}: it is not as it was written"
+        assert logs.damage(tmp_path, position) == named
+        with logs.RunLog(tmp_path) as log, pytest.raises(LogError, match=f"row {row}:"):
+            log.rewind(position)
+        assert path.read_bytes() == b"".join(lines)
+        del position[logs.CHECKS]  # of an earlier version
+        assert logs.damage(tmp_path, position) is None
+
+    def test_tensorboard_without_room_is_one_warning_and_nothing_waits_for_it(self, tmp_path):
+        told: list[str] = []
+        trackers = Trackers(
+            ["tensorboard"], tmp_path, "", [{"name": "", "tags": [], "config": {}}], told.append
+        )
+        trackers.begin(-1)
+        with room_for(2000):
+            for step in range(200):  # more than any buffer or queue holds
+                trackers.log(logs.METRICS, [_row(step, a=1.0)])
+            trackers.close("finished")
+        (line,) = told
+        assert "tensorboard failed, and training goes on without it: OSError" in line
 
 
 class TestEnvironmentInfo:

@@ -193,6 +193,13 @@ def test_random_steps_fill_the_replay_buffer_and_train_nothing(starts):
 
 
 @pytest.mark.slow
+def test_every_step_draws_afresh(histories):
+    """A key that comes back would make each step explore, restart and sample as the one before."""
+    for history in histories:
+        keys = {jax.random.key_data(state.key).tobytes() for state, _ in history}
+        assert len(keys) == len(history)
+
+
 def test_the_buffers_grow_by_what_a_step_makes(histories):
     for history in histories:
         sizes = [int(state.replay.size) for state, _ in history]
@@ -327,6 +334,7 @@ def count_of(optimizer_state) -> int:
     return int(optax.tree_utils.tree_get(optimizer_state, "count"))
 
 
+@pytest.mark.slow
 def test_rollouts_may_start_several_times_between_two_fits(key):
     """As many in all, at even distances; one time more, before, where critics are updated."""
     config = dataclasses.replace(
@@ -372,6 +380,7 @@ def test_random_steps_in_parts_are_the_same_steps(key):
     assert_equal(state, expected)
 
 
+@pytest.mark.slow
 def test_an_agent_may_catch_up_on_the_updates_of_the_random_steps(key):
     config = dataclasses.replace(
         CONFIG, sac=dataclasses.replace(CONFIG.sac, catches_up=True, critic_updates=3)

@@ -160,9 +160,8 @@ def host_config() -> Config:
 
 
 @pytest.fixture
-def _host(monkeypatch):
+def _host(undrawn, monkeypatch):
     """Draw no pictures."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 

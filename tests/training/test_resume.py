@@ -1,5 +1,6 @@
 """A run that is killed at a random moment ends as an uninterrupted one, bit for bit."""
 
+import json
 import os
 import random
 import signal
@@ -86,4 +87,21 @@ def test_terminated_run_saves_exits_with_75_and_resumes_bit_for_bit(uninterrupte
     process.send_signal(signal.SIGTERM)
     assert "the same command resumes" in finish(process, 75)
     assert "resuming" in finish(start(run_dir))
+    assert_same(run_dir, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_of_two_at_once_one_trains_even_if_it_is_stopped_for_a_while(uninterrupted, tmp_path):
+    run_dir = tmp_path / "run"
+    both = [start(run_dir), start(run_dir)]
+    while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
+        time.sleep(0.05)
+    holder = json.loads((run_dir / ".lock").read_text())["process"]
+    trains, refused = sorted(both, key=lambda process: process.pid != holder)
+    wait_for_rows(trains, run_dir / "metrics.jsonl", 2)
+    trains.send_signal(signal.SIGSTOP)
+    assert f"another process trains in {run_dir} (process {holder}" in finish(refused, 2)
+    trains.send_signal(signal.SIGCONT)
+    finish(trains)
     assert_same(run_dir, uninterrupted)

@@ -10,9 +10,11 @@ import mbpo_jax
 from mbpo_jax.config import ALGORITHMS, Config
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import driver, playback
+from mbpo_jax.training import driver
 from tests.algorithms.switches import with_all_switches
 from tests.choice import mostly_exhaustive
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 # MBPO, which `test_driver` and `test_resume` interrupt, and whose state most of the others have,
 # is not among them.
@@ -72,7 +74,6 @@ def test_so_it_does_with_all_that_dhmbpo_may_have_and_while_it_catches_up(
 
 @pytest.mark.slow
 def test_two_interruptions_while_catching_up_lose_nothing(monkeypatch, capsys):
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config = with_all_switches(settings("dhmbpo"))
     config = dataclasses.replace(
         config,
@@ -93,7 +94,6 @@ def test_two_interruptions_while_catching_up_lose_nothing(monkeypatch, capsys):
 
 def assert_resumes(config, monkeypatch, capsys) -> str:
     """Train once in one piece and once in two, and compare; return what the latter printed."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     straight, broken = Path("straight"), Path("broken")
     assert mbpo_jax.train(config, straight).state == "finished"
     with monkeypatch.context() as patch:

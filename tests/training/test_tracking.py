@@ -14,14 +14,12 @@ from mbpo_jax.files import read_rows
 from mbpo_jax.laboratory.measures import metrics
 from mbpo_jax.laboratory.measures.study import doubt
 from mbpo_jax.presets import environment_preset
-from mbpo_jax.training import playback
 from mbpo_jax.training.tracking import inner_products, measured
 
 
 @pytest.fixture
-def runs(monkeypatch):
+def runs(undrawn):
     """Train the same run with and without a look at its gradients."""
-    monkeypatch.setattr(playback, "render", lambda *_, **__: playback.Shown(Path(), []))
     config = environment_preset("pendulum", "debug")
     small = dataclasses.replace(
         config.tracking,
@@ -38,6 +36,8 @@ def runs(monkeypatch):
     return Path("plain"), Path("tracked")
 
 
+@pytest.mark.slow
+@pytest.mark.figures
 def test_a_look_at_the_gradients_changes_no_number_of_the_training(runs):
     plain, tracked = runs
     assert (plain / "metrics.jsonl").read_bytes() == (tracked / "metrics.jsonl").read_bytes()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mbpo_jax.files import Row, write_json_atomic
-from mbpo_jax.training.interruption import HANDLED
+from mbpo_jax.signals import HANDLED
 from mbpo_jax.training.logs import METRICS, ROW_FILES
 from mbpo_jax.training.trackers import follower
 from mbpo_jax.training.trackers.tracker import Session, TrackedRun, Tracker, make_by, scalars

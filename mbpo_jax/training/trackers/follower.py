@@ -32,6 +32,8 @@ PATIENCE = 120
 """Seconds that a tracker has after the end of training."""
 TELL_AFTER = 3.0
 """Seconds of waiting after which it is said what is waited for."""
+_LEFT: list[subprocess.Popen[bytes]] = []
+"""Processes that go on by themselves; Python would warn of one that nobody holds any more."""
 
 
 def folder_of(directory: Path, name: str) -> Path:
@@ -96,7 +98,8 @@ class Trackers:
     def close(self, outcome: str) -> None:
         """Say how training ended, and wait until everything has arrived, or for `PATIENCE`."""
         for name, tracker in list(self._here.items()):
-            with self._surviving(name):
+            # What ended training, and is told, may be what ends this: a full disk.
+            with contextlib.suppress(Exception) if outcome == "failed" else self._surviving(name):
                 tracker.close(outcome)
         self._here.clear()
         for process in self._processes.values():
@@ -105,6 +108,7 @@ class Trackers:
             if not _ends(process, TELL_AFTER):
                 if outcome == "interrupted":  # a scheduler may not wait
                     self._announce(f"{name} has not sent everything yet, and goes on by itself")
+                    _LEFT.append(process)
                     continue
                 self._announce(f"{name} is given {PATIENCE} s for what it has not sent yet")
             # It has a clock of its own, too, in case nobody waits for it any more.
@@ -128,7 +132,9 @@ class Trackers:
             self._lose(name, f"{type(problem).__name__}: {problem}")
 
     def _lose(self, name: str, reason: str) -> None:
-        self._here.pop(name, None)
+        if tracker := self._here.pop(name, None):
+            with contextlib.suppress(Exception):
+                tracker.close("failed")
         process = self._processes.pop(name, None)
         if process and process.stdin:
             process.stdin.close()
