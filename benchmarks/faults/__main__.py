@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from mbpo_jax.training.logs import environment_info
 
 SHARES = {"kills": 0.5, "damage": 0.2, "configurations": 0.15, "disks": 0.1, "extremes": 0.05}
 """Of the time; next comes the part that is furthest behind its share."""
+AT_ONCE = {"kills": 4}
+"""Faults that are made at the same time; lives mostly load, compile and wait for their moments."""
 EXAMPLES = 1000
 """Configurations that are drawn under one number."""
 
@@ -67,9 +70,15 @@ class Campaign:
         trainings = [shop.straight(name) for name in disks.NAMES]
         return self._worker.make(disks.make, shop.seed, number, shop.folder, trainings)
 
-    def make(self, part: str, number: int) -> None:
-        """Make one fault, and note what came of it."""
-        fault = self.parts[part](number)
+    def make(self, part: str, numbers: Sequence[int]) -> None:
+        """Make faults at once, and note what came of each."""
+        with ThreadPoolExecutor(len(numbers)) as pool:
+            # What is made alone is made in the main thread, which some of it needs.
+            each = pool.map if len(numbers) > 1 else map
+            for number, fault in zip(numbers, each(self.parts[part], numbers), strict=True):
+                self._note(part, number, fault)
+
+    def _note(self, part: str, number: int, fault: Fault) -> None:
         self.counts[part].update(fault.ends)
         ends = ", ".join(f"{count} {end}" for end, count in fault.ends.items())
         print(f"{part} {number}: {fault.what}: {ends}", file=sys.stderr, flush=True)
@@ -117,10 +126,11 @@ def main() -> int:
         try:
             while sum(spent.values()) < 60.0 * options.minutes:
                 part = min(shares, key=lambda each: spent[each] / shares[each])
-                began = time.monotonic()
-                campaign.make(part, made[part] if options.number is None else options.number)
+                began, first = time.monotonic(), made[part]
+                made[part] += AT_ONCE.get(part, 1)
+                numbers = range(first, made[part]) if options.number is None else [options.number]
+                campaign.make(part, numbers)
                 spent[part] += time.monotonic() - began
-                made[part] += 1
                 if options.number is not None:
                     break
         finally:

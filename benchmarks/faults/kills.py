@@ -100,7 +100,7 @@ class _Life:
     def _wait(self, process: BaseProcess) -> None:
         """Wait for a moment: any of the process's life, or after so many rows that it writes."""
         end = time.monotonic() + self._rng.uniform(0.0, 0.8 * self._seconds)
-        rows = self._rows() + self._rng.randint(1, 6) if self._rng.random() < 0.7 else None
+        rows = self._rows() + self._rng.randint(1, 4) if self._rng.random() < 0.7 else None
         if rows is not None:
             end = time.monotonic() + 3 * self._seconds
         while process.is_alive() and time.monotonic() < end:

@@ -6,6 +6,7 @@ import multiprocessing.process
 import os
 import runpy
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,9 +64,9 @@ class Training(NamedTuple):
 
 TRAININGS = {
     "tabular": Training(
-        ("train", "maze", "--algorithm", "dyna_q", "--total-env-steps", "120", *_TRAIN), weight=6
+        ("train", "maze", "--algorithm", "dyna_q", "--total-env-steps", "120", *_TRAIN), weight=16
     ),
-    "sac": Training(("train", "pendulum", *_TRAIN, *_SAC), weight=4),
+    "sac": Training(("train", "pendulum", *_TRAIN, *_SAC), weight=6),
     "seeds": Training(("train", "pendulum", *_TRAIN, *_SAC, "--num-seeds", "3")),
     "mbpo": Training(("train", "pendulum", *_TRAIN, "--total-env-steps", "80")),
     "gymnasium": Training(("train", "gym/InvertedPendulum-v5", *_TRAIN, *_SAC)),
@@ -141,6 +142,7 @@ class Workshop:
         self.folder, self.seed = folder, seed
         self.seconds: dict[str, float] = {}
         self._straight: dict[str, Straight] = {}
+        self._locks = {name: threading.Lock() for name in TRAININGS}
 
     def straight(self, name: str) -> Straight:
         """Return an undisturbed training.
@@ -148,19 +150,23 @@ class Workshop:
         Raises:
           RuntimeError: it does not even end well by itself.
         """
-        if name not in self._straight:
-            training, folder = TRAININGS[name], lay_out(self.folder / "straight" / name)
-            began, output = time.monotonic(), folder / "output.txt"
-            process = start(training, folder, output)
-            process.join(PATIENCE)
-            if process.exitcode != 0:
-                process.kill()
-                raise RuntimeError(
-                    f"{name}, undisturbed: exit code {process.exitcode}\n{output.read_text()}"
-                )
-            self.seconds[name] = time.monotonic() - began
-            self._straight[name] = Straight(training, folder)
-        return self._straight[name]
+        with self._locks[name]:
+            if name not in self._straight:
+                self._straight[name] = self._made(name)
+            return self._straight[name]
+
+    def _made(self, name: str) -> Straight:
+        training, folder = TRAININGS[name], lay_out(self.folder / "straight" / name)
+        began, output = time.monotonic(), folder / "output.txt"
+        process = start(training, folder, output)
+        process.join(PATIENCE)
+        if process.exitcode != 0:
+            process.kill()
+            raise RuntimeError(
+                f"{name}, undisturbed: exit code {process.exitcode}\n{output.read_text()}"
+            )
+        self.seconds[name] = time.monotonic() - began
+        return Straight(training, folder)
 
 
 def run_dirs(folder: Path) -> list[Path]:
