@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 from importlib import metadata
 from pathlib import Path
 
@@ -34,6 +35,9 @@ import pytest
 # Tracing makes millions of objects that live on; to look for garbage among them takes a tenth.
 gc.freeze()
 gc.set_threshold(100_000, 10, 10)
+
+# Whoever starts the tests in the background may have Ctrl-C ignored, which programs inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("untimed", deadline=None)
