@@ -117,7 +117,9 @@ def told_end(unit: Unit, code: int) -> str:
         said, _, _ = last_line(unit.path / OUTPUT).partition("; ")
         if (named := code_named(said)) is not None:
             raise DiskError(f"{unit.name}: {said}", named)
-        raise _no_room(unit)  # not even for what it would have said
+        if not said:  # there was no room even for that
+            raise _no_room(unit)
+        # Else something of its own is in the way, such as a file where a folder should be.
     return note_failure(
         unit, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     )
