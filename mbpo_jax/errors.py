@@ -50,6 +50,11 @@ _MENDED = {
 }
 
 
+def is_of_a_disk(error: OSError) -> bool:
+    """Return whether an error is one that writing gives, to a disk or to who reads our output."""
+    return error.errno in (*_MENDED, errno.EIO, errno.EPIPE)
+
+
 def code_named(text: str) -> int | None:
     """Return the code of `errno` that a library's own message names; None if it names none.
 

@@ -56,6 +56,7 @@ def settle(code: int) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(code)
+    signal.set_wakeup_fd(-1)  # what watches for a second Ctrl-C hears no more
     for number in HANDLED:
         if is_heard(number):
             signal.signal(number, lambda *_: os._exit(code))

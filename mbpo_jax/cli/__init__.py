@@ -24,7 +24,7 @@ from mbpo_jax.cli.train import Layers, Train, layers_of, train_help
 from mbpo_jax.cli.variance import Variance, variance_help
 from mbpo_jax.cli.verbs import Doctor, Envs, Eval, Export, Presets, Render
 from mbpo_jax.config import CONFIG_CLASSES, MEMORY_FIELDS, EnvConfig
-from mbpo_jax.errors import ConfigError, DiskError, UserError
+from mbpo_jax.errors import ConfigError, DiskError, UserError, is_of_a_disk
 
 TITLE = "Model-accelerated reinforcement learning in JAX."
 
@@ -73,7 +73,7 @@ def _run(argv: Sequence[str]) -> int:
     except OSError as error:
         if error.filename:
             return _report(f"{error.filename}: {error.strerror}")
-        return _output_lost(error) if error.errno else _report(str(error))
+        return _output_lost(error) if is_of_a_disk(error) else _report(str(error))
     except KeyboardInterrupt:
         return exit_codes.KILLED_BY_CTRL_C
     except RuntimeError as error:  # XLA's way to say that a device's memory is full

@@ -85,7 +85,9 @@ def make_env(config: EnvConfig) -> Env:
         return own.make_own_env(config)
     if config.options and backends != gymnasium.BACKENDS:
         raise ConfigError(f"env.options: {name} has none; leave them out")
-    return _build(config) if brax.is_registered(name) else _built(config)
+    # What options name, such as a model's file, may be another thing the next time.
+    changes = brax.is_registered(name) or config.options
+    return _build(config) if changes else _built(config)
 
 
 def _build(config: EnvConfig) -> Env:

@@ -12,7 +12,7 @@ import jax.export
 import numpy as np
 
 from mbpo_jax.errors import ConfigError, UserError, suggestion
-from mbpo_jax.files import as_json, replacing
+from mbpo_jax.files import as_json, replacing, writing
 from mbpo_jax.version import __version__
 
 Format = Literal["onnx", "stablehlo"]
@@ -81,8 +81,10 @@ def export_policy(
         expected = np.asarray(jax.jit(jax.vmap(policy))(observations))
         _check_actions(expected)
         content, versions = kind.write(policy, observation_size)
-    # Both or none: a description of another file would be worse than none.
-    with replacing(path) as file, replacing(path.with_name(f"{path.name}.json")) as beside:
+    # The description of another file would be worse than none. So it comes last, and the old one
+    # goes once there is room for both.
+    about = path.with_name(f"{path.name}.json")
+    with replacing(about) as beside, replacing(path) as file:
         file.write(content)
         file.flush()
         difference = _difference(kind.load(Path(file.name)), observations, expected)
@@ -103,6 +105,9 @@ def export_policy(
             "versions": {"mbpo_jax": __version__, "jax": jax.__version__, **versions},
         }
         beside.write(as_json(description))
+        beside.flush()
+        with writing(about):
+            about.unlink(missing_ok=True)
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbpo_jax.errors import FULL, ConfigError, DiskError, code_named
-from mbpo_jax.exit_codes import OF_OUTCOME
+from mbpo_jax.exit_codes import KILLED_BY_CTRL_C, OF_OUTCOME
 from mbpo_jax.files import disk_error, writing
 from mbpo_jax.signals import HANDLED
 from mbpo_jax.sweeps.store import OUTPUT, OVER, Unit
@@ -106,7 +106,7 @@ def told_end(unit: Unit, code: int) -> str:
     if code == OF_OUTCOME["busy"]:
         return f"{unit.name}: another process trains it"
     # Python that is just starting cannot save, and has nothing to.
-    if code == OF_OUTCOME["interrupted"] or -code in HANDLED:
+    if code in (OF_OUTCOME["interrupted"], KILLED_BY_CTRL_C) or -code in HANDLED:
         return f"{unit.name}: interrupted"
     if code == OF_OUTCOME["too large"]:
         raise NoRoom(

@@ -87,10 +87,15 @@ def planned(
     receiver, sender = context.Pipe(duplex=False)
     asked = sweep_dir, list(runs), runs_per_group, fits_here
     process = context.Process(target=_send_planned, args=(sender, *asked), daemon=True)
-    with _signals_kept_from_children():
-        process.start()
-    sender.close()
-    with receiver, ends_with_us(process.kill):
+
+    def end() -> None:
+        if process.pid is not None:
+            process.kill()
+
+    with receiver, ends_with_us(end):
+        with _signals_kept_from_children():
+            process.start()
+        sender.close()
         try:
             found = receiver.recv()
         except EOFError as error:
@@ -108,7 +113,7 @@ def planned(
 def _signals_kept_from_children() -> Iterator[None]:
     """Start processes that signals do not reach, as those to all of a terminal: they end with us.
 
-    What comes meanwhile reaches this process afterwards.
+    A thread starts with what the thread that starts it blocks, and so does a process.
     """
     resource_tracker.ensure_running()  # which would let them through
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)

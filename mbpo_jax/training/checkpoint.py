@@ -48,10 +48,12 @@ def _leave_out_late_writes(
 ) -> None:
     """Say nothing of writes that end once Orbax has given up, and find its event loop closed.
 
-    TensorStore hands each of them to Python, from its own threads, as an error nobody can take.
+    TensorStore hands each of them to Python, from its own threads, as an error that nobody can take
+    and that comes from no object; those of others come from one.
     """
     error = unraisable.exc_value
-    if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
+    is_late = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+    if not is_late or unraisable.object is not None:
         told(unraisable)
 
 

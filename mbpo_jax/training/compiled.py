@@ -333,7 +333,7 @@ def mapped_program(setup: Setup) -> Mapped:
     What an import path names may have been read anew since then, and an environment that was handed
     over may hold what cannot be compared.
     """
-    values = config_io.flatten(setup.group.config).values()
+    values = jax.tree.leaves(list(config_io.flatten(setup.group.config).values()))
     if not any(isinstance(value, str) and is_import_path(value) for value in values):
         with contextlib.suppress(TypeError):
             return kept_program(setup.env, setup.mesh, jax.tree.structure(setup.runs))
