@@ -137,6 +137,8 @@ def damage(directory: Path, position: Mapping[str, Any]) -> str | None:
         if (actual := _size(path)) < size:
             what = f"it ends behind row {len(found)}" if actual else "it is empty"
             return f"{path}: {what} ({actual} bytes; {size} when the checkpoint was saved)"
+        if known is not None and len(known) != _DIGITS * len(found):  # an end of a row is gone
+            return f"{path}, row {len(found) + 1}: it is not as it was written"
     return None
 
 

@@ -132,7 +132,8 @@ class TestRunLog:
 
     @pytest.mark.parametrize("is_resumed", [False, True])
     @pytest.mark.parametrize(
-        ("row", "before", "after"), [(2, b"0.25", b"0.75"), (3, b"{", b"\0"), (4, b"}\n", b"}}")]
+        ("row", "before", "after"),
+        [(2, b"0.25", b"0.75"), (3, b"{", b"\0"), (4, b"}\n", b"}}"), (6, b"}\n", b"}}")],
     )
     def test_a_row_that_was_changed_is_named_before_anything_else(
         self, tmp_path, is_resumed, row, before, after
