@@ -82,7 +82,7 @@ def mount(folder: Path, size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resized(folder: Path, size: int) -> Iterator[None]:
-    """Have a mounted disk so large meanwhile; what is there already stays, and may grow a little."""
+    """Have a mounted disk so large meanwhile; what is there stays, and may grow a little."""
     used = shutil.disk_usage(folder).used
     _run("mount", "-o", f"remount,size={max(size, used + 2**14)}", str(folder))
     try:
