@@ -63,7 +63,7 @@ def test_a_group_is_written_down_and_read_again(tmp_path):
             run_directory.load_group(tmp_path)
 
 
-@pytest.fixture(params=["lax.map", "vmap"])
+@pytest.fixture(params=["lax.map", pytest.param("vmap", marks=pytest.mark.exhaustive)])
 def trained(request, undrawn, retraced, monkeypatch):
     """Train four runs that differ in numbers together, and each by itself."""
     if request.param == "vmap":

@@ -9,7 +9,7 @@ from mbpo_jax.cli import main
 from mbpo_jax.files import read_rows
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.brax
 @pytest.mark.timeout(600)
 def test_a_run_on_mjx_trains_to_its_end_and_can_be_looked_at(capsys):

@@ -59,7 +59,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("catches_up", [False, True])
+@pytest.mark.parametrize("catches_up", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_so_it_does_with_all_that_dhmbpo_may_have_and_while_it_catches_up(
     catches_up, monkeypatch, capsys
 ):
