@@ -192,7 +192,6 @@ def test_random_steps_fill_the_replay_buffer_and_train_nothing(starts):
     assert not np.array_equal(numbers(starts[0].key), numbers(before.key))
 
 
-@pytest.mark.slow
 def test_every_step_draws_afresh(histories):
     """A key that comes back would make each step explore, restart and sample as the one before."""
     for history in histories:
@@ -200,6 +199,7 @@ def test_every_step_draws_afresh(histories):
         assert len(keys) == len(history)
 
 
+@pytest.mark.slow
 def test_the_buffers_grow_by_what_a_step_makes(histories):
     for history in histories:
         sizes = [int(state.replay.size) for state, _ in history]
