@@ -48,11 +48,12 @@ _MENDED = {
     **dict.fromkeys((*FULL, errno.EFBIG), "free some space there"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "permit writing there"),
 }
+_OF_A_DISK = (*_MENDED, errno.EIO)
 
 
 def is_of_a_disk(error: OSError) -> bool:
     """Return whether an error is one that writing gives, to a disk or to who reads our output."""
-    return error.errno in (*_MENDED, errno.EIO, errno.EPIPE)
+    return error.errno in (*_OF_A_DISK, errno.EPIPE)
 
 
 def code_named(text: str) -> int | None:
@@ -60,8 +61,7 @@ def code_named(text: str) -> int | None:
 
     Only of those that a disk gives.
     """
-    codes = (*_MENDED, errno.EIO)
-    return next((code for code in codes if os.strerror(code) in text), None)
+    return next((code for code in _OF_A_DISK if os.strerror(code) in text), None)
 
 
 def shown(value: Any) -> str:

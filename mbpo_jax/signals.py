@@ -134,8 +134,8 @@ def _leave(number: int) -> None:
     os._exit(_code(number))
 
 
-def _say(*text: str) -> None:
+def _say(text: str) -> None:
     """Write a line to standard error, past Python's buffers, unless nobody takes it just now."""
     with contextlib.suppress(OSError, ValueError):
         if select.select([], [2], [], 0.0)[1]:
-            os.write(2, f"mbpo-jax: {''.join(text)}\n".encode())
+            os.write(2, f"mbpo-jax: {text}\n".encode())
