@@ -34,6 +34,8 @@ def opened(browser: Any, path: Path | str, width: int = 1280, **options: Any) ->
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
+    # Sizes are observed after the scripts, at the end of the first frame.
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     try:
         yield page
     finally:

@@ -2,6 +2,7 @@
 for (const place of document.querySelectorAll('div.wide')) {
   const hint = document.createElement('p');
   hint.className = 'hint';
+  hint.hidden = true;
   hint.textContent = 'there is more to the right: scroll or swipe \u2192';
   place.before(hint);
   const look = () => {
