@@ -34,8 +34,6 @@ def opened(browser: Any, path: Path | str, width: int = 1280, **options: Any) ->
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    # Sizes are observed after the scripts, at the end of the first frame.
-    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     try:
         yield page
     finally:
@@ -53,6 +51,8 @@ def overflow(page: Any) -> int:
 
 def unreachable(page: Any) -> list[str]:
     """Return places that have more than they show and can neither be scrolled nor say so."""
+    # They look at their sizes at the end of a frame, which may be still to come.
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return page.evaluate(
         """() => [...document.querySelectorAll('div.wide')].filter(place => {
              const more = place.scrollWidth > place.clientWidth + 1;
