@@ -18,8 +18,9 @@ from mbpo_jax import config_io
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
 from mbpo_jax.training import devices, loop
-from mbpo_jax.training.compiled import compile_program, set_up
+from mbpo_jax.training.compiled import compile_program
 from mbpo_jax.training.group import group_of
+from mbpo_jax.training.layout import set_up
 from mbpo_jax.training.runs_axis import map_runs
 from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Env

@@ -22,8 +22,9 @@ import jax
 from mbpo_jax.config import Config
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import devices, plan
-from mbpo_jax.training.compiled import compile_program, set_up
+from mbpo_jax.training.compiled import compile_program
 from mbpo_jax.training.group import Group, make_group
+from mbpo_jax.training.layout import set_up
 
 
 def small() -> Config:

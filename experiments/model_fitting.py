@@ -37,7 +37,7 @@ from mbpo_jax.models.learned import make_learned_model
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.replay import ReplayState
 from mbpo_jax.training import devices, playback, run_directory
-from mbpo_jax.training.compiled import set_up
+from mbpo_jax.training.layout import set_up
 from mbpo_jax.types import Transition
 
 TASKS = {"halfcheetah": "gym/HalfCheetah-v5", "hopper": "gym/Hopper-v5", "pendulum": "pendulum"}

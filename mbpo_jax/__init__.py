@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mbpo_jax.envs import make_env
     from mbpo_jax.presets import preset
     from mbpo_jax.run import Run
-    from mbpo_jax.training.compiled import stack
+    from mbpo_jax.training.layout import stack
     from mbpo_jax.training.loop import make_program
 
 __all__ = ["Config", "Run", "load", "make_env", "make_program", "preset", "stack", "train"]
@@ -30,7 +30,7 @@ _MODULES = {
     "make_env": "mbpo_jax.envs",
     "make_program": "mbpo_jax.training.loop",
     "preset": "mbpo_jax.presets",
-    "stack": "mbpo_jax.training.compiled",
+    "stack": "mbpo_jax.training.layout",
     "train": "mbpo_jax.api",
 }
 

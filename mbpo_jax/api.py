@@ -19,6 +19,7 @@ from mbpo_jax.presets import environment_preset, preset
 from mbpo_jax.reports.figures import formats_of
 from mbpo_jax.run import Run, open_run
 from mbpo_jax.training import devices, driver, run_directory
+from mbpo_jax.training.beginning import Beginning
 from mbpo_jax.training.group import group_of
 from mbpo_jax.training.trackers import tracker
 from mbpo_jax.types import Env
@@ -85,7 +86,7 @@ def train(
     begin = None
     if init_from is not None and run_directory.begins(path, str(_path_of(init_from))):
         source = init_from if isinstance(init_from, Run) else load(init_from)
-        begin = driver.Beginning(str(source.path), source.env_steps(), source.learned())
+        begin = Beginning(str(source.path), source.env_steps(), source.learned())
     driver.train_group(
         group,
         path,

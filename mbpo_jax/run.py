@@ -20,9 +20,10 @@ from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.models.fitted import Model
 from mbpo_jax.reports.figures import formats_of
 from mbpo_jax.training import checkpoint, devices, logs, playback, run_directory
+from mbpo_jax.training.beginning import BEST
 from mbpo_jax.training.checkpoint import Restored
-from mbpo_jax.training.compiled import BEST, Setup, set_up
 from mbpo_jax.training.group import Group
+from mbpo_jax.training.layout import Setup, set_up
 from mbpo_jax.training.playback import Played, Shown
 from mbpo_jax.training.state import Learned, learned
 from mbpo_jax.types import Env, EnvSpec

@@ -1,6 +1,6 @@
 """One of each figure that a command writes, drawn from made-up rows, for tests of all of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -142,14 +142,15 @@ def _intervals() -> Figure:
     )
 
 
-def _stability() -> Figure:
+def _stability(most: int = 5, exponent: float = 0.9) -> Figure:
     names = ("largest", "smallest", "moment_exponent", "mean_exponent")
     ends = ("largest_quantiles", "smallest_quantiles")
     rows = [
-        {"problem": "lq", "horizon": h, **dict.fromkeys(names, 0.9)}
+        {"problem": "lq", "horizon": h, **dict.fromkeys(names[:2], 0.9)}
+        | dict.fromkeys(names[2:], exponent)
         | {key: [0.8, 1.0] for key in ends}
-        | {f"{key}_interval": [0.8, 1.0] for key in names[2:]}
-        for h in range(1, 6)
+        | {f"{key}_interval": [exponent - 0.1, exponent + 0.1] for key in names[2:]}
+        for h in range(1, most + 1)
     ]
     return details.stability_figure(rows)
 
@@ -176,11 +177,11 @@ def _slices() -> Figure:
     )
 
 
-def _steps() -> Figure:
+def _steps(names: Sequence[str] = ESTIMATORS) -> Figure:
     return details.step_figure(
         [
             {"estimator": name, "step": t, "squared_mean": 10.0**-t, "variance": 10.0**t}
-            for name in ESTIMATORS
+            for name in names
             for t in range(5)
         ]
     )
@@ -220,8 +221,11 @@ GALLERY: dict[str, Callable[[], Figure]] = {
     "split": lambda: figures.split_figure(study((1, 5, 20))),
     "split at one horizon": lambda: figures.split_figure(study((5,))),
     "steps": _steps,
+    "steps of two": lambda: _steps(ESTIMATORS[:2]),
     "sources": lambda: details.source_figure(sources()),
     "stability": _stability,
+    "stability at one step": lambda: _stability(1),
+    "a loop that forgets": lambda: _stability(5, -np.inf),
     "weights": _weights,
     "slices": _slices,
     **{

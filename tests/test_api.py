@@ -18,7 +18,8 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.training import checkpoint, compiled, devices, playback
+from mbpo_jax.training import checkpoint, devices, layout, playback
+from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import acting
 from tests.probe_environments import linear_gaussian, tiny_config
 
@@ -53,7 +54,7 @@ def assert_equal(one, other):
 
 
 def test_settings_go_over_the_preset_of_a_name(monkeypatch):
-    monkeypatch.setattr(compiled, "make_env", lambda config: ENV)
+    monkeypatch.setattr(layout, "make_env", lambda config: ENV)
     changes = {"total_env_steps": 150, "eval_every": 50, "sac": {"hidden_sizes": (8,)}}
     run = mbpo_jax.train("pendulum", presets=("debug",), algorithm="sac", seed=3, **changes)
     assert (run.path, run.seeds) == (Path("runs/pendulum-sac-debug-3"), [3])
@@ -96,7 +97,7 @@ def test_evaluations_and_metrics_are_data_frames_and_are_told_as_they_come():
 def test_runs_that_differ_in_settings_have_them_as_columns():
     runs = [dataclasses.replace(tiny_config(), seed=seed) for seed in (1, 2)]
     sac = dataclasses.replace(runs[1].sac, gamma=0.5)
-    group = compiled.Group(dataclasses.replace(runs[0], num_seeds=2), (runs[0], runs[1]))
+    group = Group(dataclasses.replace(runs[0], num_seeds=2), (runs[0], runs[1]))
     group = group._replace(runs=(runs[0], dataclasses.replace(runs[1], sac=sac)))
     from mbpo_jax.training import driver
 
@@ -255,7 +256,7 @@ def test_a_run_that_was_killed_is_not_said_to_be_running():
 
 
 def test_settings_of_the_environment_are_a_group_as_the_others(monkeypatch):
-    monkeypatch.setattr(compiled, "make_env", lambda config: ENV)
+    monkeypatch.setattr(layout, "make_env", lambda config: ENV)
     with pytest.raises(ConfigError, match=r"env\.episode_lenth: no such field"):
         mbpo_jax.train("pendulum", presets="debug", env={"episode_lenth": 50})
     with pytest.raises(ConfigError, match="an environment is given already"):

@@ -3,7 +3,6 @@
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
-import functools
 import multiprocessing
 import os
 import sys
@@ -77,34 +76,32 @@ def captured(call: Callable[[], int], folder: Path) -> Ending:
 
 @contextlib.contextmanager
 def programs_kept() -> Iterator[None]:
-    """Compile a training once, however often it is begun, and draw no figures.
+    """Make the random steps of a training once, however often it is begun, and draw no figures.
 
     All of that follows from the configuration, which a fault in a file cannot change unnoticed.
+    What is compiled, a process keeps by itself.
     """
     import jax
     import jax.numpy as jnp
 
-    from mbpo_jax import run
     from mbpo_jax.training import driver, playback
 
-    set_up, compile_program = functools.cache(driver.set_up), driver.compile_program
-    kept: dict[Any, Any] = {}
+    compile_program, begun = driver.compile_program, {}
 
-    def compiled_once(setup: Any, announce: Any) -> Any:
-        if setup.group not in kept:
-            compiled = compile_program(setup, announce)
-            begun = functools.cache(compiled.start)
+    def begun_once(setup: Any, announce: Any) -> Any:
+        compiled = compile_program(setup, announce)
+
+        def start(told: Any) -> Any:
+            if setup.group not in begun:
+                begun[setup.group] = compiled.start(told)
             # A copy, as the first step takes the state's own arrays.
-            kept[setup.group] = compiled._replace(
-                start=lambda told: jax.tree.map(jnp.copy, begun())
-            )
-        return kept[setup.group]
+            return jax.tree.map(jnp.copy, begun[setup.group])
+
+        return compiled._replace(start=start)
 
     with contextlib.ExitStack() as stack:
         for module, name, other in (
-            (driver, "set_up", set_up),
-            (run, "set_up", set_up),
-            (driver, "compile_program", compiled_once),
+            (driver, "compile_program", begun_once),
             (driver, "draw_figures", lambda *_, **__: None),
             (playback, "render", lambda env, config, path, *_, **__: playback.Shown(path, [])),
         ):

@@ -42,7 +42,7 @@ ENDS = ("total_env_steps", "stop_at_return")
 
 MEMORY_FIELDS = (
     "replay_capacity or, for mbpo and its like, rollout.retain_epochs, rollout.max_length or "
-    "rollout.rollouts_per_step"
+    "rollout.rollouts_per_step; and batch sizes"
 )
 """What makes a run smaller, besides fewer seeds; for messages."""
 

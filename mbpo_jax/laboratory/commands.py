@@ -52,7 +52,7 @@ from mbpo_jax.laboratory.report.tables import cost_table_of, table_of
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.reports.figures import remove_figure, save_figure
 from mbpo_jax.training import devices, playback, run_directory
-from mbpo_jax.training.compiled import set_up
+from mbpo_jax.training.layout import set_up
 from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Env
 

@@ -116,7 +116,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     """A server of one sweep's report."""
 
-    def __init__(self, sweep_dir: Path, port: int, report: Path) -> None:
+    def __init__(self, sweep_dir: Path, port: int, report: str) -> None:
         self._sweep_dir, self._groups = sweep_dir, sweep_dir.resolve() / GROUPS
         self._writing = threading.Lock()
         self._keep(report)
@@ -153,12 +153,12 @@ class Server(http.server.ThreadingHTTPServer):
         """Return the report, made anew if it is old; browsers that ask at once share one."""
         with self._writing:
             if time.monotonic() - self._made > REFRESH:
-                self._keep(write_report(self._sweep_dir))
+                self._keep(write_report(self._sweep_dir).read_text())
             return self._report
 
-    def _keep(self, report: Path) -> None:
+    def _keep(self, report: str) -> None:
         again = f"<meta charset=utf-8><meta http-equiv=refresh content={REFRESH}>"
-        self._report = report.read_text().replace("<meta charset=utf-8>", again, 1).encode()
+        self._report = report.replace("<meta charset=utf-8>", again, 1).encode()
         self._made = time.monotonic()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -174,7 +174,7 @@ def make_server(sweep_dir: Path, port: int) -> Server:
     Raises:
       ConfigError: it is no sweep directory, or the port is taken.
     """
-    report = write_report(sweep_dir)
+    report = write_report(sweep_dir).read_text()
     try:
         return Server(sweep_dir, port, report)
     except (OSError, OverflowError) as error:

@@ -167,6 +167,8 @@ def _closing(sweep_dir: Path, units: Sequence[store.Unit]) -> SweepOutcome:
     diverged = sum(s.diverged for s in standings)
     failed = [unit.name for unit in units if unit.state == "failed"]
     print(f"{trained} of {worker.runs_of(units)} runs are trained; see {sweep_dir}")
+    if trained:
+        print(f"mbpo-jax report {sweep_dir} compares them in a page")
     if diverged:
         print(f"non-finite: {diverged} runs; they keep their last finite parameters")
     for name in failed:

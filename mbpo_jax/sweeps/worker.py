@@ -20,8 +20,8 @@ from mbpo_jax.signals import HANDLED, ends_with_us
 from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
-from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import Group
+from mbpo_jax.training.layout import set_up
 
 
 def train_unit(

@@ -6,6 +6,7 @@ the checkpoint visible. One that fails the check is set aside under another name
 it is used.
 """
 
+import fnmatch
 import hashlib
 import json
 import logging
@@ -226,15 +227,21 @@ def restore_newest(
     return None, problems
 
 
-def find_damage(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint's files, or None if they are as they were written."""
+def find_damage(path: Path, pattern: str = "*") -> str | None:
+    """Return what is wrong with a checkpoint's files, or None if they are as they were written.
+
+    Args:
+      path: of the checkpoint.
+      pattern: of the names of the files in it that are looked at.
+    """
     try:
         expected = json.loads((path / _MANIFEST).read_text())["sha256"]
         expected = {str(name): str(digest) for name, digest in expected.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"its manifest cannot be read: {error}"
-    actual = _digests(path)
-    for name in sorted(expected.keys() | actual.keys()):
+    actual = _digests(path, pattern)
+    wanted = {name for name in expected if fnmatch.fnmatch(name, pattern)}
+    for name in sorted(wanted | actual.keys()):
         if name not in actual:
             return f"{name} is missing"
         if actual[name] != expected.get(name):
@@ -247,9 +254,12 @@ def _host(path: Path) -> dict[str, Any]:
 
 
 def newest_host(directory: Path) -> dict[str, Any] | None:
-    """Return what the host noted in the newest checkpoint; None if that is not there or whole."""
+    """Return what the host noted in the newest checkpoint; None if that is not there or whole.
+
+    The arrays beside it, which may be large, are not looked at.
+    """
     found = checkpoints(directory)
-    return _host(found[-1]) if found and find_damage(found[-1]) is None else None
+    return _host(found[-1]) if found and find_damage(found[-1], _HOST) is None else None
 
 
 def _load(path: Path, like: PyTree, num_runs: int | None, aside: Mapping[str, PyTree]) -> Restored:
@@ -353,8 +363,8 @@ def _without_empty(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x if x.size else None, tree)
 
 
-def _digests(path: Path) -> dict[str, str]:
-    files = (p for p in sorted(path.rglob("*")) if p.is_file() and p.name != _MANIFEST)
+def _digests(path: Path, pattern: str = "*") -> dict[str, str]:
+    files = (p for p in sorted(path.rglob(pattern)) if p.is_file() and p.name != _MANIFEST)
     return {str(p.relative_to(path)): _sha256(p) for p in files}
 
 

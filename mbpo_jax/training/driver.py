@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -14,41 +13,20 @@ from mbpo_jax.errors import UserError
 from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.files import Row
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
-from mbpo_jax.training.compiled import (
-    BEST,
-    Setup,
-    better_of,
-    compile_program,
-    has_its_rows,
-    restore_runs,
-    set_up,
-    spread,
-)
+from mbpo_jax.training.beginning import BEST, Beginning, has_its_rows, restore_runs, spread
+from mbpo_jax.training.compiled import better_of, compile_program
 from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.host_state import HostState, closing_line, evaluation_rows, metric_rows
 from mbpo_jax.training.interruption import Interruption
+from mbpo_jax.training.layout import Setup, set_up
 from mbpo_jax.training.logs import RunLog
 from mbpo_jax.training.progress import Progress
-from mbpo_jax.training.state import Learned, TrainState, learned
+from mbpo_jax.training.state import TrainState, learned
 from mbpo_jax.training.trackers import tracker
 from mbpo_jax.training.trackers.facts import facts_of
 from mbpo_jax.training.trackers.follower import Trackers
 from mbpo_jax.types import Env, PyTree
-
-
-class Beginning(NamedTuple):
-    """What new runs begin with.
-
-    Attributes:
-      run: directory it comes from.
-      env_steps: when it was learned.
-      learned: `[R, ...]`, by as many runs, or `[1, ...]`.
-    """
-
-    run: str
-    env_steps: int
-    learned: Learned
 
 
 class Training:

@@ -109,6 +109,6 @@ def closing_line(host: HostState, eval_episodes: int) -> str:
     over = f"{len(means)} runs" if len(means) > 1 else f"{eval_episodes} episodes"
     verdict = "solved" if host.was_solved() else "done"
     return (
-        f"{verdict}: return {np.mean(means):,.1f} ± {spread:,.1f} over {over} at "
-        f"{host.env_steps:,} environment steps, in {seconds_of(host.wall_seconds)}"
+        f"{verdict}: return {np.mean(means):,.1f} ± {spread:,.1f} (std. dev. over {over}) at "
+        f"{host.env_steps:,} environment steps, trained in {seconds_of(host.wall_seconds)}"
     )

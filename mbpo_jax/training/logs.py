@@ -49,10 +49,10 @@ class RunLog:
     """
 
     def __init__(self, directory: Path, trackers: "Trackers | None" = None) -> None:
-        """Open the log in an existing directory, behind whatever it holds already."""
+        """Open the log in an existing directory; what holds rows is to be cut back first."""
         self._directory, self._trackers = directory, trackers
         self._env_steps = BEGINNING["env_steps"]
-        self._checks = {name: _checks(_rows(directory / name)) for name in ROW_FILES}
+        self._checks = dict(BEGINNING[CHECKS])
 
     def write_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append evaluations: `env_steps`, `run`, `seed` and results such as `return_mean`."""
@@ -89,7 +89,8 @@ class RunLog:
                     os.truncate(path, position.get(name, 0))
                 elif name != GRADIENTS:
                     path.touch()
-            self._checks[name] = _checks(_rows(path))
+            known = position.get(CHECKS, {}).get(name)
+            self._checks[name] = _checks(_rows(path)) if known is None else known
         self._env_steps = position["env_steps"]
         if self._trackers:
             self._trackers.begin(self._env_steps)

@@ -11,8 +11,8 @@ from mbpo_jax.config import MEMORY_FIELDS, Config, algorithm_record, read_settin
 from mbpo_jax.errors import ConfigError, in_units
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices, pace, run_directory
-from mbpo_jax.training.compiled import Setup, set_up
 from mbpo_jax.training.group import Group, group_of, make_group
+from mbpo_jax.training.layout import Setup, set_up
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.training.state import TrainState, learned
 from mbpo_jax.types import Env
@@ -59,15 +59,17 @@ def calls_to_catch_up(setup: Setup) -> int:
     return -(-config.random_steps // config.steps_per_fit)
 
 
-def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int:
+def estimate_bytes(env: Env, config: Config, run: TrainState, runs_per_device: int) -> int:
     """Estimate the memory that one device needs.
 
     Besides the state of its runs, a device holds what they had learned when they were evaluated
-    best; what a fit needs: scaled copies of the replay buffer and the rows of each member; and what
-    a model rollout needs: some copies of all its transitions, and the activations of all rows, on a
-    CPU of a block of them. There, the loop over several runs copies the state of each in and out.
+    best; what a fit needs: scaled copies of the replay buffer, the rows of each member, and a batch
+    for each; the batches of the updates after an environment step; and what a model rollout needs:
+    some copies of all its transitions, and the activations of all rows, on a CPU of a block of
+    them. There, the loop over several runs copies the state of each in and out.
 
     Args:
+      env: of the runs.
       config: sizes.
       run: state of one run, or its shapes.
       runs_per_device: runs that share a device.
@@ -78,28 +80,36 @@ def estimate_bytes(config: Config, run: TrainState, runs_per_device: int) -> int
     fit = rollouts = 0
     capacity = replay.capacity(run.replay)
     row_bytes = devices.tree_bytes(run.replay.data) // capacity
+    agent, sac, ensemble = make_algorithm(env, config).agent, config.sac, config.ensemble
+    # A row leaves some four float32 in each unit of a network that learns from it.
+    learning = 4 * 4 * sac.num_critics * sum(sac.hidden_sizes)
+    updates = agent.batch_size * ((agent.updates_per_step + 2) * row_bytes + learning)
     if config.learns_model:
-        fit = capacity * 2 * (row_bytes + 4 * config.ensemble.num_members)
+        members = ensemble.num_members
+        learning = 4 * 4 * sum(ensemble.hidden_sizes)
+        fit = capacity * 2 * (row_bytes + 4 * members)
+        fit += config.fit.batch_size * members * (row_bytes + learning)
     if algorithm_record(config.algorithm).branches:
         rollout = config.rollout
         rows = rollout.rollouts_per_step * config.steps_per_fit // rollout.refreshes_per_fit
-        widest = max((1, *config.ensemble.hidden_sizes, *config.sac.hidden_sizes))
         at_once = min(rows, BLOCK_ROWS) if on_cpu else rows
+        widest = max((1, *ensemble.hidden_sizes, *sac.hidden_sizes))
         rollouts = 3 * rows * row_bytes + 4 * 4 * at_once * widest
         if rollout.truncation != "none":  # what each member predicts, and what is made of it
             outputs = 1 + run.replay.data.observation.shape[-1]
-            rollouts += 4 * 4 * rows * config.ensemble.num_elites * outputs
+            rollouts += 4 * 4 * rows * ensemble.num_elites * outputs
     if not on_cpu:  # `vmap`: the state is donated, all runs roll out at once
-        return (state + fit + rollouts) * runs_per_device + best
+        return (state + updates + fit + rollouts) * runs_per_device + best
     copies = 1 if runs_per_device == 1 else 2 * runs_per_device + 1
-    return state * copies + best + fit + rollouts
+    return state * copies + best + updates + fit + rollouts
 
 
 def plan_memory(setup: Setup) -> Plan:
     """Plan the memory of all runs."""
     group, mesh, state = setup.group, setup.mesh, setup.shapes
     share = padded_size(len(group.runs), mesh) // mesh.size
-    return Plan(state, estimate_bytes(group.config, _one_run(state), share), mesh.size)
+    needed = estimate_bytes(setup.env, group.config, _one_run(state), share)
+    return Plan(state, needed, mesh.size)
 
 
 def _one_run(state: TrainState) -> TrainState:
@@ -141,7 +151,7 @@ def most_runs(group: Group, env: Env) -> int:
     for number in range(len(group.runs), 1, -1):
         mesh = run_mesh(number)
         available = devices.available_bytes(mesh.size)
-        needed = estimate_bytes(config, one_run, padded_size(number, mesh) // mesh.size)
+        needed = estimate_bytes(env, config, one_run, padded_size(number, mesh) // mesh.size)
         if available is None or needed <= (1.0 - SPARED) * available:
             return number
     check_fits(set_up(make_group(group.runs[:1]), env))

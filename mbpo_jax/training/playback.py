@@ -16,9 +16,10 @@ from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_figure
 from mbpo_jax.reports.figures import save_figure
+from mbpo_jax.training.beginning import restore_runs
 from mbpo_jax.training.checkpoint import Restored
-from mbpo_jax.training.compiled import Setup, restore_runs
 from mbpo_jax.training.group import Group
+from mbpo_jax.training.layout import Setup
 from mbpo_jax.training.loop import acting
 from mbpo_jax.training.state import Learned
 from mbpo_jax.trees import all_finite
@@ -181,7 +182,8 @@ def render(
       ConfigError: the environment's `Picture` is at fault.
     """
     episode = play_episode(env, config, learned, jax.random.key(seed))
-    title = f"{config.title} on {config.env.name}: return {episode.total_reward:,.1f}"
+    run = f"{config.title} on {config.env.name}, seed {config.seed}"
+    title = f"{run}: return {episode.total_reward:,.1f}"
     picture, dt = env.picture, env.spec.dt
     paths, notes = [], []
     with _faults_named(env):

@@ -13,7 +13,7 @@ from mbpo_jax.algorithms.parts import make_model
 from mbpo_jax.config import Config, RolloutConfig
 from mbpo_jax.envs.termination import never
 from mbpo_jax.models import rows as layout
-from mbpo_jax.training.compiled import stack
+from mbpo_jax.training.layout import stack
 from mbpo_jax.training.loop import make_program
 from mbpo_jax.types import Transition
 from tests.algorithms.clocked_system import (

@@ -21,7 +21,15 @@ from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError, DiskError, UserError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import preset
-from mbpo_jax.training import checkpoint, compiled, devices, driver, loop, plan, run_directory
+from mbpo_jax.training import (
+    checkpoint,
+    devices,
+    driver,
+    layout,
+    loop,
+    plan,
+    run_directory,
+)
 from mbpo_jax.training.group import group_of
 from mbpo_jax.yaml_files import read_yaml
 from tests.choice import mostly_exhaustive
@@ -51,7 +59,7 @@ def small_config(**changes) -> Config:
 @pytest.fixture(autouse=True)
 def _fast_environment(undrawn, monkeypatch):
     """Train on a system that compiles at once, and draw no pictures of it."""
-    monkeypatch.setattr(compiled, "make_env", lambda config: ENV)
+    monkeypatch.setattr(layout, "make_env", lambda config: ENV)
     # Devices are set up already when these tests run.
     monkeypatch.setattr(devices, "use_host_devices", lambda num_runs: None)
 
@@ -385,14 +393,22 @@ def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
     assert not Path("run").exists()
 
 
-def test_the_memory_estimate_holds_what_the_step_holds():
+@pytest.mark.parametrize("what_is_large", ["buffers", "agent's batches", "model's batches"])
+def test_the_memory_estimate_holds_what_the_step_holds(what_is_large):
     """XLA tells what its program needs, arguments and temporaries; a little more is its own."""
-    config = small_config(
-        num_seeds=1, replay_capacity=200_000, total_env_steps=200_000, eval_every=100_000
-    )
-    rollout = dataclasses.replace(config.rollout, rollouts_per_step=2000)
-    config = dataclasses.replace(config, rollout=rollout)
-    setup = compiled.set_up(group_of(config))
+    config = small_config(num_seeds=1)
+    if what_is_large == "buffers":
+        config = dataclasses.replace(
+            small_config(
+                num_seeds=1, replay_capacity=200_000, total_env_steps=200_000, eval_every=100_000
+            ),
+            rollout=dataclasses.replace(config.rollout, rollouts_per_step=2000),
+        )
+    elif what_is_large == "agent's batches":
+        config = dataclasses.replace(config, sac=dataclasses.replace(config.sac, batch_size=2**18))
+    else:
+        config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, batch_size=2**18))
+    setup = layout.set_up(group_of(config))
     program, runs, shapes = setup.program, setup.runs, setup.shapes
     step = jax.jit(lambda config, state: program.step(config, config.random_steps, state))
     one_run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes)
@@ -476,7 +492,7 @@ def test_dry_run_with_all_prints_every_setting_and_array(capsys):
     settings = read_yaml(Path("settings.yaml"))
     assert config_io.apply(Config(), settings, "what was printed") == small_config()
     arrays = printed.rpartition("arrays of all runs, by size:\n")[2].splitlines()
-    assert len(arrays) == len(jax.tree.leaves(compiled.set_up(group_of(small_config())).shapes))
+    assert len(arrays) == len(jax.tree.leaves(layout.set_up(group_of(small_config())).shapes))
 
 
 @pytest.mark.parametrize("random_steps", [20, 0])

@@ -15,8 +15,8 @@ from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import driver, playback, run_directory, runs_axis
-from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import data_paths, group_of, make_group, structure
+from mbpo_jax.training.layout import set_up
 
 CONFIG = environment_preset("pendulum", "debug")
 

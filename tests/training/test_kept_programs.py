@@ -11,7 +11,7 @@ import pytest
 import mbpo_jax
 from mbpo_jax.envs import make_env
 from mbpo_jax.files import read_rows
-from mbpo_jax.training import compiled, devices
+from mbpo_jax.training import compiled, devices, layout
 from mbpo_jax.training.group import group_of
 from tests.probe_environments import linear_gaussian, tiny_config
 
@@ -73,7 +73,7 @@ def test_what_an_import_path_names_is_read_anew(tmp_path, monkeypatch):
     )
     returns("run", algorithm="read_anew:learner")
     tracking = dataclasses.replace(SAC.tracking, estimators=("read_anew:learner",))
-    named = compiled.set_up(group_of(dataclasses.replace(SAC, tracking=tracking)), ENV)
+    named = layout.set_up(group_of(dataclasses.replace(SAC, tracking=tracking)), ENV)
     assert compiled.mapped_program(named) is not compiled.mapped_program(named)
     assert compiled.kept_program.cache_info().currsize == 0
 

@@ -6,8 +6,8 @@ import pytest
 
 from mbpo_jax.config import DynaConfig
 from mbpo_jax.training import plan
-from mbpo_jax.training.compiled import set_up
 from mbpo_jax.training.group import group_of
+from mbpo_jax.training.layout import set_up
 from tests.probe_environments import linear_gaussian, tiny_config
 
 

@@ -37,7 +37,9 @@ def step_figure(rows: Sequence[Row]) -> Figure:
         "Variance": "variance",
     }
     with figure_style():
-        figure = Figure(figsize=(7.5, 1.4 + 0.28 * len(groups)), layout="constrained")
+        # No lower than the names beside the colours are long.
+        height = max(3.0, 1.4 + 0.28 * len(groups))
+        figure = Figure(figsize=(7.5, height), layout="constrained")
         for panel, (title, field) in zip(
             figure.subplots(1, 2, sharey=True), drawn.items(), strict=True
         ):
@@ -126,16 +128,23 @@ def stability_figure(rows: Sequence[Row]) -> Figure:
             "second moment": (exponents, "moment_exponent", "moment_exponent_interval", "-", BLUE),
             "mean": (exponents, "mean_exponent", "mean_exponent_interval", "--", VERMILLION),
         }
+        marker = "o" if len(horizons) == 1 else None  # which is no line
         for label, (panel, field, ends, line, color) in lines.items():
-            panel.plot(horizons, [row[field] for row in rows], line, color=color, label=label)
+            curve = [row[field] for row in rows]
+            panel.plot(horizons, curve, line, color=color, label=label, marker=marker)
             low, high = np.transpose([row[ends] for row in rows])
             draw_band(panel, horizons, low, high, color)
         if any(row["largest"] > 0.0 for row in rows):
             values.set_yscale("log")
         values.set_ylabel("Singular value of a step's Jacobian\n(median and 90 % of trajectories)")
         exponents.axhline(0.0, color=GREY, linewidth=0.8)
+        if not any(np.isfinite(row["moment_exponent"]) for row in rows):
+            across = exponents.transAxes
+            why = "-∞: a step forgets where it began"
+            exponents.text(0.5, 0.6, why, color=GREY, ha="center", transform=across)
         exponents.set_ylabel("Lyapunov exponent (nats per step)")
         for panel in (values, exponents):
+            panel.set_xlim(horizons[0] - 0.5, horizons[-1] + 0.5)
             step_axis(panel, "Step (t)")
             panel.legend()
         figure.suptitle(f"{rows[0]['problem']}: the closed loop", x=0.01, ha="left")

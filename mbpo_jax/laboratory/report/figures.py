@@ -178,7 +178,9 @@ def _guide(panel: Axes, rows: Sequence[Row], stability: Sequence[Row]) -> None:
         return
     first = shared[0]
     line = [known[first] * 10.0 ** (grown[h] - grown[first]) for h in shared]
+    limits = panel.get_ylim()
     panel.plot(shared, line, ":", color=GREY, label="growth of the Jacobians")
+    panel.set_ylim(limits)
 
 
 def cosine_figure(rows: Sequence[Row]) -> Figure:
