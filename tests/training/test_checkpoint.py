@@ -224,6 +224,15 @@ def test_a_checkpoint_whose_host_counts_on_what_is_lost_is_passed_over(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001", "0000000002.corrupt"]
 
 
+def test_what_the_host_noted_is_told_without_the_arrays(tmp_path):
+    assert checkpoint.newest_host(tmp_path) is None
+    path = checkpoint.save(tmp_path, 250, make_state(0), {"env_steps": 250})
+    flip_a_bit(largest_file(path))
+    assert checkpoint.newest_host(tmp_path) == {"env_steps": 250}
+    flip_a_bit(path / "host.json")
+    assert checkpoint.newest_host(tmp_path) is None
+
+
 class Before(NamedTuple):
     weights: jax.Array
 
