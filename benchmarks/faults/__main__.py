@@ -9,8 +9,10 @@ import argparse
 import functools
 import json
 import os
+import queue
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,9 +36,9 @@ from benchmarks.faults.record import ACCEPTED, REFUSED, UNEXPECTED, Fault, rng_o
 from benchmarks.faults.trainings import Workshop
 from mbpo_jax.training.logs import environment_info
 
-SHARES = {"kills": 0.5, "damage": 0.2, "configurations": 0.15, "disks": 0.1, "extremes": 0.05}
+SHARES = {"kills": 0.4, "damage": 0.28, "configurations": 0.2, "disks": 0.07, "extremes": 0.05}
 """Of the time; next comes the part that is furthest behind its share."""
-AT_ONCE = {"kills": 4}
+AT_ONCE = {"kills": 4, "damage": 2}
 """Faults that are made at the same time; lives mostly load, compile and wait for their moments."""
 EXAMPLES = 1000
 """Configurations that are drawn under one number."""
@@ -47,7 +49,10 @@ class Campaign:
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
-        self._worker, self._other = Worker(keep_programs), Worker()
+        self._keepers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for _ in range(AT_ONCE["damage"]):
+            self._keepers.put(Worker(keep_programs))
+        self._other, self._making = Worker(), threading.Lock()
         self._subjects = functools.cache(damage.subjects_of)
         self.parts: dict[str, Callable[[int], Fault]] = {
             "kills": lambda number: kills.make(workshop, number),
@@ -61,14 +66,22 @@ class Campaign:
         self.counts = {part: Counter() for part in SHARES}
         self.unexpected: list[dict[str, Any]] = []
 
+    def _kept(self, fault: Callable[..., Fault], number: int, subjects: Any) -> Fault:
+        """Have a fault made by a process that keeps its programs, one at a time."""
+        shop, worker = self._workshop, self._keepers.get()
+        try:
+            return worker.make(fault, shop.seed, number, shop.folder, subjects)
+        finally:
+            self._keepers.put(worker)
+
     def _damaged(self, number: int) -> Fault:
-        shop, subjects = self._workshop, self._subjects(self._workshop)
-        return self._worker.make(damage.make, shop.seed, number, shop.folder, subjects)
+        with self._making:
+            subjects = self._subjects(self._workshop)
+        return self._kept(damage.make, number, subjects)
 
     def _full(self, number: int) -> Fault:
-        shop = self._workshop
-        trainings = [shop.straight(name) for name in disks.NAMES]
-        return self._worker.make(disks.make, shop.seed, number, shop.folder, trainings)
+        trainings = [self._workshop.straight(name) for name in disks.NAMES]
+        return self._kept(disks.make, number, trainings)
 
     def make(self, part: str, numbers: Sequence[int]) -> None:
         """Make faults at once, and note what came of each."""
@@ -90,7 +103,8 @@ class Campaign:
 
     def close(self) -> None:
         """End the processes that were kept."""
-        self._worker.close()
+        for _ in range(AT_ONCE["damage"]):
+            self._keepers.get().close()
         self._other.close()
 
 
