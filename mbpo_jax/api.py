@@ -13,6 +13,7 @@ from typing import Any
 from mbpo_jax import config_io
 from mbpo_jax.config import Config, refuse_unread
 from mbpo_jax.envs.own import described
+from mbpo_jax.envs.shapes import check_shapes
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import Row
 from mbpo_jax.presets import environment_preset, preset
@@ -136,6 +137,7 @@ def _asked_for(
         raise ConfigError("presets: a whole configuration has them in it; leave them out")
     base = environment
     if env is not None:
+        check_shapes(env, env.spec.name)
         base = dataclasses.replace(base, env=described(base.env, env))
     if seeds is not None and "num_seeds" in settings:
         raise ConfigError("seeds: it is num_seeds by another name; leave one of them out")

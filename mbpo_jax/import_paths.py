@@ -40,6 +40,8 @@ def load_function(path: str, field: str, *arguments: str) -> Callable[..., Any]:
       ConfigError: there is no such function, or it does not take these arguments.
     """
     module_name, _, name = path.partition(":")
+    if module_name.endswith(".py"):
+        raise ConfigError(f"{field}: {shown(path)} names a file; write it without .py")
     if not (name.isidentifier() and all(map(str.isidentifier, module_name.split(".")))):
         raise ConfigError(
             f"{field}: {shown(path)} is no import path; write it as in package.module:function"

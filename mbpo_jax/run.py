@@ -173,12 +173,13 @@ class Run:
 
     @property
     def model(self) -> Model:
-        """Return the fitted ensemble, of the run that is looked at or the first one.
+        """Return the fitted ensemble of a run.
 
         Raises:
-          ConfigError: there is none, or no checkpoint.
+          ConfigError: there is none, or no checkpoint; there are several runs, of which `select`
+            chooses one.
         """
-        state = self._alone(best=False).model
+        state = self._one(None)._alone(best=False).model
         if not isinstance(state, EnsembleState):
             oracle = ", which predicts with the true system" * (self.config.model == "oracle")
             raise ConfigError(

@@ -182,6 +182,8 @@ def test_trajectories_are_those_of_the_returns():
     assert bare.trajectories == []
     with pytest.raises(ConfigError, match="several runs; choose a seed of: 5, 6"):
         opened().play(2)
+    with pytest.raises(ConfigError, match="several runs; choose a seed of: 5, 6"):
+        _ = opened().model
     with pytest.raises(ConfigError, match="by its seed or by its place"):
         opened().select()
     with pytest.raises(ConfigError, match=r"0 runs of .* have the seed 4; it has 5, 6"):
@@ -309,6 +311,12 @@ def test_numbers_side_by_side_are_mapped_over():
 def test_a_run_that_is_not_there_or_not_trained_is_named():
     with pytest.raises(ConfigError, match="nowhere is no run directory"):
         mbpo_jax.load("nowhere")
+    near = trained().parent / f"{trained().name}s"
+    with pytest.raises(ConfigError, match=f"did you mean .*{trained().name}"):
+        mbpo_jax.load(near)
+    shutil.copytree(trained(), "sweeps/mine/groups/one")
+    with pytest.raises(ConfigError, match="some in it, such as sweeps/mine/groups/one"):
+        mbpo_jax.load("sweeps/mine")
     shutil.copytree(trained(), "copy")
     shutil.rmtree("copy/checkpoints")
     with pytest.raises(ConfigError, match="has no checkpoint yet"):

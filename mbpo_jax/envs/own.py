@@ -3,6 +3,7 @@
 import dataclasses
 
 from mbpo_jax.config import EnvConfig
+from mbpo_jax.envs.shapes import check_shapes
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.import_paths import load_function
 from mbpo_jax.types import Env
@@ -37,6 +38,7 @@ def make_own_env(config: EnvConfig) -> Env:
             f"env.name: {config.name} names {len(env.spec.observed)} components of observations "
             f"that have {env.spec.observation_size}; name as many, or fewer"
         )
+    check_shapes(env, config.name)
     return env
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.envs.termination import never
+from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Env, EnvSpec, EnvState, TerminationFn, Transition
 
 
@@ -84,6 +85,11 @@ def make_system_env(name: str, system: System, episode_length: int, action_repea
         # Unrolled, as the equations are short and repeats are few.
         for dynamics in repeats:
             before, after = following, dynamics(following, action)
+            if after.shape != before.shape:
+                raise ConfigError(
+                    f"env.name: {name}: dynamics makes {after.shape} of a state {before.shape}; "
+                    "initial and dynamics have to agree"
+                )
             reward += jnp.where(ended, 0.0, system.reward(before, action, after))
             following = jnp.where(ended, before, after)
             ended |= system.terminated(system.observe(following))

@@ -56,6 +56,8 @@ from mbpo_jax.training.layout import set_up
 from mbpo_jax.training.state import TrainState
 from mbpo_jax.types import Env
 
+STUDY = "study.json"
+"""What a study was made with."""
 LEAST_ROOM = 2**20
 """Bytes that a study needs for its results, about; that they are there is known before the work."""
 START_STATES = 1024
@@ -220,6 +222,8 @@ def prepare_directory(out: Path) -> None:
       DiskError: it does not.
     """
     make_directory(out)
+    if (out / STUDY).exists():
+        print(f"{out} holds a study, which this one will replace; another --out keeps it")
     with writing(out, LEAST_ROOM), tempfile.TemporaryFile(dir=out, buffering=0) as file:
         file.write(bytes(LEAST_ROOM))
 
@@ -249,7 +253,7 @@ def write(
     with replacing(out / "estimates.csv") as file:
         file.write(as_csv(rows).encode())
     made_with = dataclasses.asdict(config) | {"settings": dataclasses.asdict(settings)}
-    write_json_atomic(out / "study.json", {"command": command, **made_with})
+    write_json_atomic(out / STUDY, {"command": command, **made_with})
     for name, figure in figures.items():
         save_figure(out / f"{name}.png", figure, figure_format)
     write_page(

@@ -281,6 +281,12 @@ def _value_problems(name: str, value: Any) -> list[str]:
         ]
     if name == "grid":
         problems += [f"{path}: has no value" for path in value if value[path] == []]
+        problems += [
+            f"{path}: takes no settings below it; write dotted names, each with a list: "
+            f"{path}.{next(iter(below), 'name')}: [...]"
+            for path in value
+            if isinstance(below := value[path], Mapping)
+        ]
     return problems
 
 

@@ -85,7 +85,10 @@ def units_of(sweep_dir: Path) -> list[Unit]:
       ConfigError: it holds no sweep, or a unit cannot be read.
     """
     if not (sweep_dir / GROUPS).is_dir():
-        raise ConfigError(f"{sweep_dir} is no sweep directory: it has no folder {GROUPS!r}")
+        raise ConfigError(
+            f"{sweep_dir} is no sweep directory: it has no folder {GROUPS!r}; `train` writes "
+            "single runs, and what is compared is trained by `sweep`"
+        )
     paths = (sweep_dir / GROUPS).iterdir()
     folders = sorted(p for p in paths if p.is_dir() and not p.name.startswith("."))
     return [Unit(path, run_directory.load_group(path)) for path in folders]

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from mbpo_jax import config_io
 from mbpo_jax.config import Config, EnvConfig, file_name
 from mbpo_jax.config.reading import defaults
-from mbpo_jax.errors import ConfigError, UserError
+from mbpo_jax.errors import ConfigError, UserError, suggestion
 from mbpo_jax.files import (
     make_directory,
     read_json,
@@ -243,7 +243,14 @@ def load_config(run_dir: Path) -> Config:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}")
+        below = sorted(found.parent for found in run_dir.glob(f"*/*/{CONFIG}"))
+        beside = [found.parent.name for found in run_dir.parent.glob(f"*/{CONFIG}")]
+        advice = ""
+        if below:
+            advice = f"; there are some in it, such as {below[0]}"
+        elif beside and not run_dir.exists():
+            advice = f"; {suggestion(run_dir.name, sorted(beside))}"
+        raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}{advice}")
     content = read_yaml(path)
     if not content:
         raise ConfigError(

@@ -14,6 +14,7 @@ import mbpo_jax
 from mbpo_jax import cli
 from mbpo_jax.config import EnvConfig, file_name
 from mbpo_jax.envs import brax, make_env
+from mbpo_jax.envs.shapes import check_shapes
 from mbpo_jax.envs.system import System, make_system_env
 from mbpo_jax.envs.termination import inverted_pendulum
 from mbpo_jax.errors import ConfigError
@@ -82,6 +83,7 @@ def test_what_is_wrong_with_an_import_path_is_named(module):
     for name, message in (
         ("no_such_module:make_env", "cannot import 'no_such_module'.*PYTHONPATH"),
         (f"{module}:make_envv", "has no function 'make_envv'; did you mean make_env"),
+        (f"{module}.py:make_env", "names a file; write it without .py"),
         (":make_env", "is no import path"),
         (".a:b", "is no import path"),
         ("builtins:dict", "does not fit"),
@@ -130,6 +132,40 @@ def spring() -> "System":
         observe=lambda s: s,
         terminated=lambda o: jnp.abs(o[..., 0]) > 1.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"observation_size": 4}, r"observation of reset has shape \(3,\) where \(4,\) is needed"),
+        ({"reward": lambda s, a, n: a}, r"the reward has shape \(1,\) where \(\) is needed"),
+        ({"reward": lambda s, a, n: a[0].item()}, r"step fails when .*\(test_own.py, line \d+\)"),
+        ({"dynamics": lambda key, s, a: s[:2]}, r"dynamics makes \(2,\) of a state \(3,\)"),
+        ({"observe": lambda s: s[:2]}, r"observation of step has shape \(2,\) where \(3,\)"),
+        (
+            {"terminated": lambda o: o > 1.0},
+            r"\(4, 3\) of observations .*\[\.\.\., i\]",
+        ),
+        ({"terminated": lambda o: abs(o[0]) > 1.0}, r"write observation\[\.\.\., i\]"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_named_before_anything_starts(mistake, message):
+    env = make_system_env("mine", spring()._replace(**mistake), episode_length=60)
+    with pytest.raises(ConfigError, match=message):
+        mbpo_jax.train(env, "run", presets="debug")
+    assert not Path("run").exists()
+
+
+def test_a_step_leaves_the_simulators_state_as_it_was():
+    env = make_system_env("mine", spring(), episode_length=60)
+
+    def step(key, state, action):
+        after, transition = env.step(key, state, action)
+        return after._replace(simulator=after.simulator.astype(int)), transition
+
+    message = r"a step makes \(3,\) int32 of the simulator's state \(3,\) float32"
+    with pytest.raises(ConfigError, match=message):
+        check_shapes(env._replace(step=step), "mine")
 
 
 @pytest.mark.slow

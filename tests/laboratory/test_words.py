@@ -1,8 +1,10 @@
 """What a study says in words: who is best, who is tied, and what cannot be told."""
 
+import numpy as np
 import pytest
 
 from mbpo_jax.laboratory.report.conclusions import conclusions
+from mbpo_jax.laboratory.report.figures import _up_to
 from mbpo_jax.laboratory.report.tables import HEADINGS, table_of
 
 
@@ -61,3 +63,11 @@ def test_the_best_estimator_is_named_with_those_that_are_tied_with_it():
 def test_a_bias_is_told_as_far_as_the_noise_lets_it(ends, told):
     _, cells = table_of([row("rp", 1.0, (0.8, 1.3), squared_bias_interval=ends)])
     assert cells[HEADINGS.index("bias² / |g|²")] == told
+
+
+def test_a_guide_ends_where_it_leaves_the_axes():
+    """A power of H is a straight line there, so its end is known."""
+    for power, wanted in ((2.0, 10.0**0.5), (0.5, 16.0)):
+        x, y = _up_to((1.0, 10.0), [1, 2, 4, 8, 16], np.array([1, 2, 4, 8, 16.0]) ** power)
+        assert (x[-1], y[-1]) == pytest.approx((wanted, min(wanted**power, 10.0)))
+        assert max(y) <= 10.0 * (1 + 1e-12)

@@ -193,7 +193,18 @@ def test_the_closing_table_has_a_row_for_each_variant():
     out = Console(file=io.StringIO(), width=80)
     print_closing(rows, out)
     lines = out.file.getvalue().splitlines()
-    assert lines[0].split() == ["trained", "final", "return", "minutes", "a", "run", "diverged"]
+    assert lines[0].split() == [
+        "trained",
+        "final",
+        "return",
+        "(IQM,",
+        "95",
+        "%)",
+        "minutes",
+        "a",
+        "run",
+        "diverged",
+    ]
     assert lines[1].strip() == "hopper"
     assert [line.partition("4 of 4")[0].strip() for line in lines[2:5]] == [
         "MBPO, learning rate 1e-4",

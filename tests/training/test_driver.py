@@ -495,6 +495,20 @@ def test_dry_run_with_all_prints_every_setting_and_array(capsys):
     assert len(arrays) == len(jax.tree.leaves(layout.set_up(group_of(small_config())).shapes))
 
 
+def test_dry_run_says_whether_these_runs_could_go_on_there(capsys):
+    def told(config: Config) -> str:
+        plan.dry_run(config, straight(), small_config())
+        return next(line for line in capsys.readouterr().out.splitlines() if "directory" in line)
+
+    later = dataclasses.replace(small_config(), total_env_steps=2 * small_config().total_env_steps)
+    other = dataclasses.replace(
+        small_config(), sac=dataclasses.replace(small_config().sac, tau=0.5)
+    )
+    assert told(small_config()).endswith("(there: finished)")
+    assert told(later).endswith("(there: finished)")
+    assert told(other).endswith("(there: finished, with other settings; choose another --run-dir)")
+
+
 @pytest.mark.parametrize("random_steps", [20, 0])
 def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     """Also from the first step on, without random ones."""

@@ -161,9 +161,24 @@ def _slopes(panel: Axes, rows: Sequence[Row]) -> None:
     limits = panel.get_ylim()
     growth = np.array(horizons, float) / horizons[0]
     for power, label in ((1, "slope of H"), (3, "slope of H³")):
-        line = np.median(starts) * growth**power
-        panel.plot(horizons, line, "-" if power == 1 else "--", color=GREY, lw=0.7, label=label)
+        line = _up_to(limits, horizons, np.median(starts) * growth**power)
+        panel.plot(*line, "-" if power == 1 else "--", color=GREY, lw=0.7, label=label)
     panel.set_ylim(limits)
+
+
+def _up_to(
+    limits: tuple[float, float], horizons: Sequence[int], values: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a guide up to where it leaves its logarithmic axes, so that it is named there."""
+    x, y = np.log(horizons), np.log(values)
+    out = np.flatnonzero((y > np.log(limits[1])) | (y < np.log(limits[0])))
+    if out.size == 0 or out[0] == 0:
+        return np.exp(x), np.exp(y)
+    last = out[0]
+    end = np.log(limits[1] if y[last] > y[last - 1] else limits[0])
+    share = (end - y[last - 1]) / (y[last] - y[last - 1])
+    crossing = x[last - 1] + share * (x[last] - x[last - 1])
+    return np.exp(np.append(x[:last], crossing)), np.exp(np.append(y[:last], end))
 
 
 def _guide(panel: Axes, rows: Sequence[Row], stability: Sequence[Row]) -> None:
@@ -179,7 +194,8 @@ def _guide(panel: Axes, rows: Sequence[Row], stability: Sequence[Row]) -> None:
     first = shared[0]
     line = [known[first] * 10.0 ** (grown[h] - grown[first]) for h in shared]
     limits = panel.get_ylim()
-    panel.plot(shared, line, ":", color=GREY, label="growth of the Jacobians")
+    line = _up_to(limits, shared, line)
+    panel.plot(*line, ":", color=GREY, label="growth of the Jacobians")
     panel.set_ylim(limits)
 
 
