@@ -173,9 +173,11 @@ def _problems(details: dict[str, Any]) -> list[str]:
 
 def _field_advice(*path: str) -> str:
     """Point to fields of that name in other places, or else to the nearest names in this place."""
-    *place, name = path
+    whole, (*place, name) = ".".join(path), path
     name = _last(name)
-    found = [known.rpartition(".")[0] for known in defaults() if _last(known) == name]
+    # A dotted name says itself where it belongs.
+    found = [whole] if whole in defaults() else [p for p in defaults() if _last(p) == name]
+    found = [known.rpartition(".")[0] for known in found]
     if found:
         places = [f"below '{group}:'" if group else "at the top" for group in found]
         return f"write '{name}:' {' or '.join(places)}"

@@ -183,6 +183,10 @@ def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
         ("sac.tau: 1", "sac.tau: no such field; write 'tau:' below 'sac:'"),
         ("sac: {seed: 1}", "sac.seed: no such field; write 'seed:' at the top"),
         ("learning_rate: 1", "learning_rate: no such field; write 'learning_rate:' below 'sac:'"),
+        (
+            "fit.learning_rate: 1",
+            "fit.learning_rate: no such field; write 'learning_rate:' below 'fit:'",
+        ),
         ("no.such: 1", "no.such: no such field; "),
     ],
 )
