@@ -21,9 +21,9 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 PATIENCE = 0.5
 """Seconds in which Python may end by itself."""
 _LOADER = "importlib._bootstrap"
-_SWALLOWERS = {_LOADER, "jax._src.callback", "jax._src.lib"}
-"""Modules that XLA and Python call back, the last one at each look for garbage: an exception would
-be swallowed there, or become another."""
+_SWALLOWERS = {_LOADER, "jax._src.callback", "jax._src.lib", "asyncio.base_events"}
+"""Modules within which an exception would be swallowed, or become another: what XLA and Python call
+back, at each look for garbage too, and the event loop in which Orbax reads."""
 
 _last_acts: list[Callable[[], None]] = []
 _is_watched = _is_ended = False

@@ -48,6 +48,19 @@ with training, signals.ends_with_us(child.kill):
 """
 
 
+IN_AN_EVENT_LOOP = """
+import asyncio, os, signal
+from mbpo_jax import signals
+signals.answer()
+async def read():
+    try:
+        signal.raise_signal({number})
+    except BaseException:
+        print("as if nothing had been")
+asyncio.new_event_loop().run_until_complete(read())
+"""
+
+
 def start(*command: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *command],
@@ -110,6 +123,14 @@ def test_within_a_call_of_xla_a_signal_ends_the_program_and_what_it_started():
     process.send_signal(signal.SIGTERM)
     assert ended(process) == (75, f"mbpo-jax: ended by SIGTERM; what was saved is kept{AGAIN}\n")
     wait_for(lambda: is_gone(child), PROMPT)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_no_library_can_swallow_it_where_it_reads_a_checkpoint(number, code):
+    process = start("-c", IN_AN_EVENT_LOOP.format(number=int(number)))
+    assert process.stdout
+    assert process.stdout.read() == ""
+    assert ended(process)[0] == code
 
 
 def test_so_does_a_second_ctrl_c_while_it_trains():

@@ -36,7 +36,7 @@ from benchmarks.faults.record import ACCEPTED, REFUSED, UNEXPECTED, Fault, rng_o
 from benchmarks.faults.trainings import Workshop
 from mbpo_jax.training.logs import environment_info
 
-SHARES = {"kills": 0.4, "damage": 0.28, "configurations": 0.2, "disks": 0.07, "extremes": 0.05}
+SHARES = {"kills": 0.6, "damage": 0.15, "configurations": 0.1, "disks": 0.1, "extremes": 0.05}
 """Of the time; next comes the part that is furthest behind its share."""
 AT_ONCE = {"kills": 4, "damage": 2}
 """Faults that are made at the same time; lives mostly load, compile and wait for their moments."""

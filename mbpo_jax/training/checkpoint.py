@@ -278,6 +278,10 @@ def _load_tree(path: Path, like: PyTree, num_runs: int | None) -> tuple[PyTree, 
     if not jax.tree.leaves(like):
         return like, None
     described = ocp.metadata(str(path.absolute())).metadata
+    if described is None:  # whatever went wrong, it is not raised
+        raise CheckpointError(
+            f"{path}: what it holds cannot be read just now; give the same command again"
+        )
     shapes = {
         _name(place): leaf.shape
         for place, leaf in jax.tree_util.tree_leaves_with_path(described)
