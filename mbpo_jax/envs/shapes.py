@@ -1,6 +1,5 @@
 """Whether an environment of one's own has the shapes it says, found without computing anything."""
 
-import itertools
 import sysconfig
 import textwrap
 import traceback
@@ -12,62 +11,104 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.types import Env, PyTree
+from mbpo_jax.types import Env, EnvState, PyTree, Transition
 
-_OTHERS = [Path(__file__).parents[1], *map(Path, map(sysconfig.get_path, ("stdlib", "purelib")))]
+_OTHERS = [
+    Path(__file__).parents[1],
+    Path(jax.__file__).parent,
+    Path(sysconfig.get_path("stdlib")),
+]
+FEW = 3
+"""Parts of a state that are named, of all that differ."""
 
 
 def check_shapes(env: Env, name: str) -> None:
-    """Trace an environment, and compare what it gives with what is needed.
+    """Trace an environment's reset and step, and compare what they give with what is needed.
 
     Args:
       env: of one's own.
       name: for messages.
 
     Raises:
-      ConfigError: a function of it fails, or gives another shape; it is said which, and where.
+      ConfigError: one of them fails, or gives another shape; it is said which, and where.
     """
     size, actions = env.spec.observation_size, env.spec.action_size
-    batch = size + 1  # which cannot be taken for the size
-    rows = jax.ShapeDtypeStruct((batch, size), jnp.float32)
-    if env.terminated is not None:
-        ended = _traced(name, "terminated", env.terminated, rows)
-        if ended.shape != (batch,):
-            raise ConfigError(
-                f"env.name: {name}: terminated makes {ended.shape} of observations {rows.shape}, "
-                f"where ({batch},) is needed; write observation[..., i], not observation[i]"
-            )
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = _traced(name, "reset", env.reset, key)
+    if not isinstance(state, EnvState):
+        raise ConfigError(f"env.name: {name}: reset gives {_kind(state)} where EnvState is needed")
     action = jax.ShapeDtypeStruct((actions,), jnp.float32)
-    after, transition = _traced(name, "step", env.step, key, state, action)
-    found = [
-        ("the observation of reset", state.observation, (size,)),
-        ("the observation of step", after.observation, (size,)),
-        ("the next observation of step", transition.next_observation, (size,)),
-        ("the reward", transition.reward, ()),
-        ("the discount", transition.discount, ()),
-        ("done", after.done, ()),
-    ]
+    found = _traced(name, "step", env.step, key, state, action)
+    if not isinstance(found, tuple) or list(map(type, found)) != [EnvState, Transition]:
+        raise ConfigError(
+            f"env.name: {name}: step gives {_kind(found)} where (EnvState, Transition) is needed"
+        )
+    after, transition = found
+    wanted = {
+        "the observation of reset": (state.observation, (size,)),
+        "the observation of step": (after.observation, (size,)),
+        "the transition's observation": (transition.observation, (size,)),
+        "the transition's next observation": (transition.next_observation, (size,)),
+        "the transition's action": (transition.action, (actions,)),
+        "the reward": (transition.reward, ()),
+        "the discount": (transition.discount, ()),
+        "done": (after.done, ()),
+    }
     problems = [
-        f"env.name: {name}: {what} has shape {value.shape} where {wanted} is needed"
-        for what, value, wanted in found
-        if value.shape != wanted
-    ]
-    was, became = (_described(each.simulator) for each in (state, after))
-    problems += [
-        f"env.name: {name}: a step makes {new} of the simulator's state {old}; make it as it was"
-        for old, new in itertools.zip_longest(was, became, fillvalue="nothing")
-        if old != new
+        f"env.name: {name}: {what} has shape {_shape(value)} where {shape} is needed"
+        for what, (value, shape) in wanted.items()
+        if _shape(value) != shape
     ]
     if problems:
         raise ConfigError(*problems)
+    before, became = _described(state), _described(after)
+    differing = [path for path in {**before, **became} if before.get(path) != became.get(path)]
+    changes = [
+        f"state{path}: {before.get(path, 'nothing')} after reset, {became.get(path, 'nothing')} "
+        "after step"
+        for path in differing[:FEW]
+    ]
+    if not changes and jax.tree.structure(state) != jax.tree.structure(after):
+        changes = [f"{jax.tree.structure(state)} and {jax.tree.structure(after)}"]
+    if changes:
+        raise ConfigError(
+            f"env.name: {name}: reset and step have to give the same shapes and types, but: "
+            + "; ".join(changes)
+        )
 
 
-def _described(tree: PyTree) -> list[str]:
-    """Return shapes and types of a tree, and which of its leaves they are of."""
+def check_rule(env: Env) -> None:
+    """Check that an environment's rule of termination takes observations side by side.
+
+    Raises:
+      ConfigError: it fails, or gives another shape than one answer each, or one for all.
+    """
+    assert env.terminated is not None
+    size = env.spec.observation_size
+    rows = jax.ShapeDtypeStruct((size + 1, size), jnp.float32)
+    shape = _shape(_traced(env.spec.name, "terminated", env.terminated, rows))
+    if shape not in ((), (size + 1,)):
+        advice = "; write observation[..., i], not observation[i]" if shape == (size,) else ""
+        raise ConfigError(
+            f"env.name: {env.spec.name}: terminated makes {shape} of observations {rows.shape}, "
+            f"where ({size + 1},) is needed{advice}"
+        )
+
+
+def _kind(value: Any) -> str:
+    inner = f"({', '.join(type(x).__name__ for x in value)})" if type(value) is tuple else None
+    return inner or type(value).__name__
+
+
+def _shape(value: Any) -> Any:
+    """Return the shape of what was traced, or what it is if it has none."""
+    return getattr(value, "shape", _kind(value))
+
+
+def _described(tree: PyTree) -> dict[str, str]:
+    """Return shapes and types of the leaves of a tree, by their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [f"{jax.tree_util.keystr(path)}{x.shape} {x.dtype}".strip() for path, x in leaves]
+    return {jax.tree_util.keystr(path): f"{x.shape} {x.dtype}" for path, x in leaves}
 
 
 def _traced(name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:

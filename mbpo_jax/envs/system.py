@@ -85,9 +85,9 @@ def make_system_env(name: str, system: System, episode_length: int, action_repea
         # Unrolled, as the equations are short and repeats are few.
         for dynamics in repeats:
             before, after = following, dynamics(following, action)
-            if after.shape != before.shape:
+            if (shape := getattr(after, "shape", type(after).__name__)) != before.shape:
                 raise ConfigError(
-                    f"env.name: {name}: dynamics makes {after.shape} of a state {before.shape}; "
+                    f"env.name: {name}: dynamics makes {shape} of a state {before.shape}; "
                     "initial and dynamics have to agree"
                 )
             reward += jnp.where(ended, 0.0, system.reward(before, action, after))

@@ -18,6 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.envs.shapes import check_rule
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Env, TerminationFn
 
@@ -51,6 +52,7 @@ def rule_of(env: Env, mode: Literal["known", "learned", "none"]) -> TerminationF
             "environment one (Env.terminated), or choose env.termination=learned to learn it from "
             "data, or none if episodes never terminate"
         )
+    check_rule(env)
     return env.terminated
 
 

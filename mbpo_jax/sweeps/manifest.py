@@ -282,10 +282,10 @@ def _value_problems(name: str, value: Any) -> list[str]:
     if name == "grid":
         problems += [f"{path}: has no value" for path in value if value[path] == []]
         problems += [
-            f"{path}: takes no settings below it; write dotted names, each with a list: "
-            f"{path}.{next(iter(below), 'name')}: [...]"
+            f"{path}: a grid has dotted names, each with a list; write {path}.{name}: [...]"
             for path in value
-            if isinstance(below := value[path], Mapping)
+            for name in (value[path] if isinstance(value[path], Mapping) else ())
+            if f"{path}.{name}" in config_io.defaults()
         ]
     return problems
 

@@ -1,6 +1,5 @@
 """What a run will take, told before it starts: calls, sizes, memory."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,7 +186,7 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
         seeds = f"seeds {group.seeds[0]} to {group.seeds[-1]}, in one program"
     calls = config.num_chunks + calls_to_catch_up(setup)
     rows = {
-        "run directory": f"{run_dir} ({_standing(run_dir, group)})",
+        "run directory": f"{run_dir} ({run_directory.outlook(run_dir, group)})",
         "devices": ", ".join(devices.describe_devices()),
         "runs": f"{config.num_seeds} of {config.title} ({seeds})",
         "environment": f"{spec.name}: observation {spec.observation_size}, action "
@@ -213,18 +212,6 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
         print(f"{in_units(devices.tree_bytes(shape)):>14}  {shape.shape}  {path}")
     if not everything:
         print("\n--dry-run --all has all settings and arrays")
-
-
-def _standing(run_dir: Path, group: Group) -> str:
-    """Say what is in a run directory, and whether these runs could go on there."""
-    state = run_directory.read_state(run_dir)
-    if not state:
-        return "new"
-    with contextlib.suppress(ConfigError):  # which `train` tells
-        known = run_directory.load_group(run_dir)
-        if group not in (known, known.lengthened(group.config)):
-            return f"there: {state}, with other settings; choose another --run-dir"
-    return f"there: {state}"
 
 
 def _print_changes(changes: dict[str, tuple[Any, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import difflib
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 from mbpo_jax import config_io
 from mbpo_jax.config import Config, EnvConfig, file_name
 from mbpo_jax.config.reading import defaults
-from mbpo_jax.errors import ConfigError, UserError, suggestion
+from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.files import (
     make_directory,
     read_json,
@@ -161,21 +162,51 @@ def _refuse_foreign(run_dir: Path) -> None:
         )
 
 
+def outlook(run_dir: Path, group: Group) -> str:
+    """Say in words what is in a directory, and what `opened` would make of it for these runs."""
+    state = read_state(run_dir)
+    there = f"there: {state}" if state else "new"
+    try:
+        _refuse_foreign(run_dir)
+        begins = _foreseen(run_dir, group) is None
+    except ConfigError as problem:
+        return f"{there}, and refused: {str(problem).partition(chr(10))[0].rstrip(':')}"
+    return f"{there}, which begins anew" if begins and state else there
+
+
 def _claim(run_dir: Path, group: Group) -> bool:
     """Check that a directory may be used for these runs, and say whether they are finished.
 
     What is there stays as it is, so that nothing has changed if it cannot be gone on with; where
     there is nothing that could be lost, the runs are written down.
     """
-    state, has_checkpoint = read_state(run_dir), any((run_dir / CHECKPOINTS).glob("*"))
-    has_begun = has_checkpoint or state in ("finished", "diverged")
-    if not has_begun or not (run_dir / CONFIG).exists():
+    changes = _foreseen(run_dir, group)
+    if changes is None:
         write_group(run_dir, group)
         (run_dir / ENVIRONMENT).unlink(missing_ok=True)  # nothing is resumed
         return False
+    if changes:
+        print(
+            f"{run_dir} goes on to another end, with its schedules as they were: "
+            f"{'; '.join(changes)}"
+        )
+        return False
+    return read_state(run_dir) == "finished"
+
+
+def _foreseen(run_dir: Path, group: Group) -> list[str] | None:
+    """Return what these runs change of those in a directory; None if nothing is lost there.
+
+    Raises:
+      ConfigError: they are others, or cannot go on there.
+    """
+    state, has_checkpoint = read_state(run_dir), any((run_dir / CHECKPOINTS).glob("*"))
+    has_begun = has_checkpoint or state in ("finished", "diverged")
+    if not has_begun or not (run_dir / CONFIG).exists():
+        return None
     known = load_group(run_dir)
     if group == known:
-        return state == "finished"
+        return []
     changes = config_io.diff_configs(known.config, group.config) or ["the runs' own settings"]
     there = config_io.paths(read_yaml(run_dir / CONFIG))
     if missing := [path for path in defaults() if path not in there]:
@@ -194,10 +225,7 @@ def _claim(run_dir: Path, group: Group) -> bool:
         raise ConfigError(
             f"{run_dir} has no checkpoint from which it could go on; choose another --run-dir"
         )
-    print(
-        f"{run_dir} goes on to another end, with its schedules as they were: {'; '.join(changes)}"
-    )
-    return False
+    return changes
 
 
 def lengthen(run_dir: Path, group: Group) -> None:
@@ -235,6 +263,18 @@ def load_group(run_dir: Path) -> Group:
         raise ConfigError(f"{path} cannot be read: {error}; restore it from a copy") from error
 
 
+def _near(path: Path) -> str:
+    """Return advice on where a run directory may be that is not here."""
+    if path.is_file():
+        return f"; it is a file, whose folder is {path.parent}"
+    for depth in ("*", "*/*", "*/*/*"):  # of runs, of a sweep, of sweeps
+        if below := sorted(path.glob(f"{depth}/{CONFIG}"))[:1]:
+            return f"; there are some in it, such as {below[0].parent}"
+    beside = {found.parent.name: found.parent for found in path.parent.glob(f"*/{CONFIG}")}
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"; did you mean {beside[near[0]]}?" if near else ""
+
+
 def load_config(run_dir: Path) -> Config:
     """Read the configuration that a run directory was made with.
 
@@ -243,14 +283,7 @@ def load_config(run_dir: Path) -> Config:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        below = sorted(found.parent for found in run_dir.glob(f"*/*/{CONFIG}"))
-        beside = [found.parent.name for found in run_dir.parent.glob(f"*/{CONFIG}")]
-        advice = ""
-        if below:
-            advice = f"; there are some in it, such as {below[0]}"
-        elif beside and not run_dir.exists():
-            advice = f"; {suggestion(run_dir.name, sorted(beside))}"
-        raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}{advice}")
+        raise ConfigError(f"{run_dir} is no run directory: it has no {CONFIG}{_near(run_dir)}")
     content = read_yaml(path)
     if not content:
         raise ConfigError(

@@ -16,7 +16,7 @@ from mbpo_jax.config import EnvConfig, file_name
 from mbpo_jax.envs import brax, make_env
 from mbpo_jax.envs.shapes import check_shapes
 from mbpo_jax.envs.system import System, make_system_env
-from mbpo_jax.envs.termination import inverted_pendulum
+from mbpo_jax.envs.termination import inverted_pendulum, rule_of
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.files import read_rows
 from mbpo_jax.laboratory import commands
@@ -142,10 +142,8 @@ def spring() -> "System":
         ({"reward": lambda s, a, n: a[0].item()}, r"step fails when .*\(test_own.py, line \d+\)"),
         ({"dynamics": lambda key, s, a: s[:2]}, r"dynamics makes \(2,\) of a state \(3,\)"),
         ({"observe": lambda s: s[:2]}, r"observation of step has shape \(2,\) where \(3,\)"),
-        (
-            {"terminated": lambda o: o > 1.0},
-            r"\(4, 3\) of observations .*\[\.\.\., i\]",
-        ),
+        ({"dynamics": lambda key, s, a: (s, a)}, r"dynamics makes tuple of a state \(3,\)"),
+        ({"terminated": lambda o: o > 1.0}, r"the discount has shape \(3,\) where \(\) is needed"),
         ({"terminated": lambda o: abs(o[0]) > 1.0}, r"write observation\[\.\.\., i\]"),
     ],
 )
@@ -163,9 +161,21 @@ def test_a_step_leaves_the_simulators_state_as_it_was():
         after, transition = env.step(key, state, action)
         return after._replace(simulator=after.simulator.astype(int)), transition
 
-    message = r"a step makes \(3,\) int32 of the simulator's state \(3,\) float32"
+    message = r"state.simulator: \(3,\) float32 after reset, \(3,\) int32 after step"
     with pytest.raises(ConfigError, match=message):
         check_shapes(env._replace(step=step), "mine")
+    with pytest.raises(ConfigError, match=r"step gives EnvState where \(EnvState, Transition\)"):
+        check_shapes(env._replace(step=lambda *given: env.step(*given)[0]), "mine")
+
+
+def test_a_rule_is_asked_for_rows_only_where_a_model_asks_it():
+    """What model rollouts never ask may be a rule of one observation, or an answer for all."""
+    one = make_system_env("mine", spring()._replace(terminated=lambda o: abs(o[0]) > 1.0), 60)
+    check_shapes(one, "mine")
+    with pytest.raises(ConfigError, match=r"\(4, 3\), where \(4,\) is needed; write observation"):
+        rule_of(one, "known")
+    never_ends = make_system_env("mine", spring(), 60)._replace(terminated=lambda o: False)
+    assert rule_of(never_ends, "known") is never_ends.terminated
 
 
 @pytest.mark.slow

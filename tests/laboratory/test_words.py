@@ -68,6 +68,12 @@ def test_a_bias_is_told_as_far_as_the_noise_lets_it(ends, told):
 def test_a_guide_ends_where_it_leaves_the_axes():
     """A power of H is a straight line there, so its end is known."""
     for power, wanted in ((2.0, 10.0**0.5), (0.5, 16.0)):
-        x, y = _up_to((1.0, 10.0), [1, 2, 4, 8, 16], np.array([1, 2, 4, 8, 16.0]) ** power)
+        x, y = _up_to((1.0, 10.0), [1, 2, 4, 8, 16], power * np.log([1, 2, 4, 8, 16]))
         assert (x[-1], y[-1]) == pytest.approx((wanted, min(wanted**power, 10.0)))
         assert max(y) <= 10.0 * (1 + 1e-12)
+    # What comes back is drawn to its end; what is not known is left out, without a warning.
+    assert list(_up_to((1.0, 10.0), [1, 2, 4], np.log([5.0, 20.0, 5.0]))[0]) == pytest.approx(
+        [1, 2, 4]
+    )
+    assert list(_up_to((1.0, 10.0), [1, 2, 4], [0.0, -np.inf, np.nan])[1]) == [1.0]
+    assert _up_to((1.0, 10.0), [1, 2], [0.0, 4000.0])[1][-1] == pytest.approx(10.0)

@@ -162,7 +162,7 @@ def test_the_same_run_twice_is_one():
         ({**BASE, "environments": ["pendulun"]}, ["pendulun", "did you mean pendulum"]),
         (
             {**BASE, "grid": {"sac": {"gamma": [0.1]}}},
-            ["sac: takes no settings below it; write dotted names", "sac.gamma: [...]"],
+            ["sac: a grid has dotted names, each with a list; write sac.gamma: [...]"],
         ),
         ({**BASE, "grid": {"sac.gama": [0.1]}}, ["sac.gama: no such field", "gamma"]),
         ({**BASE, "grid": {"sac.gamma": [0.1, 2.0]}}, ["sac.gamma: 2.0 should be less than"]),

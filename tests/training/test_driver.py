@@ -1,5 +1,6 @@
 """The host: what a run leaves behind, how it ends, and that it resumes exactly."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -506,7 +507,29 @@ def test_dry_run_says_whether_these_runs_could_go_on_there(capsys):
     )
     assert told(small_config()).endswith("(there: finished)")
     assert told(later).endswith("(there: finished)")
-    assert told(other).endswith("(there: finished, with other settings; choose another --run-dir)")
+    refused = "another configuration"
+    assert told(other).endswith(f"finished, and refused: {straight()} holds a run of {refused})")
+
+
+@pytest.mark.parametrize(
+    ("left", "outlook"),
+    [
+        ({}, "new"),
+        ({"config.yaml": "a: 1"}, "new, and refused: run is no run directory, .*"),
+        ({"status.json": '{"state": "running"}'}, "there: running, which begins anew"),
+        ({"status.json": '{"state": "finished"}', "config.yaml": None}, "there: finished"),
+    ],
+)
+def test_what_is_foreseen_of_a_directory_is_what_happens(left, outlook):
+    run_dir, group = Path("run"), group_of(small_config())
+    for name, text in left.items():
+        run_dir.mkdir(exist_ok=True)
+        text = config_io.dump_yaml(small_config()) if text is None else text
+        (run_dir / name).write_text(text)
+    assert re.fullmatch(outlook, run_directory.outlook(run_dir, group), re.DOTALL)
+    expected = pytest.raises(ConfigError) if "refused" in outlook else contextlib.nullcontext()
+    with expected, run_directory.opened(run_dir, group) as is_finished:
+        assert is_finished == (outlook == "there: finished")
 
 
 @pytest.mark.parametrize("random_steps", [20, 0])

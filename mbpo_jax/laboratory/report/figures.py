@@ -161,24 +161,31 @@ def _slopes(panel: Axes, rows: Sequence[Row]) -> None:
     limits = panel.get_ylim()
     growth = np.array(horizons, float) / horizons[0]
     for power, label in ((1, "slope of H"), (3, "slope of H³")):
-        line = _up_to(limits, horizons, np.median(starts) * growth**power)
+        line = _up_to(limits, horizons, np.log(np.median(starts)) + power * np.log(growth))
         panel.plot(*line, "-" if power == 1 else "--", color=GREY, lw=0.7, label=label)
     panel.set_ylim(limits)
 
 
 def _up_to(
-    limits: tuple[float, float], horizons: Sequence[int], values: Sequence[float]
+    limits: tuple[float, float], horizons: Sequence[int], logs: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a guide up to where it leaves its logarithmic axes, so that it is named there."""
-    x, y = np.log(horizons), np.log(values)
-    out = np.flatnonzero((y > np.log(limits[1])) | (y < np.log(limits[0])))
-    if out.size == 0 or out[0] == 0:
-        return np.exp(x), np.exp(y)
-    last = out[0]
-    end = np.log(limits[1] if y[last] > y[last - 1] else limits[0])
-    share = (end - y[last - 1]) / (y[last] - y[last - 1])
-    crossing = x[last - 1] + share * (x[last] - x[last - 1])
-    return np.exp(np.append(x[:last], crossing)), np.exp(np.append(y[:last], end))
+    """Return a guide up to where it leaves its logarithmic axes for good: there it is named.
+
+    Args:
+      limits: of the vertical axis.
+      horizons: of the guide's points.
+      logs: natural logarithms of its values; what is not finite is left out.
+    """
+    known = np.isfinite(logs)
+    x, y, (low, high) = np.log(horizons)[known], np.asarray(logs)[known], np.log(limits)
+    inside = np.flatnonzero((y >= low) & (y <= high))
+    last = inside[-1] if inside.size else len(y) - 1
+    if last < len(y) - 1:
+        end = high if y[last + 1] > high else low
+        share = (end - y[last]) / (y[last + 1] - y[last])
+        x = np.append(x[: last + 1], x[last] + share * (x[last + 1] - x[last]))
+        y = np.append(y[: last + 1], end)
+    return np.exp(x), np.exp(np.clip(y, -700.0, 700.0))
 
 
 def _guide(panel: Axes, rows: Sequence[Row], stability: Sequence[Row]) -> None:
@@ -192,7 +199,7 @@ def _guide(panel: Axes, rows: Sequence[Row], stability: Sequence[Row]) -> None:
     if len(shared) < 2:
         return
     first = shared[0]
-    line = [known[first] * 10.0 ** (grown[h] - grown[first]) for h in shared]
+    line = [np.log(known[first]) + np.log(10.0) * (grown[h] - grown[first]) for h in shared]
     limits = panel.get_ylim()
     line = _up_to(limits, shared, line)
     panel.plot(*line, ":", color=GREY, label="growth of the Jacobians")
