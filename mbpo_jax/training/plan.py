@@ -15,7 +15,7 @@ from mbpo_jax.training.group import Group, group_of, make_group
 from mbpo_jax.training.layout import Setup, set_up
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.training.state import TrainState, learned
-from mbpo_jax.types import Env
+from mbpo_jax.types import Agent, Env
 
 SPARED = 0.1
 """Share of a device's memory that is left free where it decides how many runs make a group."""
@@ -59,7 +59,7 @@ def calls_to_catch_up(setup: Setup) -> int:
     return -(-config.random_steps // config.steps_per_fit)
 
 
-def estimate_bytes(env: Env, config: Config, run: TrainState, runs_per_device: int) -> int:
+def estimate_bytes(agent: Agent, config: Config, run: TrainState, runs_per_device: int) -> int:
     """Estimate the memory that one device needs.
 
     Besides the state of its runs, a device holds what they had learned when they were evaluated
@@ -69,7 +69,7 @@ def estimate_bytes(env: Env, config: Config, run: TrainState, runs_per_device: i
     them. There, the loop over several runs copies the state of each in and out.
 
     Args:
-      env: of the runs.
+      agent: of the runs; how many updates it makes, of which batches.
       config: sizes.
       run: state of one run, or its shapes.
       runs_per_device: runs that share a device.
@@ -80,7 +80,7 @@ def estimate_bytes(env: Env, config: Config, run: TrainState, runs_per_device: i
     fit = rollouts = 0
     capacity = replay.capacity(run.replay)
     row_bytes = devices.tree_bytes(run.replay.data) // capacity
-    agent, sac, ensemble = make_algorithm(env, config).agent, config.sac, config.ensemble
+    sac, ensemble = config.sac, config.ensemble
     # A row leaves some four float32 in each unit of a network that learns from it.
     learning = 4 * 4 * sac.num_critics * sum(sac.hidden_sizes)
     updates = agent.batch_size * ((agent.updates_per_step + 2) * row_bytes + learning)
@@ -108,7 +108,8 @@ def plan_memory(setup: Setup) -> Plan:
     """Plan the memory of all runs."""
     group, mesh, state = setup.group, setup.mesh, setup.shapes
     share = padded_size(len(group.runs), mesh) // mesh.size
-    needed = estimate_bytes(setup.env, group.config, _one_run(state), share)
+    agent = make_algorithm(setup.env, group.config).agent
+    needed = estimate_bytes(agent, group.config, _one_run(state), share)
     return Plan(state, needed, mesh.size)
 
 
@@ -148,10 +149,11 @@ def most_runs(group: Group, env: Env) -> int:
     """
     config = group.config
     one_run = _one_run(set_up(group, env).shapes)
+    agent = make_algorithm(env, config).agent
     for number in range(len(group.runs), 1, -1):
         mesh = run_mesh(number)
         available = devices.available_bytes(mesh.size)
-        needed = estimate_bytes(env, config, one_run, padded_size(number, mesh) // mesh.size)
+        needed = estimate_bytes(agent, config, one_run, padded_size(number, mesh) // mesh.size)
         if available is None or needed <= (1.0 - SPARED) * available:
             return number
     check_fits(set_up(make_group(group.runs[:1]), env))
