@@ -16,6 +16,7 @@ from mbpo_jax.cli import doctor
 from mbpo_jax.config import ALGORITHMS, Config, read_settings
 from mbpo_jax.envs import ENVIRONMENTS
 from mbpo_jax.errors import ConfigError, DiskError
+from mbpo_jax.laboratory import commands
 from mbpo_jax.presets import PRESETS, preset
 from mbpo_jax.training import devices, plan
 from mbpo_jax.yaml_files import read_yaml
@@ -115,6 +116,22 @@ def test_a_run_may_begin_without_random_steps(calls):
 def test_train_passes_on_the_command_for_the_record(calls):
     cli.main(["train", "ant", "--seed", "1"])
     assert calls[-1][-1] == ["mbpo-jax", "train", "ant", "--seed", "1"]
+
+
+def test_lists_that_are_given_again_add_up(calls, monkeypatch):
+    cli.main(["train", "ant", "--log", "tensorboard,wandb", "--log", "mine:make_tracker"])
+    assert ("tensorboard", "wandb", "mine:make_tracker") in calls[-1]
+    studied = []
+    monkeypatch.setattr(
+        commands, "measure_problem", lambda _, given, config, *rest: studied.append(config) or 0
+    )
+    words = "variance --problem lq --estimators rp --horizons 1,2 --estimators lr,es --horizons 5"
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.config, "update", lambda *_: None)  # nothing is computed in doubles
+        assert cli.main(words.split()) == 0
+    (config,) = studied
+    assert (config.estimators, config.horizons) == (("rp", "lr", "es"), (1, 2, 5))
+    assert config.batch_sizes == (16,)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -371,7 +388,9 @@ def test_presets_lists_all_and_prints_what_a_stack_makes(capsys):
     from mbpo_jax import config_io
 
     assert cli.main(["presets", "ant", "debug"]) == 0
-    Path("stack.yaml").write_text(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert "#   env.name: inverted_pendulum -> ant" in printed.splitlines()
+    Path("stack.yaml").write_text(printed)
     stack = read_yaml(Path("stack.yaml"))
     assert config_io.apply(Config(), stack, "stack") == preset("ant", "debug")
 

@@ -117,6 +117,8 @@ def test_every_extension_of_the_documents_is_short_and_they_train_together(small
     assert run.path == Path("runs/mine-make_spring-mine-make_careful_mbpo-mine-small-debug-0")
     assert {"rollout/kept", "model/holdout_r2"} <= set(run.metrics.columns)
     assert mbpo_jax.load(run.path).policy()([0.0, 0.0]).shape == (1,)
+    gentle = mbpo_jax.train("mine:make_spring", presets=names, algorithm="mine:make_gentle_sac")
+    assert gentle.metrics["sac/policy_loss"].notna().all()
 
 
 def test_every_algorithm_is_in_the_table_with_its_source():

@@ -10,7 +10,13 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from tyro.conf import Positional, UseAppendAction, arg
 
 from mbpo_jax.cli import help
-from mbpo_jax.cli.common import PROGRAM, FigureFormat, set_up_compilation_cache
+from mbpo_jax.cli.common import (
+    PROGRAM,
+    FigureFormat,
+    Listed,
+    listed,
+    set_up_compilation_cache,
+)
 from mbpo_jax.config import ALGORITHMS, Config, refuse_unread
 from mbpo_jax.errors import ConfigError, shown
 from mbpo_jax.exit_codes import OF_OUTCOME
@@ -41,8 +47,8 @@ class Train:
     and of one seed or as many. A run that is resumed goes on with its own."""
     figure_format: FigureFormat = ()
     """Format of figures besides PNG."""
-    log: Annotated[str, arg(metavar="NAME,NAME")] = "tensorboard"
-    """Trackers: tensorboard, wandb, trackio, module:function, or none."""
+    log: Annotated[Listed, arg(metavar="NAME,NAME")] = ()
+    """Trackers: tensorboard, wandb, trackio, module:function, or none; tensorboard if unset."""
     dry_run: bool = False
     """Print what would be trained, and train nothing."""
     all: bool = False
@@ -66,7 +72,7 @@ class Train:
         from mbpo_jax.training import plan, run_directory
         from mbpo_jax.training.trackers import tracker
 
-        log = tracker.chosen(self.log)
+        log = tracker.chosen(listed(self.log, "tensorboard"))
         run_dir = self.run_dir or run_directory.default(config, self.preset)
         if self.dry_run:
             plan.dry_run(config, run_dir, layers.usual, self.all)

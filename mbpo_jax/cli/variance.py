@@ -9,7 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
-from mbpo_jax.cli.common import PROGRAM, FigureFormat, set_up_compilation_cache
+from mbpo_jax.cli.common import (
+    PROGRAM,
+    FigureFormat,
+    Listed,
+    listed,
+    set_up_compilation_cache,
+)
 from mbpo_jax.config import (
     ESTIMATORS,
     PROBLEMS,
@@ -17,7 +23,7 @@ from mbpo_jax.config import (
     StudyConfig,
     unread_settings,
 )
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +35,9 @@ class Variance:
 
     ELSEWHERE: ClassVar = "choose another --out"
 
-    estimators: str = "rp,lr"
-    """Names from the list above with commas between them, or all that suit the problem;
-    `module:function` makes one of your own."""
+    estimators: Annotated[Listed, arg(metavar="NAME,NAME")] = ()
+    """Names from the list above with commas between them, or all that suit the problem; rp,lr if
+    unset. `module:function` makes one of your own."""
     problem: str | None = None
     """Problem to measure on, from the list above; `module:function` makes one of your own. Or give
     --run."""
@@ -43,10 +49,10 @@ class Variance:
     """With --run: measure in the ensemble, or in the true system in its place; or in the ensemble
     against the true system, which tells the model's share in the error. The latter two start where
     the policy goes now, as replay holds no simulator states; learned starts from replay."""
-    horizons: str = "1,2,5,10,20"
-    """Steps of trajectories, with commas between them."""
-    batch_sizes: str = "16"
-    """Trajectories of an estimate, with commas between them."""
+    horizons: Annotated[Listed, arg(metavar="STEPS,STEPS")] = ()
+    """Steps of trajectories, with commas between them; 1,2,5,10,20 if unset."""
+    batch_sizes: Annotated[Listed, arg(metavar="NUMBER,NUMBER")] = ()
+    """Trajectories of an estimate, with commas between them; 16 if unset."""
     batches: int = StudyConfig.batches
     """Independent estimates."""
     reference_batches: int = StudyConfig.reference_batches
@@ -88,9 +94,9 @@ class Variance:
         values: Any = self.settings
         settings = EstimatorConfig(**values) if isinstance(values, dict) else self.settings
         config = StudyConfig(
-            estimators=tuple(name.strip() for name in self.estimators.split(",")),
-            horizons=_whole_numbers("horizons", self.horizons),
-            batch_sizes=_whole_numbers("batch_sizes", self.batch_sizes),
+            estimators=tuple(listed(self.estimators, "rp,lr")),
+            horizons=_whole_numbers("horizons", listed(self.horizons, "1,2,5,10,20")),
+            batch_sizes=_whole_numbers("batch_sizes", listed(self.batch_sizes, "16")),
             batches=self.batches,
             reference_batches=self.reference_batches,
             reference_batch_size=self.reference_batch_size,
@@ -122,12 +128,13 @@ class Variance:
         )
 
 
-def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Read whole numbers with commas between them."""
+def _whole_numbers(name: str, texts: list[str]) -> tuple[int, ...]:
+    """Read whole numbers."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(map(int, texts))
     except ValueError as error:
-        raise ConfigError(f"{name}: {text!r} is no list of whole numbers such as 1,2,5") from error
+        given = shown(",".join(texts))
+        raise ConfigError(f"{name}: {given} is no list of whole numbers such as 1,2,5") from error
 
 
 def variance_help() -> str:

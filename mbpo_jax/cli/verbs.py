@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from mbpo_jax.cli.common import FigureFormat, set_up_compilation_cache
+from mbpo_jax.config import Config
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.presets import PRESETS, preset
 
@@ -142,7 +143,11 @@ class Presets:
         if self.names:
             from mbpo_jax import config_io
 
-            print(config_io.dump_yaml(preset(*self.names)), end="")
+            found = preset(*self.names)
+            print("# What this changes of the defaults:")
+            for line in config_io.diff_configs(Config(), found):
+                print(f"#   {line}")
+            print(config_io.dump_yaml(found), end="")
             return 0
         for name, (summary, _) in PRESETS.items():
             print(f"{name:<30}{summary}")

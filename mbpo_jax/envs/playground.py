@@ -7,12 +7,14 @@ of the past is a `Row` of 3 to 82 numbers, and the rest is made for it at each s
 Playground is an optional package: only what makes an environment imports it.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mbpo_jax.envs import observed
 from mbpo_jax.envs.termination import never
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.types import Env, EnvSpec, EnvState, Picture, Transition
@@ -102,6 +104,58 @@ def load(task: str) -> Any:
     return dm_control_suite.load(task, config_overrides={"impl": "jax"})
 
 
+def names_of(task: str, model: Any) -> tuple[str, ...]:
+    """Name what a task observes: `[O]`.
+
+    Args:
+      task: a key of `TASKS`.
+      model: its `mujoco.MjModel`.
+    """
+    positions, velocities = observed.joint_names(model)
+    # The world is no body, and a target is none whose frame or speed is observed.
+    bodies = [model.body(i).name.replace("_", " ") for i in range(1, model.nbody)]
+    bodies = [body for body in bodies if body != "target"]
+    family = re.findall("[A-Z][a-z]+", task)[0]
+    if family == "Acrobot":
+        return (*(f"sin {b}" for b in bodies), *(f"cos {b}" for b in bodies), *velocities)
+    if family == "Cartpole":
+        poles = bodies[1:]
+        turned = (*(f"cos {b}" for b in poles), *(f"sin {b}" for b in poles))
+        return (positions[0], *turned, *velocities)
+    if family == "Finger":
+        tip = ("proximal", "distal", "tip - spinner x", "tip - spinner z")
+        target = ("target - spinner x", "target - spinner z", "distance to target")
+        return (
+            *(*tip, *velocities, "touch top", "touch bottom"),
+            *(target if task.startswith("FingerTurn") else ()),
+        )
+    if family == "Fish":
+        target = [f"target - mouth {axis}" for axis in observed.AXES]
+        return ("torso upright", *positions[7:], *target, *velocities)
+    if family == "Hopper":
+        return (*positions[1:], *velocities, "touch toe", "touch heel")
+    if family == "Humanoid":
+        limbs = ("left hand", "left foot", "right hand", "right foot")
+        return (
+            *(*positions[7:], "head z"),
+            *(f"{limb} {axis}" for limb in limbs for axis in observed.AXES),
+            *(f"torso upright {axis}" for axis in observed.AXES),
+            *(f"center of mass {axis} speed" for axis in observed.AXES),
+            *velocities,
+        )
+    if family == "Pendulum":
+        return ("sin pole", "cos pole", *velocities)
+    if family == "Reacher":
+        return (*positions, "target - finger x", "target - finger y", *velocities)
+    if family == "Swimmer":
+        local = [f"{b} {what}" for b in bodies for what in ("x speed", "y speed", "spin z")]
+        return (*positions[3:], "target - nose x", "target - nose y", *local)
+    if family == "Walker":
+        turned = [f"{part} {body}" for body in bodies for part in ("cos", "sin")]
+        return (*turned, "torso upright", *velocities)
+    return observed.of_joints(model, TASKS[task].observation_size)
+
+
 def make_playground_env(task: str, episode_length: int, action_repeat: int) -> Env:
     """Adapt a task of Playground.
 
@@ -126,6 +180,7 @@ def make_playground_env(task: str, episode_length: int, action_repeat: int) -> E
         episode_length=episode_length,
         action_repeat=action_repeat,
         dt=round(simulator.dt * action_repeat, 6),
+        observed=names_of(task, simulator.mj_model),
     )
 
     def reset(key: jax.Array) -> EnvState:

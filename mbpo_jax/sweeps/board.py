@@ -20,9 +20,9 @@ from mbpo_jax.sweeps.store import Unit
 from mbpo_jax.training import logs
 
 COLUMNS = ("group", "runs", "state", "env steps", "returns", "steps/s a run", "ETA")
-CLOSING_COLUMNS = ("trained", "final return", "minutes a run", "diverged")
-NAMED = {"final return": "final return (IQM, 95 %)"}
-"""Columns that say in a table without a text below it what their numbers are."""
+RETURN = "final return"
+"""The column that says what its numbers are, in a table without a text below it."""
+CLOSING_COLUMNS = ("trained", RETURN, "minutes a run", "diverged")
 REFRESH = 2.0
 """Seconds between looks at what groups have written."""
 
@@ -109,7 +109,11 @@ def closing_table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for i in chosen:
-        table.add_column(NAMED.get(head[i], head[i]), justify="right", no_wrap=True)
+        name = head[i]
+        if name == RETURN:
+            has_intervals = any(cells[2 + i].endswith(")") for cells in body)
+            name += " (IQM, 95 %)" if has_intervals else " (IQM)"
+        table.add_column(name, justify="right", no_wrap=True)
     for environment, below in itertools.groupby(body, key=lambda cells: cells[0]):
         table.add_row(Text(environment, "bold"))
         for _, variant, *cells in below:

@@ -6,10 +6,12 @@ Compiling takes most of the time, half a minute for each task with contacts.
 import dataclasses
 import functools
 import itertools
+import types
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import EnvConfig
 from mbpo_jax.envs import ENVIRONMENTS, make_env
 from mbpo_jax.envs.base import step_or_reset
-from mbpo_jax.envs.playground import TASKS, Row, load
+from mbpo_jax.envs.playground import TASKS, Row, load, names_of
 from mbpo_jax.envs.termination import never
 from mbpo_jax.errors import ConfigError
 from mbpo_jax.models.oracle import make_oracle
@@ -45,6 +47,96 @@ PLAYED = (
 NUM_STEPS = 50
 ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
 """Of two programs that compute the same; speeds at a contact reach tens of radians a second."""
+
+
+NAMED = (
+    *("AcrobotSwingup", "BallInCup", "CartpoleSwingup", "CheetahRun", "FingerSpin"),
+    *("FingerTurnEasy", "FishSwim", "HopperStand", "HumanoidRun", "PendulumSwingup"),
+    *("PointMass", "ReacherEasy", "SwimmerSwimmer6", "WalkerWalk"),
+)
+"""A task of each kind of observation."""
+
+
+def meant(name: str, model: mujoco.MjModel, data: mujoco.MjData) -> float:
+    """Return what a name says, of MuJoCo's own data by MuJoCo's own names."""
+
+    def sensor(of: str) -> np.ndarray:
+        return data.sensor(of).data
+
+    def place(of: str) -> np.ndarray:
+        known = {model.geom(i).name for i in range(model.ngeom)}
+        return data.geom(of).xpos if of in known else data.body(of).xpos
+
+    def frame(of: str) -> np.ndarray:
+        return data.body(of).xmat.reshape(3, 3)
+
+    joints = {model.joint(i).name.replace("_", " "): model.joint(i) for i in range(model.njnt)}
+    bodies = {model.body(i).name.replace("_", " ") for i in range(model.nbody)}
+    task_own = {
+        "head z": lambda: data.body("head").xpos[2],
+        "torso upright": lambda: frame("torso")[2, 2],
+        "distance to target": lambda: (
+            np.linalg.norm(sensor("target") - sensor("tip")) - model.site("target").size[0]
+        ),
+    }
+    if name in task_own:
+        return task_own[name]()
+    if name in joints:
+        return data.qpos[joints[name].qposadr[0]]
+    *start, last = name.split()
+    what = " ".join(start)
+    axis = {"x": 0, "y": 1, "z": 2}.get(last, 0)
+    if start[0] in ("sin", "cos"):  # of a turn around y
+        return frame("_".join(name.split()[1:]))[0, 2 if start[0] == "sin" else 0]
+    if start[0] == "touch":
+        return np.log1p(sensor(f"touch{last}" if last in ("top", "bottom") else f"touch_{last}")[0])
+    if what == "torso upright":  # how much each axis of the torso points up
+        return frame("torso")[2, axis]
+    if what.endswith("mouth"):  # in the mouth's frame, the head's, the world's
+        return ((place("target") - place("mouth")) @ data.geom("mouth").xmat.reshape(3, 3))[axis]
+    if what.endswith("nose"):
+        return ((place("target") - place("nose")) @ frame("head"))[axis]
+    if what.endswith("spinner"):
+        return (sensor(what.split()[0]) - sensor("spinner"))[axis]
+    if what.endswith("finger"):
+        return (place("target") - place("finger"))[axis]
+    if what in ("left hand", "left foot", "right hand", "right foot"):
+        away = place(what.replace(" ", "_")) - place("torso")
+        return (away @ frame("torso"))[axis]
+    if what.startswith("center of mass"):
+        return sensor("torso_subtreelinvel")["xyz".index(what[-1])]
+    if what.endswith(" spin"):
+        if (body := what.removesuffix(" spin")) in joints:
+            return data.qvel[joints[body].dofadr[0] + 3 + axis]
+        own = body.replace("segment ", "gyro_") if body != "head" else "head_gyro"
+        return sensor(own)[axis]
+    assert last == "speed", name
+    if what in joints:
+        return data.qvel[joints[what].dofadr[0]]
+    of, direction = what.rsplit(maxsplit=1)
+    if of in joints:  # a free one
+        return data.qvel[joints[of].dofadr[0] + "xyz".index(direction)]
+    assert of in bodies, name
+    own = of.replace("segment ", "velocimeter_") if of != "head" else "head_vel"
+    return sensor(own)["xyz".index(direction)]
+
+
+@pytest.mark.parametrize("task", NAMED)
+def test_every_component_is_what_its_name_says(task):
+    """Asked of MuJoCo in C, whose data have the fields that Playground reads."""
+    simulator = load(task)
+    model, random = simulator.mj_model, np.random.default_rng(0)
+    data = mujoco.MjData(model)
+    data.qpos[:] += random.uniform(-0.5, 0.5, model.nq)
+    data.qvel[:] = random.uniform(-1, 1, model.nv)
+    mujoco.mj_forward(model, data)
+    frames = {name: getattr(data, name).reshape(-1, 3, 3) for name in ("xmat", "geom_xmat")}
+    names = ("qpos", "qvel", "xpos", "geom_xpos", "site_xpos", "sensordata")
+    read = types.SimpleNamespace(**frames, **{name: getattr(data, name) for name in names})
+    components = names_of(task, model)
+    assert len(components) == len(set(components)) == TASKS[task].observation_size
+    found = [meant(name, model, data) for name in components]
+    np.testing.assert_allclose(found, simulator._get_obs(read, {}), rtol=1e-5, atol=1e-6)
 
 
 @functools.cache

@@ -215,6 +215,13 @@ def test_the_closing_table_has_a_row_for_each_variant():
     assert f" {with_interval(variants_of(rows)[0].middle())} " in lines[2]
 
 
+def test_the_closing_table_names_an_interval_only_where_there_is_one():
+    rows, _ = made_up()
+    out = Console(file=io.StringIO(), width=80)
+    print_closing([row for row in rows if row["seed"] < 2], out)
+    assert "final return (IQM) " in out.file.getvalue().splitlines()[0]
+
+
 def test_runs_that_are_not_trained_to_their_end_are_not_ranked_beside_those_that_are():
     rows, _ = made_up()
     early = [run(f"e{i}", "mve", i, 3e-4, 1e6, trained=False, state="running") for i in range(3)]
