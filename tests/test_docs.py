@@ -15,7 +15,6 @@ from mbpo_jax import cli, presets
 from mbpo_jax.cli.train import Train
 from mbpo_jax.config import ALGORITHMS
 from mbpo_jax.training import plan
-from tests.choice import mostly
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,11 +71,8 @@ def _over(base: dict, changes: dict) -> dict:
 WITH_CODE = [path for path in DOCUMENTS if blocks(path, "python") and path.name != "tour.md"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    mostly(pytest.mark.slow, WITH_CODE, lambda path: path.name == "README.md"),
-    ids=lambda path: path.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.name)
 def test_code_runs_as_it_stands(path, small, monkeypatch):
     monkeypatch.syspath_prepend(str(Path.cwd()))
     shutil.copytree(ROOT / "experiments/results/pendulums", "sweeps/mine")
@@ -106,6 +102,7 @@ def test_commands_are_understood(document, line, monkeypatch, capsys):
     assert (code, capsys.readouterr().err) == (0, ""), f"{document}: {line}"
 
 
+@pytest.mark.slow
 def test_every_extension_of_the_documents_is_short_and_they_train_together(small, monkeypatch):
     for text in write_mine():
         lines = [line for line in text.splitlines() if line.strip()]

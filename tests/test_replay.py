@@ -41,6 +41,7 @@ def filled(capacity: int, num_added: int) -> replay.ReplayState:
 
 
 add = jax.jit(replay.add)
+sample = jax.jit(replay.sample, static_argnums=2)
 newest = jax.jit(replay.newest, static_argnums=1)
 sample_rows = jax.jit(replay.sample_rows, static_argnums=2)
 without_nonfinite = jax.jit(replay.without_nonfinite)
@@ -121,7 +122,7 @@ def test_sampling_is_uniform_over_the_valid_rows(key, num_added, max_size):
     state = add(filled(8, num_added - 1), payload([num_added]), None, max_size)
     expected = np.arange(1, num_added + 1)[-max_size:]
     num_draws = 1000 * len(expected)
-    drawn = numbers_in(replay.sample(key, state, (4, num_draws // 4)))
+    drawn = numbers_in(sample(key, state, (4, num_draws // 4)))
     assert drawn.shape == (4, num_draws // 4)
     numbers, counts = np.unique(drawn, return_counts=True)
     assert list(numbers) == list(expected)
@@ -146,7 +147,7 @@ def test_vmap_equals_a_loop(key):
     def add_and_sample(key, *arguments):
         state = replay.add(*arguments)
         keys = jax.random.split(key, 3)
-        drawn = replay.sample(keys[0], state, (7,)), replay.sample_initial(keys[1], state, (7,))
+        drawn = sample(keys[0], state, (7,)), replay.sample_initial(keys[1], state, (7,))
         return (
             state,
             drawn,

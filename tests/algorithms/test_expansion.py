@@ -22,8 +22,9 @@ def settings(**changes) -> Config:
 
 
 def regress(make_target, config, state, batch, model, noise=0.0):
-    target = make_target(model, config)
-    return target(jax.random.key(0), system.make_nets(noise), state, (), batch)
+    target, nets = make_target(model, config), system.make_nets(noise)
+    regressed = jax.jit(lambda key, state, batch: target(key, nets, state, (), batch))
+    return regressed(jax.random.key(0), state, batch)
 
 
 def imagined(state, horizon):

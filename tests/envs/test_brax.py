@@ -73,6 +73,7 @@ def time_outs():
     return jax.jit(functools.partial(play, env))(jax.random.key(2), constant(REST, 20))
 
 
+@pytest.mark.slow
 def test_termination_agrees_with_the_known_rule_at_every_step(falls):
     terminated = falls.transitions.discount == 0
     assert terminated.sum() >= 3

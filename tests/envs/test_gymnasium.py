@@ -416,6 +416,7 @@ def test_gradients_through_mujoco_are_refused(algorithm):
         make_algorithm(adapted("Hopper-v5"), config)
 
 
+@pytest.mark.slow
 def test_values_are_expanded_through_the_true_mujoco():
     """MVE's targets need no gradient of the model, so the oracle serves."""
     config = environment_preset("gym/Hopper-v5", "debug")

@@ -191,6 +191,7 @@ def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
     assert float(metrics["model/termination_agreement"]) == 1.0
 
 
+@pytest.mark.slow
 def test_an_object_is_trained_and_looked_at_when_it_is_handed_over(capsys):
     """As nobody can make it from its name, which may be that of a built-in one."""
     env = make_system_env("hopper", spring(), episode_length=60)

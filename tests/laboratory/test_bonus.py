@@ -151,6 +151,7 @@ def test_propagation_with_fixed_weights_is_either_gradient_with_the_bonus():
     assert_propagation_is_either_gradient(make_problem(0.0), HORIZON)
 
 
+@pytest.mark.slow
 def test_paths_by_action_have_the_gradient_of_the_whole_path():
     """Without variance of the ratio all weight is the path's: two rows that are the same."""
     problem = make_problem(0.0)

@@ -32,6 +32,7 @@ def _double_precision():
     """Train and measure runs in the precision that the command line has, unlike this folder."""
 
 
+@pytest.mark.slow
 def test_a_study_writes_rows_figures_and_one_page():
     command = "variance --problem lq --estimators rp,lr --horizons 1,2 --batches 32"
     arguments = [*command.split(), "--batch-sizes", "4,8", "--out", "found"]

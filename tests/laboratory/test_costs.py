@@ -107,6 +107,7 @@ def test_counting_changes_no_gradient(name):
     np.testing.assert_array_equal(*counted_and_plain(name, "lq_noisy"))
 
 
+@pytest.mark.slow
 def test_counting_changes_no_gradient_of_a_curved_model():
     found, plain = counted_and_plain("rp", "double_pendulum")
     np.testing.assert_allclose(found, plain, rtol=1e-12, atol=1e-15)

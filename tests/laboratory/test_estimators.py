@@ -48,8 +48,15 @@ def deviation(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return (found.mean(axis=0) - expected) / (found.std(axis=0, ddof=1) / np.sqrt(len(found)))
 
 
+@functools.cache
 def noisy_lq() -> Problem:
     return make_lq_problem(1.1, 0.5, 1.0, 0.1, -0.6, 0.25, 0.04, 1.0, terminal=1.0)
+
+
+@functools.cache
+def exact() -> np.ndarray:
+    """Return the gradient `[P]` of its return."""
+    return np.asarray(noisy_lq().exact(noisy_lq().params, HORIZON))
 
 
 @functools.cache
@@ -84,19 +91,16 @@ def test_a_second_call_gives_the_same(name):
 
 @pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - OTHER_GRADIENT - SAME_BATCH))
 def test_the_mean_is_the_gradient_of_the_return(name):
-    problem = noisy_lq()
     found, _ = twice(name)
-    assert np.all(np.abs(deviation(found, problem.exact(problem.params, HORIZON))) < 4.5)
+    assert np.all(np.abs(deviation(found, exact())) < 4.5)
 
 
 @pytest.mark.parametrize("name", sorted(SAME_BATCH - {"aobg"}))
 def test_weights_from_the_same_batch_are_unbiased_in_the_limit(name):
-    problem = noisy_lq()
-    expected = problem.exact(problem.params, HORIZON)
     small, _ = twice(name)
-    large = estimates(name, problem, HORIZON, 20, 4000)
-    assert np.all(np.abs(deviation(small, expected)) > 5.0)
-    assert np.all(np.abs(deviation(large, expected)) < 4.5)
+    large = estimates(name, noisy_lq(), HORIZON, 20, 4000)
+    assert np.all(np.abs(deviation(small, exact())) > 5.0)
+    assert np.all(np.abs(deviation(large, exact())) < 4.5)
 
 
 def test_the_first_window_holds_the_first_actions_alone():
@@ -215,6 +219,7 @@ def test_measure_valued_variance():
     np.testing.assert_allclose(found.var(), 4 * 0.7**2 * (4 - np.pi) / np.pi, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_chaos_explodes_the_path_but_not_the_ratio():
     def variance(name: str, beta: float, horizon: int) -> float:
         return estimates(name, make_chaotic_rnn_problem(beta), horizon, 8_000, 1)[:, 0].var()

@@ -12,6 +12,7 @@ import pytest
 from mbpo_jax.laboratory.estimators import likelihood_ratio, pathwise, perturbation
 from mbpo_jax.laboratory.problems.closed_form import make_quadratic_problem, make_scalar_lq_problem
 from mbpo_jax.laboratory.problems.problem import Noise, Problem, roll_out, to_go
+from tests.choice import mostly_exhaustive
 from tests.laboratory.quadrature import action_noise, mean_and_variance
 
 pytestmark = pytest.mark.smoke
@@ -63,7 +64,7 @@ def one_trajectory(problem: Problem, horizon: int):
     return together
 
 
-@pytest.mark.parametrize("horizon", HORIZONS)
+@pytest.mark.parametrize("horizon", mostly_exhaustive(HORIZONS, (1, 3, 6).__contains__))
 def test_linear_quadratic_table(horizon):
     problem = make_scalar_lq_problem()
     noise, weights = action_noise(problem, horizon, 5)

@@ -131,6 +131,7 @@ def variances(problem: Problem, horizon: int) -> list[float]:
     return [rows.var(axis=0).sum() for rows in gradients(problem, horizon, 500)]
 
 
+@pytest.mark.slow
 def test_the_path_of_the_fall_overtakes_the_ratio():
     problem = make_problem("double_pendulum_fall")
     ratio, path = variances(problem, 3)

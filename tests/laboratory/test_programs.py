@@ -47,6 +47,7 @@ def test_trajectories_of_a_key_are_those_that_are_drawn_one_by_one(key):
         np.testing.assert_allclose(found.action[i], draw(one, problem, 3).action, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_as_many_stages_are_announced_as_were_told_before():
     problem, told = make_problem("chaotic_rnn"), []
     config = StudyConfig(

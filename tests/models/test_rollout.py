@@ -109,9 +109,12 @@ def branch(key, model, starts, *, length, policy=stand_still, first_action=None,
     return rows_of(buffer), {name: float(value) for name, value in metrics.items()}
 
 
+newest = jax.jit(replay.newest, static_argnums=1)
+
+
 def rows_of(buffer):
     """Return the valid transitions, oldest first."""
-    batch, valid = replay.newest(buffer, replay.capacity(buffer))
+    batch, valid = newest(buffer, replay.capacity(buffer))
     return jax.tree.map(lambda x: np.asarray(x)[np.asarray(valid)], batch)
 
 

@@ -46,6 +46,7 @@ def plans(key, evaluate, mean, config, num_plans):
 THOROUGH = PlannerConfig(population=1000, num_elites=100, iterations=200, min_std=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -182,6 +182,7 @@ def test_a_directory_without_groups_is_refused(tmp_path):
         results.write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_of_the_report_are_written_in_the_formats_that_are_asked_for(sweep_dir):
     results.write_report(sweep_dir)
     assert not (sweep_dir / results.FIGURES).exists()

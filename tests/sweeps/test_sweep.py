@@ -222,6 +222,7 @@ def test_a_directory_that_is_held_says_by_whom(tmp_path):
     assert run_directory.holder(unit.path) is None
 
 
+@pytest.mark.slow
 def test_a_sweep_may_be_asked_for_from_python(tmp_path, capsys):
     mbpo = {"algorithms": ["mbpo"], "grid": {"rollout.max_length": (1, 2)}}
     assert sweep({**TINY, **mbpo}, tmp_path, dry_run=True) == "finished"

@@ -46,6 +46,8 @@ SMALL = {
     "checkpoint_every": 10,
     "num_seeds": 2,
 }
+MODEL_FREE = {"algorithm": "sac", "replay_capacity": 1000}
+"""One program for whatever is trained so, however long."""
 
 
 def small_config(**changes) -> Config:
@@ -333,8 +335,9 @@ def test_directory_in_use_is_an_error(monkeypatch):
     assert messages
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_first(capsys):
-    config = small_config(algorithm="sac", replay_capacity=1000)
+    config = small_config(**MODEL_FREE)
     assert train(dataclasses.replace(config, total_env_steps=40), Path("longer")) == "finished"
     assert train(config, Path("longer")) == "finished"
     assert "total_env_steps: 40 -> 60" in capsys.readouterr().out
@@ -345,7 +348,7 @@ def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_fir
 
 
 def test_what_cannot_go_on_is_refused_and_nothing_is_lost():
-    config = small_config(algorithm="sac")
+    config = small_config(**MODEL_FREE)
     assert train(config) == "finished"
     before = results(Path("run"))
     shutil.rmtree("run/checkpoints")
@@ -367,9 +370,12 @@ def test_a_run_with_a_model_goes_on_too_and_so_does_one_that_was_solved():
     assert len(mbpo_jax.load("run").play(1, seed=0).returns) == 1
 
 
-def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
+def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out(monkeypatch):
     """It has a group of settings that is there no more."""
-    shutil.copytree(straight(), "run")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, kill)
+        with pytest.raises(Killed):
+            train(small_config())
     config = Path("run/config.yaml")
     config.write_text(config.read_text() + "search:\n  horizon: 3\n")
     # Without the second stopping rule there was no factor, and the number had another default.
@@ -380,7 +386,8 @@ def test_a_run_of_the_version_before_goes_on_or_is_refused_with_a_way_out():
     Path("old/config.yaml").write_text(old.replace("stopping: early", "stopping: fixed"))
     fit = run_directory.load_group(Path("old")).config.fit
     assert (fit.stopping, fit.cold_factor) == ("budget", 1)
-    assert train(small_config(total_env_steps=70)) == "finished"
+    assert train(small_config()) == "finished"
+    assert results(Path("run")) == results(straight())
     assert "search:" not in config.read_text().splitlines()
     config.write_text(config.read_text().replace("algorithm: mbpo", "algorithm: bptt"))
     with pytest.raises(ConfigError, match="bptt is policy_search with"):
@@ -394,7 +401,10 @@ def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("what_is_large", ["buffers", "agent's batches", "model's batches"])
+@pytest.mark.parametrize(
+    "what_is_large",
+    mostly_exhaustive(["buffers", "agent's batches", "model's batches"], "buffers".__eq__),
+)
 def test_the_memory_estimate_holds_what_the_step_holds(what_is_large):
     """XLA tells what its program needs, arguments and temporaries; a little more is its own."""
     config = small_config(num_seeds=1)
@@ -420,6 +430,7 @@ def test_the_memory_estimate_holds_what_the_step_holds(what_is_large):
     assert 0.9 * total < estimate < 3.0 * total
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("retraced")
 def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
     sound = results(straight())[0]
@@ -535,13 +546,14 @@ def test_what_is_foreseen_of_a_directory_is_what_happens(left, outlook):
 @pytest.mark.parametrize("random_steps", [20, 0])
 def test_model_free_baseline_trains_through_the_same_driver(random_steps):
     """Also from the first step on, without random ones."""
-    assert train(small_config(algorithm="sac", random_steps=random_steps)) == "finished"
+    assert train(small_config(**MODEL_FREE, random_steps=random_steps)) == "finished"
     evals, metrics = results(Path("run"))
     assert [row["env_steps"] for row in evals[::2]] == [0, *range(random_steps + 10, 61, 10)]
     assert "sac/alpha" in metrics[0]
     assert not any(name.startswith(("model/", "rollout/")) for name in metrics[0])
 
 
+@pytest.mark.slow
 @pytest.mark.figures
 def test_a_tracker_is_told_of_a_training_that_was_interrupted_and_resumed(monkeypatch):
     Path("own.py").write_text(

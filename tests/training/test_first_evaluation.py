@@ -65,6 +65,7 @@ def test_the_first_row_is_of_the_untrained_policy_and_costs_no_compilation():
     assert set(status["compile_seconds"]) == compiled_once
 
 
+@pytest.mark.slow
 def test_it_changes_no_number_and_a_directory_without_it_is_gone_on_with(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(driver.Training, "_evaluate_untrained", lambda self: None)

@@ -43,6 +43,7 @@ def told():
     jax.monitoring.unregister_event_duration_listener(note)
 
 
+@pytest.mark.slow
 def test_another_seed_and_another_number_are_trained_by_it_as_by_one_of_their_own(told):
     other = {"seed": 5, "sac": {"learning_rate": 0.1}}
     first = returns("first")
@@ -54,6 +55,7 @@ def test_another_seed_and_another_number_are_trained_by_it_as_by_one_of_their_ow
     assert returns("alone", **other) == second != first
 
 
+@pytest.mark.slow
 def test_another_structure_has_a_program_of_its_own():
     returns("first")
     returns("second", sac={"hidden_sizes": (3,)})

@@ -115,6 +115,7 @@ def test_sizes_of_printed_shapes(shape, size):
     assert gpu_launches.num_bytes(shape) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", gpu_launches.PARTS)
 def test_every_part_is_made_and_can_be_repeated(name):
     fn, carry = gpu_launches.PARTS[name].make()

@@ -133,6 +133,7 @@ def test_a_picture_at_fault_is_named(part, fault):
         _shown(env)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_shown_and_can_be_shown_again(monkeypatch, capsys):
     """A figure that cannot be drawn is a warning, whatever went wrong."""
 
