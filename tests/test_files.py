@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -149,3 +150,19 @@ def test_the_last_rows_are_those_at_the_end(tmp_path, count):
     with open(path, "ab") as file:
         file.write(b'{"n": 3000, "te')  # was never finished
     assert files.read_last_rows(path, count) == rows[len(rows) - min(count, len(rows)) :]
+
+
+def test_a_folder_into_which_a_thread_still_writes_is_removed_in_the_end(tmp_path, monkeypatch):
+    folder, original, late = tmp_path / "partial", shutil.rmtree, [1, 2]
+    folder.mkdir()
+
+    def interrupted(path, **options):
+        original(path, **options)
+        if late:  # a write that was under way
+            path.mkdir()
+            (path / f"{late.pop()}").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    files.remove_unfinished(folder)
+    assert not folder.exists()
+    assert not late

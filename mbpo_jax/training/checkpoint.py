@@ -26,7 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from mbpo_jax.errors import UserError, code_named
-from mbpo_jax.files import disk_error, make_directory, writing
+from mbpo_jax.files import disk_error, make_directory, remove_unfinished, writing
 from mbpo_jax.types import PyTree
 
 KEEP = 2
@@ -131,7 +131,7 @@ def save(
         _sync_directory(directory)
         _discard_partial(directory)
     except (OSError, ValueError) as error:  # the second is what Orbax makes of the first
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_unfinished(partial)
         problem = f"cannot save a checkpoint in {directory}"
         code = error.errno if isinstance(error, OSError) else code_named(str(error))
         if code is None:
