@@ -4,7 +4,8 @@ VENV ?= .venv
 TEST_WORKERS ?= 2
 
 PY := $(VENV)/bin/python
-INSTALL := $(PY) -m pip install --constraint constraints.txt --editable
+# Python compiles a module when it is first imported, and most of those installed never are.
+INSTALL := $(PY) -m pip install --no-compile --constraint constraints.txt --editable
 PYTEST := $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 PINS := pyproject.toml constraints.txt
 

@@ -13,18 +13,20 @@ import pytest
 
 from mbpo_jax.files import read_rows
 
-TRAIN = (
-    *(sys.executable, "-m", "mbpo_jax", "train", "gym/Hopper-v5", "--preset", "debug"),
-    *("--num-seeds", "2", "--total-env-steps", "500", "--checkpoint-every", "100"),
+OPTIONS = (
+    *("--preset", "debug", "--num-seeds", "2"),
+    *("--total-env-steps", "500", "--checkpoint-every", "100"),
 )
+HOST, DEVICE = "gym/Hopper-v5", "pendulum"
+"""An environment that is stepped on the host, and one that is part of the program."""
 ROOT = Path(__file__).parents[2]
 
 
-def start(run_dir: Path) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def start(run_dir: Path, environment: str) -> subprocess.Popen:
+    train = (sys.executable, "-m", "mbpo_jax", "train", environment, *OPTIONS)
     return subprocess.Popen(
-        [*TRAIN, "--run-dir", str(run_dir)],
-        env=environment,
+        [*train, "--run-dir", str(run_dir)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -50,9 +52,16 @@ def evaluations(run_dir: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Path:
+def on_the_host(tmp_path_factory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "straight"
-    finish(start(run_dir))
+    finish(start(run_dir, HOST))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def on_the_device(tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "straight"
+    finish(start(run_dir, DEVICE))
     return run_dir
 
 
@@ -65,36 +74,36 @@ def assert_same(run_dir: Path, uninterrupted: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_moments_ends_bit_for_bit_the_same(uninterrupted, tmp_path):
+def test_killed_at_random_moments_ends_bit_for_bit_the_same(on_the_host, tmp_path):
     run_dir = tmp_path / "killed"
     # Two rows a call of the compiled step, eight calls in all; once in each half of them.
     for rows in (random.randint(1, 7), random.randint(8, 14)):
-        process = start(run_dir)
+        process = start(run_dir, HOST)
         wait_for_rows(process, run_dir / "metrics.jsonl", rows)
         time.sleep(random.uniform(0.0, 0.3))
         process.kill()
         process.communicate()
-    finish(start(run_dir))
-    assert_same(run_dir, uninterrupted)
+    finish(start(run_dir, HOST))
+    assert_same(run_dir, on_the_host)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_terminated_run_saves_exits_with_75_and_resumes_bit_for_bit(uninterrupted, tmp_path):
+def test_terminated_run_saves_exits_with_75_and_resumes_bit_for_bit(on_the_device, tmp_path):
     run_dir = tmp_path / "terminated"
-    process = start(run_dir)
+    process = start(run_dir, DEVICE)
     wait_for_rows(process, run_dir / "metrics.jsonl", 4)
     process.send_signal(signal.SIGTERM)
     assert "the same command resumes" in finish(process, 75)
-    assert "resuming" in finish(start(run_dir))
-    assert_same(run_dir, uninterrupted)
+    assert "resuming" in finish(start(run_dir, DEVICE))
+    assert_same(run_dir, on_the_device)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_of_two_at_once_one_trains_even_if_it_is_stopped_for_a_while(uninterrupted, tmp_path):
+def test_of_two_at_once_one_trains_even_if_it_is_stopped_for_a_while(on_the_device, tmp_path):
     run_dir = tmp_path / "run"
-    both = [start(run_dir), start(run_dir)]
+    both = [start(run_dir, DEVICE), start(run_dir, DEVICE)]
     while not (run_dir / ".lock").exists() or not (run_dir / ".lock").read_text():
         time.sleep(0.05)
     holder = json.loads((run_dir / ".lock").read_text())["process"]
@@ -104,4 +113,4 @@ def test_of_two_at_once_one_trains_even_if_it_is_stopped_for_a_while(uninterrupt
     assert f"another process trains in {run_dir} (process {holder}" in finish(refused, 2)
     trains.send_signal(signal.SIGCONT)
     finish(trains)
-    assert_same(run_dir, uninterrupted)
+    assert_same(run_dir, on_the_device)
