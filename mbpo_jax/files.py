@@ -185,13 +185,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def remove_unfinished(folder: Path) -> None:
     """Remove a folder that a library has given up, into which its threads may still be writing.
 
-    Nothing is raised: whoever does this has something else to tell.
+    Nothing is raised: whoever does this has something else to tell. Of a write that comes even
+    later something stays.
     """
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
         time.sleep(0.05)
+        if not os.path.exists(folder):  # which raises nothing where a disk fails
+            return
 
 
 def read_json(path: Path) -> Any:

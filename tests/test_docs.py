@@ -1,12 +1,14 @@
 """What the documents show works: code is executed as it stands there, commands are understood."""
 
 import dataclasses
+import importlib
 import re
 import shlex
 import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import matplotlib as mpl
 import pytest
 
@@ -15,6 +17,7 @@ from mbpo_jax import cli, presets
 from mbpo_jax.cli.train import Train
 from mbpo_jax.config import ALGORITHMS
 from mbpo_jax.training import plan
+from mbpo_jax.types import Transition
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,6 +119,25 @@ def test_every_extension_of_the_documents_is_short_and_they_train_together(small
     assert mbpo_jax.load(run.path).policy()([0.0, 0.0]).shape == (1,)
     gentle = mbpo_jax.train("mine:make_spring", presets=names, algorithm="mine:make_gentle_sac")
     assert gentle.metrics["sac/policy_loss"].notna().all()
+    assert paid_for_actions(gentle.config, monkeypatch) > 0.0
+
+
+def paid_for_actions(config, monkeypatch) -> float:
+    """Return what the price adds to the policy's loss, of the same numbers."""
+    mine, env = importlib.import_module("mine"), mbpo_jax.make_env(config.env)
+    rows = jnp.ones(8)
+    states, actions = jnp.ones((8, env.spec.observation_size)), jnp.ones((8, env.spec.action_size))
+    batch = Transition(states, actions, rows, rows, states)
+
+    def loss() -> float:
+        agent = mine.make_gentle_sac(env, config).agent
+        init_key, key = jax.random.split(jax.random.key(0))
+        _, metrics = jax.jit(agent.update)(key, agent.init(init_key), (), batch)
+        return float(metrics["sac/policy_loss"])
+
+    with_price = loss()
+    monkeypatch.setattr(mine, "PRICE", 0.0)
+    return with_price - loss()
 
 
 def test_every_algorithm_is_in_the_table_with_its_source():

@@ -48,7 +48,8 @@ class Train:
     figure_format: FigureFormat = ()
     """Format of figures besides PNG."""
     log: Annotated[Listed, arg(metavar="NAME,NAME")] = ()
-    """Trackers: tensorboard, wandb, trackio, module:function, or none; tensorboard if unset."""
+    """Trackers: tensorboard, wandb, trackio, module:function, or none; tensorboard if unset. Given
+    again, it adds to them."""
     dry_run: bool = False
     """Print what would be trained, and train nothing."""
     all: bool = False

@@ -133,7 +133,7 @@ def _version(package: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Presets:
-    """List the presets, or print the settings that one or several of them make."""
+    """List the presets, or print what one or several of them change, and all settings."""
 
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
     """Presets to put over each other, in this order."""

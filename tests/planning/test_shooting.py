@@ -56,7 +56,7 @@ THOROUGH = PlannerConfig(population=1000, num_elites=100, iterations=200, min_st
             dataclasses.replace(THOROUGH, method="icem", noise_exponent=0.5),
             dataclasses.replace(THOROUGH, method="mppi"),
         ],
-        lambda config: config.method == "icem",
+        lambda config: config.method != "cem",  # whose update is iCEM's
     ),
     ids=lambda config: config.method,
 )

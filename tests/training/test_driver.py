@@ -33,7 +33,7 @@ from mbpo_jax.training import (
 )
 from mbpo_jax.training.group import group_of
 from mbpo_jax.yaml_files import read_yaml
-from tests.choice import mostly_exhaustive
+from tests.choice import mostly, mostly_exhaustive
 from tests.probe_environments import linear_gaussian
 
 ENV = linear_gaussian(noise=0.05, episode_length=6)
@@ -403,7 +403,7 @@ def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch):
 
 @pytest.mark.parametrize(
     "what_is_large",
-    mostly_exhaustive(["buffers", "agent's batches", "model's batches"], "buffers".__eq__),
+    mostly(pytest.mark.slow, ["buffers", "agent's batches", "model's batches"], "buffers".__eq__),
 )
 def test_the_memory_estimate_holds_what_the_step_holds(what_is_large):
     """XLA tells what its program needs, arguments and temporaries; a little more is its own."""
