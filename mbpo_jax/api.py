@@ -85,9 +85,9 @@ def train(
     group = group_of(config)
     devices.use_host_devices(len(group.runs))
     begin = None
-    if init_from is not None and run_directory.begins(path, str(_path_of(init_from))):
+    if init_from is not None and run_directory.begins(path, _path_of(init_from)):
         source = init_from if isinstance(init_from, Run) else load(init_from)
-        begin = Beginning(str(source.path), source.env_steps(), source.learned())
+        begin = Beginning(str(source.path.resolve()), source.env_steps(), source.learned())
     driver.train_group(
         group,
         path,

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -154,32 +155,57 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def _open_in_turn(path: Path) -> BinaryIO:
+    """Open an empty file once nobody else writes it, which ends when it is closed."""
+    while True:
+        file = open(path, "wb", opener=_open_as_it_is)  # noqa: SIM115 - the caller closes it
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                file.truncate()
+                return file
+        except FileNotFoundError:
+            pass  # who wrote it has put it into its place
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _open_as_it_is(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends, and never if it fails.
 
-    A reader sees the old content or the new one, at no time a part of either.
+    A reader sees the old content or the new one, at no time a part of either, whoever else writes
+    it at the same time.
 
     Raises:
       DiskError: it cannot be written.
     """
     temporary, needed = path.with_name(f".{path.name}.tmp"), None
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            needed = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _open_in_turn(temporary) as file:
+            try:
+                yield file
+                needed = file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):  # which would hide what is wrong
+                    temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         # The block may have trouble of its own, with another file or with none.
         ours = None if error.filename is None else Path(error.filename) in (temporary, path)
         if ours is False or error.errno is None:
             raise
         raise disk_error(path, error, needed) from error
-    finally:
-        with contextlib.suppress(OSError):  # which would hide what is wrong
-            temporary.unlink(missing_ok=True)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -19,7 +19,7 @@ from mbpo_jax.files import read_rows
 from mbpo_jax.models.ensemble import EnsembleState
 from mbpo_jax.models.fitted import Model
 from mbpo_jax.reports.figures import formats_of
-from mbpo_jax.training import checkpoint, devices, logs, playback, run_directory
+from mbpo_jax.training import devices, logs, playback, run_directory
 from mbpo_jax.training.beginning import BEST
 from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.group import Group
@@ -368,7 +368,7 @@ class _Opened:
 
     def restored(self) -> Restored:
         """Return the newest good checkpoint; one that was written since is read anew."""
-        there = checkpoint.checkpoints(self.path / run_directory.CHECKPOINTS)
+        there = run_directory.checkpoints(self.path / run_directory.CHECKPOINTS)
         if self._read is None or self._read[0] != there:
             self._read = there, playback.load_checkpoint(self.path, self.setup)
         return self._read[1]

@@ -1,7 +1,8 @@
 """The types that pass between packages: data, and components as named tuples of functions.
 
 Letters in shapes: `E` ensemble members, `B` batch, `T` horizon, `O` observation, `A` action.
-Axis order is `[run, E, B, T, feature]`; functions are written without the run axis.
+Axis order is `[run, E, B, T, feature]`, but `[T, B, feature]` where a scan over time made it or a
+target is computed along it; functions are written without the run axis.
 """
 
 from collections.abc import Callable

@@ -18,10 +18,11 @@ from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
 from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.errors import ConfigError
-from mbpo_jax.training import checkpoint, devices, layout, playback
+from mbpo_jax.training import checkpoint, devices, layout, playback, run_directory
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.loop import acting
 from tests.probe_environments import linear_gaussian, tiny_config
+from tests.programs import collected
 
 ENV = linear_gaussian(noise=0.05, episode_length=6)
 
@@ -231,12 +232,39 @@ def test_a_run_begins_with_what_another_one_learned():
     # Of a run with a model, the model too; its fit goes on from there.
     begun = train("model", dataclasses.replace(tiny_config(), seed=9), init_from=source)
     noted = json.loads(Path("model/environment.json").read_text())["init_from"]
-    assert (begun.state, noted) == ("finished", {"run": "source", "env_steps": 42})
+    assert (begun.state, noted) == (
+        "finished",
+        {"run": str(source.path.resolve()), "env_steps": 42},
+    )
     # What has begun needs its source no more, and is not taken for what began otherwise.
     shutil.rmtree("source")
     assert train("model", begun.config, init_from="source").state == "finished"
     with pytest.raises(ConfigError, match="fresh was not begun with source"):
         train("fresh", config, init_from="source")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "noted", "begins"),
+    [
+        ("partial-0000000010", "../source", True),  # a first save that was cut off
+        ("0000000010", "../source", False),
+        ("0000000010", "source", None),
+    ],
+)
+def test_what_a_run_began_with_is_known_by_its_place(checkpoint, noted, begins, monkeypatch):
+    """Not by how the path was written, nor where one stood."""
+    folder = Path("run", "checkpoints", checkpoint)
+    folder.mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    source = Path("elsewhere", noted).resolve()
+    Path("run", "environment.json").write_text(json.dumps({"init_from": {"run": str(source)}}))
+    run_dir = Path("run").resolve()
+    monkeypatch.chdir("elsewhere")
+    if begins is None:
+        with pytest.raises(ConfigError, match="was not begun with"):
+            run_directory.begins(run_dir, Path("../source"))
+    else:
+        assert run_directory.begins(run_dir, Path("../source")) == begins
 
 
 def test_a_run_whose_listener_fails_is_saved_and_goes_on():
@@ -294,7 +322,7 @@ def test_numbers_side_by_side_are_mapped_over():
     keys = jax.random.split(jax.random.key(0), 2)
 
     def start(config, key):
-        return program.collect(config, program.init(config, key))
+        return collected(program, config, key)
 
     def step(config, state):
         return program.step(config, config.random_steps, state)[1]["sac/q_mean"]

@@ -159,10 +159,10 @@ def test_what_an_algorithm_never_reads_is_refused_and_who_reads_it_is_told():
     assert first.startswith("rollout.max_length: sac does not read it; leave it out")
     assert first.endswith("mbpo, dyna, mba, dhmbpo")
     assert second.startswith("expansion.horizon: sac does not read it")
-    with pytest.raises(ConfigError, match=r"fit.num_steps: a fit .* with fit.stopping=early"):
+    with pytest.raises(ConfigError, match=r"fit.num_steps: it is not read with fit.stopping=early"):
         refuse_unread(Config(), ["fit.num_steps", "fit.patience"])
     budget = Config(fit=FitConfig(stopping="budget"))
-    with pytest.raises(ConfigError, match=r"^fit.patience: a fit .* with fit.stopping=budget"):
+    with pytest.raises(ConfigError, match=r"^fit.patience: it .* with fit.stopping=budget"):
         refuse_unread(budget, ["fit.num_steps", "fit.cold_factor", "fit.patience"])
     noise = Config(algorithm="sac", sac=SACConfig(exploration_noise=0.1))
     refuse_unread(noise, ["sac.exploration_noise", "sac.tau"])

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -62,6 +64,25 @@ class TestRows:
 
 
 class TestReplacing:
+    def test_who_writes_a_file_that_another_writes_waits_and_is_the_last(self, tmp_path):
+        path, about_to = tmp_path / "page", threading.Event()
+
+        def write_second():
+            about_to.set()
+            with files.replacing(path) as file:
+                file.write(b"second")
+
+        with files.replacing(path) as file:
+            other = threading.Thread(target=write_second)
+            other.start()
+            about_to.wait()
+            time.sleep(0.05)  # by now it would have written, if it did not wait
+            file.write(b"first and longer")
+            assert not path.exists()
+        other.join()
+        assert path.read_bytes() == b"second"
+        assert [found.name for found in tmp_path.iterdir()] == ["page"]
+
     def test_json_is_replaced_as_a_whole_and_nothing_else_is_left(self, tmp_path):
         path = tmp_path / "status.json"
         files.write_json_atomic(path, {"state": "training", "env_steps": np.int32(5)})

@@ -194,7 +194,7 @@ def target_q(
 
 
 def followed_range(value_range: ValueRange, rewards: jax.Array, config: SACConfig) -> ValueRange:
-    """Return the range of values after one more batch of soft rewards `[N]`.
+    """Return the range of values after one more batch of soft rewards, of any shape.
 
     The bounds follow the 1 % and 99 % quantiles of the rewards, as if each went on for ever (Kubo
     et al. 2025, published code); that they stay apart where all rewards are alike is ours.

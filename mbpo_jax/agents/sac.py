@@ -91,15 +91,26 @@ def temperature_loss(
 
 
 def next_soft_value(
-    key: jax.Array, nets: ActorCritic, state: SACState, observation: jax.Array
+    key: jax.Array,
+    critics_key: jax.Array,
+    nets: ActorCritic,
+    state: SACState,
+    observation: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Let the policy act once in each observation `[..., O]`.
+
+    Args:
+      key: draws the actions.
+      critics_key: draws the target critics, if they are drawn.
+      nets: networks.
+      state: of the agent.
+      observation: as above.
 
     Returns:
       The soft values `[...]` by the target critics, and the bonus `-alpha log pi` in them.
     """
     action, log_prob = nets.sample(key, state.policy, observation)
-    q = target_q(jax.random.fold_in(key, 2), nets, state, observation, action)
+    q = target_q(critics_key, nets, state, observation, action)
     alpha = temperature(state)
     return soft_value(q, log_prob, alpha), -alpha * log_prob
 
@@ -109,7 +120,8 @@ def td0_target(gamma: jax.Array | float) -> CriticTarget:
 
     def target(key, nets, state, view, batch: Transition) -> Regression:
         del view
-        value, bonus = next_soft_value(key, nets, state, batch.next_observation)
+        key, critics_key = jax.random.split(key)
+        value, bonus = next_soft_value(key, critics_key, nets, state, batch.next_observation)
         value = targets.td0(batch.reward, batch.discount, value, gamma)
         soft_reward = batch.reward + bonus
         return Regression(batch.observation, batch.action, value, soft_reward=soft_reward)
@@ -259,15 +271,15 @@ def make_sac(
         roll_out = training_rollout
         if roll_out is None:
             return batch, None
-        key, nets = jax.random.fold_in(key, 2), bound(state)
+        nets = bound(state)
         return jax.vjp(lambda policy: roll_out(key, nets, policy, view, batch), state.policy)
 
     @jax.named_scope("gradient_step")
     def update(
         key: jax.Array, state: SACState, view: PyTree, batch: PyTree
     ) -> tuple[SACState, Metrics]:
-        batch, pull_back = rolled_out(key, state, view, batch)
-        critic_key, policy_key = jax.random.split(key)
+        critic_key, policy_key, rollout_key = jax.random.split(key, 3)
+        batch, pull_back = rolled_out(rollout_key, state, view, batch)
         state, critic_metrics = regress(critic_key, state, view, batch)
         state, log_prob, policy_metrics = climb(policy_key, state, view, batch, pull_back)
         state = update_temperature(state, log_prob)
@@ -275,8 +287,8 @@ def make_sac(
 
     @jax.named_scope("gradient_step")
     def update_critics(key: jax.Array, state: SACState, view: PyTree, batch: PyTree) -> SACState:
-        batch, _ = rolled_out(key, state, view, batch)
-        critic_key, _ = jax.random.split(key)
+        critic_key, rollout_key = jax.random.split(key)
+        batch, _ = rolled_out(rollout_key, state, view, batch)
         return regress(critic_key, state, view, batch)[0]
 
     return Agent(

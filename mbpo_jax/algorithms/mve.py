@@ -29,7 +29,7 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
     def target(
         key: jax.Array, nets: ActorCritic, state: SACState, view: PyTree, batch: Transition
     ) -> Regression:
-        follow_key, expand_key = jax.random.split(key)
+        follow_key, expand_key, critics_key = jax.random.split(key, 3)
         start, real = model.follow(follow_key, view, batch)
         made = expand(
             expand_key,
@@ -42,7 +42,7 @@ def mve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             propagation=expansion.propagation,
         )
         discount = jnp.concatenate([real.discount[None], made.discount])
-        value = last_target(jax.random.fold_in(key, 2), nets, state, made)
+        value = last_target(critics_key, nets, state, made)
         bonus = -temperature(state) * made.log_prob
         reward = jnp.concatenate([real.reward[None], made.reward])
         returns = targets.lambda_return(

@@ -43,12 +43,13 @@ def retrace_target(config: Config) -> CriticTarget:
         steps, connected = jax.tree.map(
             lambda x: jnp.swapaxes(x, 0, 1), (batch.transitions, batch.connected)
         )
-        next_value, bonus = next_soft_value(key, nets, state, steps.next_observation)
+        key, critics_key = jax.random.split(key)
+        next_value, bonus = next_soft_value(key, critics_key, nets, state, steps.next_observation)
         later = jax.tree.map(lambda x: x[1:], steps)
         log_prob = nets.log_prob(state.policy, later.observation, later.action)
         if settings.correction == "retrace":
-            q_key = jax.random.fold_in(key, 2)  # the critics of the values
-            next_q = target_q(q_key, nets, state, later.observation, later.action)
+            # By the critics of the values.
+            next_q = target_q(critics_key, nets, state, later.observation, later.action)
             trace = targets.retrace_coefficient(log_prob, later.log_prob, settings.decay)
             returns = targets.retrace(
                 reward=steps.reward,

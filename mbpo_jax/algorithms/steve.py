@@ -51,7 +51,7 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
     def target(
         key: jax.Array, nets: ActorCritic, state: SACState, view: PyTree, batch: Transition
     ) -> Regression:
-        follow_key, expand_key = jax.random.split(key)
+        follow_key, expand_key, critics_key = jax.random.split(key, 3)
         num_rows, num_members = batch.reward.shape[0], model.num_members
         start, real = model.follow(follow_key, view, batch)
         # A share of rows for each member, all alike.
@@ -70,7 +70,7 @@ def steve_target(model: DynamicsModel, config: Config) -> CriticTarget:
             copies=num_members,
         )
         alpha = temperature(state)
-        critics = nets.chosen(jax.random.fold_in(key, 2), state.target_critics)
+        critics = nets.chosen(critics_key, state.target_critics)
         q = nets.bounded(nets.q_values(critics, made.observation, made.action))
         candidates = depth_targets(tiled, made, q, alpha, config.sac.gamma)
         candidates = candidates.reshape(candidates.shape[0], -1, num_rows)

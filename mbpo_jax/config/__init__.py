@@ -17,8 +17,6 @@ from mbpo_jax.config.algorithms import (
     reads,
 )
 from mbpo_jax.config.components import (
-    OF_STOPPING,
-    OF_TRUNCATION,
     EnsembleConfig,
     EnvConfig,
     FitConfig,
@@ -58,8 +56,6 @@ __all__ = [
     "ENDS",
     "ESTIMATORS",
     "MEMORY_FIELDS",
-    "OF_STOPPING",
-    "OF_TRUNCATION",
     "PROBLEMS",
     "AlgorithmRecord",
     "Config",

@@ -120,7 +120,7 @@ ALGORITHMS: Mapping[str, AlgorithmRecord] = {
         "mbpo_jax.algorithms.svg:make_svg",
         (
             *("model", *_SAC, "expansion.horizon", "expansion.propagation"),
-            *("expansion.critic", "expansion.max_cotangent_norm"),
+            *("expansion.critic", "expansion.td_k", "expansion.max_cotangent_norm"),
         ),
         differentiates_model=True,
     ),

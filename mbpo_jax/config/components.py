@@ -80,7 +80,7 @@ class SACConfig(Checked):
     """Polyak step of the target critics, at every update."""
     initial_alpha: Rate = 1.0
     """Temperature at the start."""
-    target_entropy: float | None = -1.0
+    target_entropy: float | None = None
     """Entropy the temperature steers to, in nats; minus the number of action components if None."""
     exploration_noise: Annotated[float, Gt(0)] | None = None
     """Act with noise of this standard deviation before the tanh; learn without any, nor with a
@@ -144,13 +144,6 @@ class EnsembleConfig(Checked):
         return errors
 
 
-OF_STOPPING = {
-    "early": ("bootstrap", "patience", "min_improvement", "min_steps", "max_epochs"),
-    "budget": ("num_steps", "cold_factor"),
-}
-"""Settings of a fit that are read under one rule of stopping alone."""
-
-
 @dataclasses.dataclass(frozen=True)
 class FitConfig(Checked):
     """How the ensemble is fitted to the replay buffer."""
@@ -185,14 +178,6 @@ class FitConfig(Checked):
     """Gradient steps in a fit by a budget."""
     cold_factor: Positive = 10
     """How many times `num_steps` a model that was never fitted is given by a budget."""
-
-
-OF_TRUNCATION = {
-    "threshold": ("threshold_scale", "threshold_quantile"),
-    "ranking": ("uncertainty_penalty",),
-    "information": ("step_quantile", "total_quantile"),
-}
-"""Settings of rollouts that are read under one rule of truncation alone."""
 
 
 @dataclasses.dataclass(frozen=True)

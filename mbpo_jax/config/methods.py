@@ -44,11 +44,12 @@ class ExpansionConfig(Checked):
     propagation: Propagation = "step"
     """How rollouts meet the ensemble, but for those of `steve`, which asks each elite."""
     td_k: bool = True
-    """`mve`: train the critics on every depth of the rollout, not only on the real transition."""
+    """`mve`, and `svg` with its target: train the critics on every depth of the rollout, not only
+    on the real transition."""
     covariance: bool = False
     """`steve`: weight depths by their covariance matrix, not by their variances alone."""
     critic: Literal["td0", "mve"] = "td0"
-    """`svg`: what its critics regress to."""
+    """`svg`: what its critics regress to, one step or MVE's target."""
     max_cotangent_norm: Rate | None = None
     """`svg`, `dhmbpo`: longest gradient that a row passes from a model state to the one before."""
 

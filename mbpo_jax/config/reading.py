@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mbpo_jax.config.algorithms import ALGORITHMS, readers, reads
-from mbpo_jax.config.components import OF_STOPPING, OF_TRUNCATION
 from mbpo_jax.config.estimators import ESTIMATORS, unread_setting
 from mbpo_jax.config.run import Config
 from mbpo_jax.errors import ConfigError
@@ -83,6 +82,28 @@ def refuse_unread(config: Config, asked_for: Iterable[str]) -> None:
 
 
 OF_TEMPERATURE = ("sac.initial_alpha", "sac.target_entropy")
+_ROUNDS = ("iterations", "smoothing", "initial_std", "min_std")
+CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "fit.stopping": {
+        "early": ("bootstrap", "patience", "min_improvement", "min_steps", "max_epochs"),
+        "budget": ("num_steps", "cold_factor"),
+    },
+    "rollout.truncation": {
+        "threshold": ("threshold_scale", "threshold_quantile"),
+        "ranking": ("uncertainty_penalty",),
+        "information": ("step_quantile", "total_quantile"),
+    },
+    "ensemble.bounds": {"learned": ("bound_penalty",)},
+    "expansion.critic": {"mve": ("td_k",)},
+    "planner.method": {
+        "cem": (*_ROUNDS, "num_elites"),
+        "icem": (*_ROUNDS, "num_elites", "noise_exponent", "keep_fraction"),
+        "mppi": (*_ROUNDS, "temperature"),
+    },
+}
+"""Settings that are read, in the group of one that chooses, as it has one value or another."""
+OF_FEW = ("expansion", "planner")
+"""Groups in which a choice decides for those algorithms alone that read it."""
 
 
 def unread_as_set(config: Config, path: str) -> str | None:
@@ -93,15 +114,16 @@ def unread_as_set(config: Config, path: str) -> str | None:
       path: of the one that is asked about.
     """
     group, _, name = path.partition(".")
-    for of_rules, subject, setting, rule in (
-        (OF_STOPPING, "a fit does", "fit.stopping", config.fit.stopping),
-        (OF_TRUNCATION, "rollouts do", "rollout.truncation", config.rollout.truncation),
-    ):
-        readers_of_it = [other for other, names in of_rules.items() if name in names]
-        if group == setting.partition(".")[0] and readers_of_it and rule not in readers_of_it:
+    for choice, read_with in CHOICES.items():
+        its_group, _, _ = choice.partition(".")
+        if group != its_group or (group in OF_FEW and config.algorithm not in readers(choice)):
+            continue
+        chosen = operator.attrgetter(choice)(config)
+        values = [value for value, names in read_with.items() if name in names]
+        if values and chosen not in values:
             return (
-                f"{subject} not read it with {setting}={rule}; leave it out, or set "
-                f"{setting}={readers_of_it[0]}"
+                f"it is not read with {choice}={chosen}; leave it out, or set {choice} to "
+                f"{' or '.join(values)}"
             )
     if path in OF_TEMPERATURE and config.sac.exploration_noise is not None:
         return "there is no temperature with sac.exploration_noise; leave one of them out"

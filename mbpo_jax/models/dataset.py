@@ -71,7 +71,8 @@ def split_rows(
 ) -> Split:
     """Split the valid rows at random into hold-out and training rows.
 
-    A single row is both of them, and so is one of zeros in an empty buffer.
+    Where two or more are made of a single row, it is both of them, and so is one of zeros in an
+    empty buffer.
 
     Args:
       key: a key, used up.

@@ -114,9 +114,10 @@ def train_epoch(
       Parameters and the optimizer's state, and the number of gradient steps taken.
     """
     capacity = member_rows.shape[1]
-    slots = shuffled(key, jnp.arange(capacity) < num_train)
+    shuffle_key, steps_key = jax.random.split(key)
+    slots = shuffled(shuffle_key, jnp.arange(capacity) < num_train)
     slots = jnp.concatenate([slots, jnp.zeros(batch_size, slots.dtype)])
-    steps, steps_key = -(-num_train // batch_size), jax.random.fold_in(key, 2)
+    steps = -(-num_train // batch_size)
 
     def step(i: jax.Array, carry: tuple[EnsembleParams, PyTree]):
         first = i * batch_size
@@ -216,10 +217,10 @@ def train_by_budget(
     weight = jnp.ones(config.batch_size)
 
     def step(i: jax.Array, carry: tuple[EnsembleParams, PyTree]):
-        step_key = jax.random.fold_in(key, i)
-        slots = jax.random.randint(step_key, shape, 0, num_train)
+        slots_key, step_key = jax.random.split(jax.random.fold_in(key, i))
+        slots = jax.random.randint(slots_key, shape, 0, num_train)
         rows = training_rows(split, slots)
-        return gradient_step(jax.random.fold_in(step_key, 2), rows, weight, carry)
+        return gradient_step(step_key, rows, weight, carry)
 
     def share(number: jax.Array, carry: tuple[EnsembleParams, PyTree]):
         first = number * config.num_steps

@@ -200,7 +200,8 @@ def least_uncertain(
     """Store the rows in which the members agree most, fewer at each step (M2AC).
 
     Of B rollouts of H steps the `B (H - i) / (2 (H + 1))` least uncertain steps i are stored, from
-    nearly a half to none; the others go on unseen. Rewards are lowered by the uncertainty.
+    nearly a half of the first to `B / (2 (H + 1))` of the last; the others go on unseen. Rewards
+    are lowered by the uncertainty.
     """
     outcomes = model.outcomes
     assert outcomes is not None

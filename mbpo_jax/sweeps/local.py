@@ -23,7 +23,8 @@ def train_all(work: Work) -> None:
     does not fit the memory is left until all others are done.
 
     Raises:
-      ConfigError: the disk is full, or units are left that do not fit.
+      ConfigError: units are left that do not fit.
+      DiskError: the disk is full, or the like.
     """
     told: set[str] = set()
     too_large: dict[str, NoRoom] = {}

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.sweeps import process, store
 from mbpo_jax.sweeps.process import Work
@@ -54,8 +54,9 @@ def train_all(work: Work, *, address: str | None, cpus: float | None, gpus: floa
       gpus: of a task.
 
     Raises:
-      ConfigError: Ray is not installed, the cluster cannot be reached or has too little, or memory
-        or the disk is full.
+      ConfigError: Ray is not installed, the cluster cannot be reached or has too little, or groups
+        are left that do not fit the memory.
+      DiskError: the disk is full, or the like; the other groups were asked to save and stop.
     """
     ray = _connect(address)
     try:
@@ -81,6 +82,7 @@ def _follow(ray: Any, task: Any, work: Work) -> None:
     sweep_dir = str(work.sweep_dir.resolve())
     waiting = {task.remote(sweep_dir, unit.name): unit for unit in work.pending}
     problems: list[ConfigError] = []
+    full: DiskError | None = None
     ending = cancelled = False
     while waiting:
         if (ending or work.interruption.requested) and not cancelled:
@@ -94,13 +96,16 @@ def _follow(ray: Any, task: Any, work: Work) -> None:
             unit = waiting.pop(reference)
             try:
                 work.announce(_told_end(ray, unit, reference))
-            except ConfigError as problem:
+            except process.NoRoom as problem:  # others may fit
                 problems.append(problem)
-                # Others may fit the memory; a full disk is full for all.
-                ending = ending or not isinstance(problem, process.NoRoom)
+                continue
+            except DiskError as problem:  # a full disk is full for all
+                ending, full = True, problem
                 continue
             if unit.state not in OVER and not cancelled:
                 waiting[task.remote(sweep_dir, unit.name)] = unit
+    if full:
+        raise full
     if problems:
         raise ConfigError(*map(str, problems))
 

@@ -84,8 +84,8 @@ def train_all(work: Work, *, partition: str | None, minutes: int, cpus: int, gpu
       gpus: of a job.
 
     Raises:
-      ConfigError: submitit is not installed, SLURM is not there or does not take the jobs, or
-        the disk is full.
+      ConfigError: submitit is not installed, or SLURM is not there or does not take the jobs.
+      DiskError: nothing can be written.
     """
     try:
         executor = _submitit().AutoExecutor(

@@ -56,8 +56,8 @@ def sweep(
       if some are left.
 
     Raises:
-      ConfigError: the file is wrong, a run does not fit a device, nothing can be written, or the
-        disk is full.
+      ConfigError: the file is wrong, or a run does not fit a device.
+      DiskError: the disk is full, or the like.
     """
     source = Path(source) if isinstance(source, str) else source
     if isinstance(source, Path) and source.is_dir():

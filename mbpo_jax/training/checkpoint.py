@@ -27,6 +27,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mbpo_jax.errors import UserError, code_named
 from mbpo_jax.files import disk_error, make_directory, remove_unfinished, writing
+from mbpo_jax.training.run_directory import checkpoints
 from mbpo_jax.types import PyTree
 
 KEEP = 2
@@ -156,13 +157,6 @@ def _bytes_on_disk(path: Path) -> int:
 def _is_told(file: Path, text: str) -> bool:
     """Return whether a file has this text; a damaged checkpoint may have none."""
     return file.is_file() and file.read_bytes() == text.encode()
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """Return the finished checkpoints, oldest first."""
-    if not directory.is_dir():
-        return []
-    return sorted(p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
 def restore_newest(

@@ -70,7 +70,7 @@ class Compiled(NamedTuple):
 class Mapped(NamedTuple):
     """Functions of a `Program` over all runs, `(shared, Runs, *states)`, not yet compiled."""
 
-    begin: Any
+    init: Any
     collect: Any
     catch_up: Any
     step: Any
@@ -81,11 +81,11 @@ class Mapped(NamedTuple):
 def map_program(program: Program, mesh: Mesh) -> Mapped:
     """Map the functions of one run over the runs of a mesh."""
 
-    def begin(_, run: Runs) -> tuple[TrainState, jax.Array]:
-        return program.begin(run.config, run.key)
+    def init(_, run: Runs) -> TrainState:
+        return program.init(run.config, run.key)
 
-    def collect(ends: jax.Array, run: Runs, state: TrainState, words: jax.Array) -> TrainState:
-        return program.collect_some(run.config, ends, words, state)
+    def collect(num_steps: jax.Array, run: Runs, state: TrainState) -> TrainState:
+        return program.collect(run.config, num_steps, state)
 
     def catch_up(part: jax.Array, run: Runs, state: TrainState):
         return program.catch_up(run.config, part, state)
@@ -103,7 +103,7 @@ def map_program(program: Program, mesh: Mesh) -> Mapped:
         return program.measure(run.config, key, state)
 
     return Mapped(
-        begin=jax.jit(map_runs(begin, mesh)),
+        init=jax.jit(map_runs(init, mesh)),
         # The state is the third argument; it is donated where the next one takes its place.
         collect=jax.jit(map_runs(collect, mesh), donate_argnums=2),
         catch_up=jax.jit(map_runs(catch_up, mesh), donate_argnums=2),
@@ -143,13 +143,11 @@ def compile_program(setup: Setup, announce: Announce = lambda phase, note: None)
     mapped, config, seconds, when = mapped_program(setup), setup.group.config, {}, {}
     times = CompileTimes(setup.group, setup.mesh.size)
 
-    def compiled(
-        phase: str, function: Any, *states: PyTree, shared: np.ndarray | np.int32 = FIRST
-    ) -> Callable:
+    def compiled(phase: str, function: Any, *states: PyTree) -> Callable:
         last = times.last(phase)
         announce(f"compiling {phase}", last)
         began = time.monotonic()
-        traced = function.trace(shared, setup.runs, *states)
+        traced = function.trace(FIRST, setup.runs, *states)
         is_new = traced.jaxpr.jaxpr not in COMPILED
         when[phase] = times.when(traced.jaxpr.jaxpr) if is_new else ""
         announce(f"compiling {phase}", "; ".join(filter(None, [last, when[phase]])))
@@ -163,14 +161,14 @@ def compile_program(setup: Setup, announce: Announce = lambda phase, note: None)
 
     def start(told: Callable[[int], None] = lambda steps: None) -> TrainState:
         phase, number = "the random steps", config.random_steps
-        state, words = compiled(phase, mapped.begin)(0)
+        state = compiled(phase, mapped.init)(0)
         if number == 0:
             return state
-        some = compiled(phase, mapped.collect, state, words, shared=np.zeros(2, np.int32))
+        collect = compiled(phase, mapped.collect, state)
         ends = np.linspace(0, number, min(PARTS, number) + 1).round().astype(int)
         told(0)
         for first, end in itertools.pairwise(ends):
-            state = jax.block_until_ready(some((first, end), state, words))
+            state = jax.block_until_ready(collect(end - first, state))
             told(int(end))
         return state
 

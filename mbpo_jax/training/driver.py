@@ -47,8 +47,7 @@ class Training:
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
         self._began = time.monotonic()
-        self._updates_per_chunk = plan.updates_per_chunk(setup)
-        self._calls_to_catch_up = plan.calls_to_catch_up(setup)
+        self._updates = plan.updates(setup)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = restore_runs(run_dir, setup, goes_on=True)
         for problem in problems:
@@ -118,24 +117,25 @@ class Training:
     def _lags(self) -> bool:
         """Return whether there are updates of the random steps that are still to be made."""
         host = self.host
-        return (
-            host.env_steps == self._config.random_steps and host.caught_up < self._calls_to_catch_up
-        )
+        calls = self._updates.calls_to_catch_up
+        return host.env_steps == self._config.random_steps and host.caught_up < calls
 
     def _catch_up(self) -> None:
         """Make a part of the updates that belong to the random steps."""
-        host = self.host
-        done, updates = host.caught_up, self._updates_per_chunk
-        make, total = self._compiled.catch_up(), self._calls_to_catch_up * updates
-        self._progress.count("catching up", done * updates, total, "updates")
+        host, updates = self.host, self._updates
+        done, make = host.caught_up, self._compiled.catch_up()
+        total = updates.calls_to_catch_up * updates.of_steps
+        self._progress.count("catching up", done * updates.of_steps, total, "updates")
         self._state, model_steps = make(done, self._state)
         host.caught_up += 1
-        self._count(float(np.mean(model_steps[: len(self._group.runs)])))
+        of_fit = 0 if done else updates.per_fit
+        of_model = float(np.mean(model_steps[: len(self._group.runs)]))
+        self._count(of_fit + updates.of_steps + of_model)
         self._progress.update(host.env_steps, round(host.gradient_steps))
 
-    def _count(self, model_steps: float) -> None:
-        """Count the gradient steps of a call, and the time."""
-        self.host.gradient_steps += self._updates_per_chunk + model_steps
+    def _count(self, gradient_steps: float) -> None:
+        """Count the gradient steps of a call, of agent and model, and the time."""
+        self.host.gradient_steps += gradient_steps
         self._count_time()
 
     def _count_time(self) -> None:
@@ -148,7 +148,8 @@ class Training:
         self._state, metrics = self._compiled.step(host.env_steps, self._state)
         host.env_steps += config.steps_per_fit
         rows = metric_rows(self._group.seeds, host.env_steps, metrics)
-        self._count(float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows])))
+        of_model = float(np.mean([row.get("model/gradient_steps", 0.0) for row in rows]))
+        self._count(self._updates.per_fit + self._updates.of_steps + of_model)
         self._log.write_metrics(rows)
         # What a policy that became non-finite does to the simulator is its own fault.
         self._count_nonfinite([row["train/nonfinite"] * row["train/healthy"] for row in rows])

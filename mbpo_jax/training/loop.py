@@ -28,11 +28,8 @@ class Program(NamedTuple):
 
     Attributes:
       init: `(Config, key) -> TrainState`.
-      collect: `(Config, TrainState) -> TrainState`, the random steps at the start.
-      begin: `(Config, key) -> (TrainState, words)`, what `init` makes, and the words `[N, ...]` of
-        a key for each of the N random steps.
-      collect_some: `(Config, ends, words, TrainState) -> TrainState`, the random steps between two
-        ends `[2]`, which are the same for all runs. All parts one after the other are `collect`.
+      collect: `(Config, num_steps, TrainState) -> TrainState`, random steps, at the start as many
+        as `random_steps`; several calls one after the other are one call of all their steps.
       catch_up: `(Config, part, TrainState) -> (TrainState, gradient steps of the model)`, of an
         agent that catches up: as many updates as `step` makes, and before the first of them, where
         `part` is 0, the first fit.
@@ -43,9 +40,7 @@ class Program(NamedTuple):
     """
 
     init: Callable[[Config, jax.Array], TrainState]
-    collect: Callable[[Config, TrainState], TrainState]
-    begin: Callable[[Config, jax.Array], tuple[TrainState, jax.Array]]
-    collect_some: Callable[[Config, jax.Array, jax.Array, TrainState], TrainState]
+    collect: Callable[[Config, jax.Array, TrainState], TrainState]
     catch_up: Callable[[Config, jax.Array, TrainState], tuple[TrainState, jax.Array]]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
@@ -115,15 +110,40 @@ def update_agent(
     agent = algorithm.agent
     if agent.updates_per_step == 0:
         return state, {}
+    return _scan_updates(algorithm, agent.update, agent.updates_per_step, key, state, view)
+
+
+def update_critics(
+    algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree
+) -> TrainState:
+    """Make the updates of the critics alone that follow a fit."""
+    agent, alone = algorithm.agent, algorithm.agent.update_critics
+    assert alone is not None
+
+    def update(*given):
+        return alone(*given), {}
+
+    return _scan_updates(algorithm, update, agent.critic_updates, key, state, view)[0]
+
+
+def _scan_updates(
+    algorithm: Algorithm,
+    update: Callable,
+    number: int,
+    key: jax.Array,
+    state: TrainState,
+    view: PyTree,
+) -> tuple[TrainState, Metrics]:
+    """Make updates `(key, agent state, view, batch) -> (agent state, metrics)`, one by one."""
     batch_key, update_key = jax.random.split(key)
-    shape = (agent.updates_per_step, agent.batch_size)
+    shape = (number, algorithm.agent.batch_size)
     batches = algorithm.experience.sample(batch_key, state.experience, state.replay, shape)
 
-    def update(agent_state, inputs):
-        return agent.update(inputs[0], agent_state, view, inputs[1])
+    def one(agent_state, inputs):
+        return update(inputs[0], agent_state, view, inputs[1])
 
-    keys = jax.random.split(update_key, agent.updates_per_step)
-    agent_state, metrics = jax.lax.scan(update, state.agent, (keys, batches))
+    keys = jax.random.split(update_key, number)
+    agent_state, metrics = jax.lax.scan(one, state.agent, (keys, batches))
     return state._replace(agent=agent_state), mean_metrics(metrics)
 
 
@@ -146,7 +166,7 @@ def refresh(
     Returns:
       The new state, the model's view, and metrics.
     """
-    fit_key, data_key = jax.random.split(key)
+    fit_key, data_key, critics_key = jax.random.split(key, 3)
     model, view, metrics = state.model, (), {}
     if algorithm.model is not None:
         model, metrics = algorithm.model.fit(fit_key, state.model, state.replay, env_steps)
@@ -157,25 +177,8 @@ def refresh(
     if algorithm.experience.refreshes == 1 or algorithm.agent.critic_updates:
         state, data_metrics = make_data(algorithm, data_key, state, view, env_steps)
     if algorithm.agent.critic_updates:
-        state = update_critics(algorithm, jax.random.fold_in(key, 2), state, view)
+        state = update_critics(algorithm, critics_key, state, view)
     return state, view, metrics | data_metrics
-
-
-def update_critics(
-    algorithm: Algorithm, key: jax.Array, state: TrainState, view: PyTree
-) -> TrainState:
-    """Make the updates of the critics alone that follow a fit."""
-    agent, alone = algorithm.agent, algorithm.agent.update_critics
-    assert alone is not None
-    batch_key, update_key = jax.random.split(key)
-    shape = (agent.critic_updates, agent.batch_size)
-    batches = algorithm.experience.sample(batch_key, state.experience, state.replay, shape)
-
-    def update(agent_state, inputs):
-        return alone(inputs[0], agent_state, view, inputs[1]), None
-
-    keys = jax.random.split(update_key, agent.critic_updates)
-    return state._replace(agent=jax.lax.scan(update, state.agent, (keys, batches))[0])
 
 
 def scan_with_new_data(
@@ -245,36 +248,19 @@ def make_program(env: Env) -> Program:
             healthy=jnp.bool_(True),
         )
 
-    def with_words(config: Config, state: TrainState) -> tuple[TrainState, jax.Array]:
-        key, steps_key = jax.random.split(state.key)
-        keys = jax.random.split(steps_key, config.random_steps)
-        return state._replace(key=key), jax.random.key_data(keys)
-
-    def begin(config: Config, key: jax.Array) -> tuple[TrainState, jax.Array]:
-        return with_words(config, init(config, key))
-
-    def collect_some(
-        config: Config, ends: jax.Array, words: jax.Array, state: TrainState
-    ) -> TrainState:
+    def collect(config: Config, num_steps: jax.Array, state: TrainState) -> TrainState:
         algorithm = make_algorithm(env, config)
         # The density of a uniform action in [-1, 1].
         density = jnp.float32(-env.spec.action_size * jnp.log(2.0))
         log_prob = density if algorithm.keeps_log_prob else ()
-        kind = jax.random.key_impl(state.key)
 
-        def step(number: jax.Array, state: TrainState) -> TrainState:
-            key = jax.random.wrap_key_data(words[number], impl=kind)
-            action_key, env_key = jax.random.split(key)
+        def step(_, state: TrainState) -> TrainState:
+            key, action_key, env_key = jax.random.split(state.key, 3)
             action = random_action(action_key, env.spec.action_size)
+            state = state._replace(key=key)
             return interact(env, algorithm, env_key, state, action, log_prob)[0]
 
-        if config.random_steps == 0:
-            return state
-        return jax.lax.fori_loop(ends[0], ends[1], step, state)
-
-    def collect(config: Config, state: TrainState) -> TrainState:
-        state, words = with_words(config, state)
-        return collect_some(config, jnp.array([0, config.random_steps]), words, state)
+        return jax.lax.fori_loop(0, num_steps, step, state)
 
     def catch_up(config: Config, part: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
@@ -347,7 +333,7 @@ def make_program(env: Env) -> Program:
     def measure(config: Config, key: jax.Array, state: TrainState):
         return tracking.measure(env, config, key, state.agent, state.model)
 
-    return Program(init, collect, begin, collect_some, catch_up, step, evaluate, measure)
+    return Program(init, collect, catch_up, step, evaluate, measure)
 
 
 def acting(algorithm: Algorithm, model: PyTree, agent_state: PyTree) -> tuple[Callable, Callable]:

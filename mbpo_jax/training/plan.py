@@ -45,18 +45,32 @@ class Plan(NamedTuple):
     num_devices: int
 
 
-def updates_per_chunk(setup: Setup) -> int:
-    """Return the agent's gradient updates in one call of the compiled step, of one run."""
-    config = setup.group.config
-    return config.steps_per_fit * make_algorithm(setup.env, config).agent.updates_per_step
+class Updates(NamedTuple):
+    """The agent's gradient updates, of one run.
+
+    Attributes:
+      per_fit: those that follow a fit.
+      of_steps: those of the environment steps between two fits.
+      calls_to_catch_up: how many calls make as many as the latter, for the random steps, after one
+        fit; 0 if none are made.
+    """
+
+    per_fit: int
+    of_steps: int
+    calls_to_catch_up: int
+
+    def total(self, num_chunks: int) -> int:
+        """Return those of a whole run of so many calls of the compiled step."""
+        fits = num_chunks + (self.calls_to_catch_up > 0)
+        return fits * self.per_fit + (num_chunks + self.calls_to_catch_up) * self.of_steps
 
 
-def calls_to_catch_up(setup: Setup) -> int:
-    """Return how many calls make the updates that belong to the random steps; 0 if none are."""
+def updates(setup: Setup) -> Updates:
+    """Return what updates a run makes."""
     config = setup.group.config
-    if not make_algorithm(setup.env, config).agent.catches_up:
-        return 0
-    return -(-config.random_steps // config.steps_per_fit)
+    agent = make_algorithm(setup.env, config).agent
+    calls = -(-config.random_steps // config.steps_per_fit) if agent.catches_up else 0
+    return Updates(agent.critic_updates, config.steps_per_fit * agent.updates_per_step, calls)
 
 
 def estimate_bytes(agent: Agent, config: Config, run: TrainState, runs_per_device: int) -> int:
@@ -186,7 +200,8 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
     seeds = f"seed {group.seeds[0]}"
     if len(group.seeds) > 1:
         seeds = f"seeds {group.seeds[0]} to {group.seeds[-1]}, in one program"
-    calls = config.num_chunks + calls_to_catch_up(setup)
+    made = updates(setup)
+    calls = config.num_chunks + made.calls_to_catch_up
     rows = {
         "run directory": f"{run_dir} ({run_directory.outlook(run_dir, group)})",
         "devices": ", ".join(devices.describe_devices()),
@@ -195,7 +210,7 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
         f"{spec.action_size}, {spec.dt:g} s an action",
         "steps of a run": f"{config.total_env_steps:,}, {config.random_steps:,} of them random",
         "calls": f"{calls:,} of the compiled step, of {config.steps_per_fit:,} steps each",
-        "updates": f"{calls * updates_per_chunk(setup):,} of the agent, a run",
+        "updates": f"{made.total(config.num_chunks):,} of the agent, a run",
         "memory": describe_memory(plan),
         "time": pace.expected_time(group, [run_dir, *run_dir.parent.glob("*/")]),
     }

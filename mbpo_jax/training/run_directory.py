@@ -48,7 +48,14 @@ def default(config: Config, presets: Sequence[str] = ()) -> Path:
     return Path("runs", "-".join([*map(file_name, names), seeds]))
 
 
-def begins(run_dir: Path, init_from: str) -> bool:
+def checkpoints(directory: Path) -> list[Path]:
+    """Return the finished checkpoints in a directory, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def begins(run_dir: Path, init_from: Path) -> bool:
     """Say whether a run would begin in a directory, or go on there.
 
     Args:
@@ -59,12 +66,13 @@ def begins(run_dir: Path, init_from: str) -> bool:
       ConfigError: it was begun otherwise.
     """
     there = read_state(run_dir) in ("finished", "diverged")
-    if not there and not any((run_dir / CHECKPOINTS).glob("*")):
+    if not there and not checkpoints(run_dir / CHECKPOINTS):
         return True
     # Which says nothing if it was emptied, and whoever asks shall know why.
     before = read_json(run_dir / ENVIRONMENT) if (run_dir / ENVIRONMENT).exists() else {}
     known = [each.get("init_from") or {} for each in (before, *before.get("earlier", []))]
-    if init_from not in [each.get("run") for each in known]:
+    begun = {Path(each["run"]).resolve() for each in known if "run" in each}
+    if init_from.resolve() not in begun:
         raise ConfigError(
             f"init_from: {run_dir} was not begun with {init_from}; choose another run directory, "
             "or leave it out to go on with what is there"
@@ -119,7 +127,7 @@ class Busy(ConfigError):
 def holder(run_dir: Path) -> str | None:
     """Say which process trains in a run directory; None if there is none, or it is dead."""
     try:
-        with open(run_dir / LOCK, "a+") as lock:
+        with open(run_dir / LOCK) as lock:  # which who may only read can do, too
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -200,7 +208,7 @@ def _foreseen(run_dir: Path, group: Group) -> list[str] | None:
     Raises:
       ConfigError: they are others, or cannot go on there.
     """
-    state, has_checkpoint = read_state(run_dir), any((run_dir / CHECKPOINTS).glob("*"))
+    state, has_checkpoint = read_state(run_dir), bool(checkpoints(run_dir / CHECKPOINTS))
     has_begun = has_checkpoint or state in ("finished", "diverged")
     if not has_begun or not (run_dir / CONFIG).exists():
         return None
@@ -257,9 +265,9 @@ def load_group(run_dir: Path) -> Group:
         return group_of(config)
     try:
         return restored(config, read_json(path), str(path))
+    except UserError as error:
+        raise ConfigError(*error.args) from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"{path} cannot be read: {error}; restore it from a copy") from error
 
 

@@ -148,7 +148,9 @@ def test_an_update_is_three_separate_gradient_steps(key, num_critics):
     config = dataclasses.replace(SMALL, num_critics=num_critics, target_entropy=-1.5)
     batch = random_batch()
     update_key = jax.random.split(jax.random.clone(key))[1]
-    noise = [jax.random.normal(k, batch.action.shape) for k in jax.random.split(update_key)]
+    critic_key, policy_key = jax.random.split(update_key)
+    value_key, _ = jax.random.split(critic_key)
+    noise = [jax.random.normal(k, batch.action.shape) for k in (value_key, policy_key)]
     before, after, metrics = one_update(config, key, batch)
     alpha = jnp.exp(before.log_alpha)
 

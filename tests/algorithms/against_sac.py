@@ -10,6 +10,7 @@ from mbpo_jax.config import Config
 from mbpo_jax.training.loop import make_program
 from mbpo_jax.training.state import TrainState
 from tests.probe_environments import linear_gaussian
+from tests.programs import collected
 
 
 def assert_trains_as_sac(key: jax.Array, config: Config) -> TrainState:
@@ -20,7 +21,7 @@ def assert_trains_as_sac(key: jax.Array, config: Config) -> TrainState:
 
     @jax.jit
     def train(config, key):
-        state = program.collect(config, program.init(config, key))
+        state = collected(program, config, key)
         return program.step(config, jnp.int32(config.random_steps), state)[0]
 
     sac = dataclasses.replace(config, algorithm="sac", model="learned")

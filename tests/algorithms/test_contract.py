@@ -20,6 +20,7 @@ from tests.probe_environments import (
     linear_gaussian,
     tiny_config,
 )
+from tests.programs import collected
 
 pytestmark = pytest.mark.smoke
 
@@ -54,7 +55,7 @@ def settings(algorithm: str, model: str) -> Config:
 
 
 def start(program: loop.Program, config: Config, key: jax.Array) -> loop.TrainState:
-    return program.collect(config, program.init(config, key))
+    return collected(program, config, key)
 
 
 def is_key(x) -> bool:

@@ -18,6 +18,7 @@ from mbpo_jax.training.loop import make_program
 from mbpo_jax.types import Transition
 from tests import scalar_control as system
 from tests.probe_environments import linear_gaussian, tiny_config
+from tests.programs import collected
 
 ENV = linear_gaussian(noise=0.05, episode_length=5)
 
@@ -99,7 +100,7 @@ def test_the_policy_climbs_the_gradient_through_the_rollout_at_the_new_critics(k
         roll_out = training_rollout(model, config)
 
         def loss(policy, critics):
-            made = roll_out(jax.random.fold_in(key, 2), nets, policy, view, batch)
+            made = roll_out(jax.random.split(key, 3)[2], nets, policy, view, batch)
             now = state._replace(critics=critics)
             return -jnp.mean(imagined_return(nets, now, made, config.sac.gamma))
 
@@ -121,7 +122,7 @@ def test_without_training_rollouts_it_is_mbpo(key):
 
     @functools.partial(jax.jit, static_argnums=0)
     def train(config, key):
-        state = program.collect(config, program.init(config, key))
+        state = collected(program, config, key)
         return program.step(config, jnp.int32(config.random_steps), state)[0]
 
     config = small(expansion=ExpansionConfig(horizon=0))

@@ -10,6 +10,7 @@ import pytest
 from mbpo_jax.envs import make_env
 from mbpo_jax.presets import environment_preset
 from mbpo_jax.training.loop import make_program
+from tests.programs import collected
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ def test_a_learned_policy_accepts_because_it_will_see_the_question():
     program = make_program(make_env(config.env))
     # Under `vmap`, with which episodes are played, JAX takes keys of a scan for used ones.
     with jax.debug_key_reuse(False):
-        start = jax.jit(lambda key: program.collect(config, program.init(config, key)))
+        start = jax.jit(lambda key: collected(program, config, key))
         step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state)[0])
         state = start(jax.random.key(0))
         for env_steps in range(config.random_steps, config.total_env_steps, config.steps_per_fit):

@@ -19,6 +19,7 @@ from tests.algorithms.clocked_system import (
     rows_of,
 )
 from tests.probe_environments import linear_gaussian, tiny_config
+from tests.programs import collected
 
 
 @pytest.mark.slow
@@ -70,7 +71,7 @@ def test_rollouts_are_cut_by_the_rule_that_the_settings_ask_for(key, truncation)
     )
     config = dataclasses.replace(config, rollout=rollout)
     program = make_program(linear_gaussian(noise=0.05, episode_length=5))
-    state = jax.jit(lambda key: program.collect(config, program.init(config, key)))(key)
+    state = jax.jit(lambda key: collected(program, config, key))(key)
     step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state))
     for i in range(2):
         state, metrics = step(jnp.int32(config.random_steps + i * config.steps_per_fit), state)

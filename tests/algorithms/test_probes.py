@@ -16,6 +16,7 @@ from mbpo_jax.presets import environment_preset
 from mbpo_jax.training import loop
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import PROBES
+from tests.programs import collected
 
 for_less_than_the_preset = pytest.mark.parametrize(
     "less", [True, pytest.param(False, marks=pytest.mark.exhaustive)], ids=["less", "preset"]
@@ -42,7 +43,7 @@ def trained_on_probe(algorithm: str, probe: str, less: bool):
     env = PROBES[probe]
     program = loop.make_program(env)
     with jax.debug_key_reuse(False):
-        start = jax.jit(lambda key: program.collect(config, program.init(config, key)))
+        start = jax.jit(lambda key: collected(program, config, key))
         state = start(jax.random.key(0))
         step = jax.jit(lambda env_steps, state: program.step(config, env_steps, state))
         for env_steps in range(config.random_steps, config.total_env_steps, config.steps_per_fit):

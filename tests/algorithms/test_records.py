@@ -11,9 +11,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mbpo_jax import cli
+from mbpo_jax import cli, config_io
 from mbpo_jax.algorithms import make_algorithm
-from mbpo_jax.config import ALGORITHMS, CONFIG_CLASSES, Config, algorithm_record, readers, reads
+from mbpo_jax.config import (
+    ALGORITHMS,
+    CONFIG_CLASSES,
+    Config,
+    algorithm_record,
+    readers,
+    reads,
+    refuse_unread,
+    unread_as_set,
+)
 from mbpo_jax.config_io import flatten
 from mbpo_jax.envs import make_env
 from mbpo_jax.errors import ConfigError
@@ -86,12 +95,13 @@ def test_an_algorithm_reads_the_settings_that_its_record_names_and_no_others(
     environment = "maze" if ALGORITHMS[algorithm].is_tabular else "pendulum"
     config = environment_preset(environment, "debug")
     config = dataclasses.replace(config, algorithm=algorithm, model=model)
+    config = config_io.apply(config, {"expansion": {"critic": "mve"}}, "what `svg` reads most with")
     program = loop.make_program(make_env(config.env))
     settings = set(flatten(Config())) - {"model"}  # which is looked at for all of them
     read.clear()
     key = jax.random.key(0)
     state = jax.eval_shape(functools.partial(program.init, config), key)
-    state = jax.eval_shape(program.collect, config, state)
+    state = jax.eval_shape(program.collect, config, jnp.int32(config.random_steps), state)
     jax.eval_shape(program.step, config, jnp.int32(config.random_steps), state)
     jax.eval_shape(program.evaluate, config, key, state)
     found = read & settings
@@ -113,11 +123,38 @@ def test_records_are_told_apart_and_their_sets_fit_into_each_other():
 
 
 def test_who_reads_a_setting():
-    assert readers("expansion.td_k") == ["mve"]
+    assert readers("expansion.td_k") == ["mve", "svg"]
     assert readers("rollout.max_length") == ["mbpo", "dyna", "mba", "dhmbpo"]
     assert set(readers("seed")) == set(ALGORITHMS)
     assert reads("mbpo", "learned", "fit.patience")
     assert not reads("mbpo", "oracle", "fit.patience")
+
+
+@pytest.mark.parametrize("method", ["random", "cem", "icem", "mppi"])
+def test_a_planner_reads_the_settings_of_its_method_and_no_others(read, method):
+    base = environment_preset("pendulum", "debug")
+    config = dataclasses.replace(base, algorithm="mpc", model="oracle")
+    config = config_io.apply(config, {"planner": {"method": method}}, "a method")
+    program = loop.make_program(make_env(config.env))
+    read.clear()
+    key = jax.random.key(0)
+    state = jax.eval_shape(functools.partial(program.init, config), key)
+    jax.eval_shape(program.step, config, jnp.int32(config.random_steps), state)
+    settings = {path for path in flatten(config) if path.startswith("planner.")}
+    assert read & settings == {path for path in settings if not unread_as_set(config, path)}
+
+
+def test_what_a_choice_leaves_unread_is_refused_of_those_that_read_the_choice():
+    svg = Config(algorithm="svg")
+    with pytest.raises(ConfigError, match=r"^expansion.td_k: it .* set expansion.critic to mve$"):
+        refuse_unread(svg, ["expansion.td_k"])
+    expanded = config_io.apply(svg, {"expansion": {"critic": "mve"}}, "svg")
+    refuse_unread(expanded, ["expansion.td_k"])
+    refuse_unread(Config(algorithm="mve"), ["expansion.td_k"])
+    refuse_unread(Config(algorithm="mine:make"), ["expansion.td_k", "planner.temperature"])
+    fixed = config_io.apply(Config(), {"ensemble": {"bounds": "fixed"}}, "fixed")
+    with pytest.raises(ConfigError, match=r"^ensemble.bound_penalty: .* ensemble.bounds=fixed"):
+        refuse_unread(fixed, ["ensemble.bound_penalty", "ensemble.min_log_variance"])
 
 
 OWN = """

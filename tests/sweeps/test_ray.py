@@ -1,19 +1,26 @@
 """A sweep on a Ray cluster of this machine, one of whose workers is killed."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, DiskError
 from mbpo_jax.exit_codes import OF_OUTCOME
 from mbpo_jax.sweeps import ray_tasks, store
+from mbpo_jax.sweeps.process import Work
 from mbpo_jax.sweeps.sweep import sweep
+from mbpo_jax.training import run_directory
+from mbpo_jax.training.interruption import Interruption
 from tests.sweeps.processes import (
     LONGER,
     NOTHING,
+    TINY,
+    laid_out,
     parent_of,
     returns,
     wait_for_training,
@@ -25,6 +32,52 @@ def test_without_ray_the_way_out_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match="Ray is not installed; pip install"):
         ray_tasks.train_all(NOTHING, address=None, cpus=None, gpus=0.0)
+
+
+class OneWorker:
+    """In the place of Ray: the first task fails, and the others end one after the other."""
+
+    exceptions = SimpleNamespace(TaskCancelledError=KeyError, RayError=KeyError)
+
+    def __init__(self, units: list[store.Unit], outcome: str) -> None:
+        self.paths = {unit.name: unit.path for unit in units}
+        self.outcome, self.cancelled = outcome, []
+
+    def remote(self, _: str, name: str) -> str:
+        return name
+
+    def wait(self, waiting: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        assert timeout > 0
+        return waiting[:1], waiting[1:]
+
+    def get(self, name: str) -> int:
+        if name == next(iter(self.paths)):
+            return OF_OUTCOME[self.outcome]
+        outcome = "interrupted" if name in self.cancelled else "finished"
+        run_directory.write_status(self.paths[name], outcome)
+        return OF_OUTCOME[outcome]
+
+    def cancel(self, name: str) -> None:
+        self.cancelled.append(name)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "error", "others"),
+    [
+        ("cannot write", os.strerror(errno.ENOSPC), DiskError, "interrupted"),
+        ("too large", "they need 9 GiB", ConfigError, "finished"),
+    ],
+)
+def test_a_full_disk_ends_a_sweep_and_a_small_memory_one_group(
+    tmp_path, outcome, said, error, others
+):
+    sizes = {"grid": {"sac.hidden_sizes": [[8], [16], [24]]}}
+    units = laid_out(tmp_path / "sweep", {**TINY, **sizes})
+    (units[0].path / store.OUTPUT).write_text(f"{said}; here is the way out")
+    ray = OneWorker(units, outcome)
+    with Interruption() as interruption, pytest.raises(error, match=units[0].name):
+        ray_tasks._follow(ray, ray, Work(tmp_path, units, interruption, print, print))
+    assert [unit.state for unit in units[1:]] == [others, others]
 
 
 @pytest.fixture

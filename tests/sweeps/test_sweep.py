@@ -212,6 +212,7 @@ def test_a_group_is_asked_for_by_its_name_alone(tmp_path, name):
 def test_a_directory_that_is_held_says_by_whom(tmp_path):
     (unit,) = laid_out(tmp_path)
     assert run_directory.holder(unit.path) is None
+    assert list(unit.path.glob(".lock")) == []  # who looks leaves nothing behind
     with run_directory.opened(unit.path, unit.group):
         assert f"process {os.getpid()} on " in run_directory.holder(unit.path)
         with (

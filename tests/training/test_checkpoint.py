@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax.errors import DiskError
-from mbpo_jax.training import checkpoint
+from mbpo_jax.training import checkpoint, run_directory
 from tests.disks import room_for
 
 pytestmark = pytest.mark.smoke
@@ -91,7 +91,7 @@ def test_nothing_saved_is_nothing_restored(tmp_path):
 def test_newest_is_restored_and_only_the_newest_are_kept(tmp_path):
     for step in (5, 10, 100):
         checkpoint.save(tmp_path, step, make_state(step), {})
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["0000000010", "0000000100"]
+    assert [p.name for p in run_directory.checkpoints(tmp_path)] == ["0000000010", "0000000100"]
     restored, _ = checkpoint.restore_newest(tmp_path, shapes(make_state(0)))
     assert restored is not None
     assert_equal(restored.state, make_state(100))

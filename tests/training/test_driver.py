@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import mbpo_jax
@@ -335,6 +336,18 @@ def test_directory_in_use_is_an_error(monkeypatch):
     assert messages
 
 
+def test_all_updates_are_counted_those_after_a_fit_and_those_caught_up_too():
+    base = small_config(**MODEL_FREE, num_seeds=1)
+    sac = dataclasses.replace(base.sac, critic_updates=3, catches_up=True)
+    config = dataclasses.replace(base, sac=sac)
+    train(config)
+    trained = mbpo_jax.load("run", ENV)
+    made = optax.tree_utils.tree_get(trained.learned().agent.critic_optimizer, "count")
+    planned = plan.updates(layout.set_up(group_of(config)))
+    assert planned.calls_to_catch_up > 0
+    assert made == planned.total(config.num_chunks) == status(Path("run"))["gradient_steps"]
+
+
 @pytest.mark.slow
 def test_a_finished_run_goes_on_to_a_later_end_as_if_that_had_been_asked_for_first(capsys):
     config = small_config(**MODEL_FREE)
@@ -528,14 +541,20 @@ def test_dry_run_says_whether_these_runs_could_go_on_there(capsys):
         ({}, "new"),
         ({"config.yaml": "a: 1"}, "new, and refused: run is no run directory, .*"),
         ({"status.json": '{"state": "running"}'}, "there: running, which begins anew"),
+        (
+            # Of other runs, whose first save was cut off: nothing is lost with them.
+            {"status.json": '{"state": "running"}', "checkpoints/partial-0000000010/host": "{}"}
+            | {"config.yaml": "seed: 7"},
+            "there: running, which begins anew",
+        ),
         ({"status.json": '{"state": "finished"}', "config.yaml": None}, "there: finished"),
     ],
 )
 def test_what_is_foreseen_of_a_directory_is_what_happens(left, outlook):
     run_dir, group = Path("run"), group_of(small_config())
     for name, text in left.items():
-        run_dir.mkdir(exist_ok=True)
         text = config_io.dump_yaml(small_config()) if text is None else text
+        (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (run_dir / name).write_text(text)
     assert re.fullmatch(outlook, run_directory.outlook(run_dir, group), re.DOTALL)
     expected = pytest.raises(ConfigError) if "refused" in outlook else contextlib.nullcontext()

@@ -16,6 +16,7 @@ from mbpo_jax.envs.system import System, make_system_env
 from mbpo_jax.models.oracle import make_oracle
 from mbpo_jax.training import loop
 from mbpo_jax.types import Agent, Algorithm, DynamicsModel, Point
+from tests.programs import collected
 
 RANDOM_STEPS, STEPS = 3, 10
 CONFIG = Config(
@@ -86,7 +87,7 @@ def program_of(monkeypatch, env, **parts) -> loop.Program:
 
 def trainer(program, config=CONFIG):
     """Compile `(key, chunks) -> (state, each chunk's metrics)`, the random steps included."""
-    start = jax.jit(lambda key: program.collect(config, program.init(config, key)))
+    start = jax.jit(lambda key: collected(program, config, key))
     step = jax.jit(lambda steps, state: program.step(config, steps, state))
 
     def train(key, chunks=2):
@@ -221,7 +222,7 @@ def test_simulator_states_are_stored_if_the_model_needs_them(monkeypatch, key):
 def test_neither_is_stored_unless_it_is_asked_for(monkeypatch, key, model):
     agent = resting_sac(HIDDEN_CLOCK)
     program = program_of(monkeypatch, HIDDEN_CLOCK, agent=agent, model=model)
-    state = jax.eval_shape(lambda key: program.collect(CONFIG, program.init(CONFIG, key)), key)
+    state = jax.eval_shape(lambda key: collected(program, CONFIG, key), key)
     stepped, _ = jax.eval_shape(lambda state: program.step(CONFIG, jnp.int32(3), state), state)
     for data in (state.replay.data, stepped.replay.data):
         assert (data.log_prob, data.simulator) == ((), ())

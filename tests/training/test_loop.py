@@ -24,6 +24,7 @@ from tests.probe_environments import (
     linear_gaussian,
     tiny_config,
 )
+from tests.programs import collected
 
 NUM_RUNS = 3
 EPISODE_LENGTH = 5
@@ -85,7 +86,7 @@ def env_steps(chunk):
 @pytest.fixture(scope="module")
 def starts():
     """Return the state of each run after the random steps."""
-    start = jax.jit(lambda key: PROGRAM.collect(CONFIG, PROGRAM.init(CONFIG, key)))
+    start = jax.jit(lambda key: collected(PROGRAM, CONFIG, key))
     return [start(jax.random.key(seed)) for seed in range(NUM_RUNS)]
 
 
@@ -350,7 +351,7 @@ def test_rollouts_may_start_several_times_between_two_fits(key):
 
     @functools.partial(jax.jit, static_argnums=0)
     def train(config, key):
-        state = PROGRAM.collect(config, PROGRAM.init(config, key))
+        state = collected(PROGRAM, config, key)
         return PROGRAM.step(config, env_steps(0), state)
 
     several, metrics = train(config, jax.random.clone(key))
@@ -366,16 +367,14 @@ def test_rollouts_may_start_several_times_between_two_fits(key):
 
 
 def test_random_steps_in_parts_are_the_same_steps(key):
-    whole = jax.jit(lambda key: PROGRAM.collect(CONFIG, PROGRAM.init(CONFIG, key)))
-    begin, some = (
-        jax.jit(functools.partial(function, CONFIG))
-        for function in (PROGRAM.begin, PROGRAM.collect_some)
+    whole = jax.jit(lambda key: collected(PROGRAM, CONFIG, key))
+    init, collect = (
+        jax.jit(functools.partial(function, CONFIG)) for function in (PROGRAM.init, PROGRAM.collect)
     )
     expected = whole(jax.random.clone(key))
-    state, words = begin(key)
-    middle = CONFIG.random_steps // 3
-    for ends in ((0, middle), (middle, middle), (middle, CONFIG.random_steps)):
-        state = some(jnp.array(ends), words, state)
+    state, first = init(key), CONFIG.random_steps // 3
+    for num_steps in (first, 0, CONFIG.random_steps - first):
+        state = collect(num_steps, state)
     assert int(state.replay.size) == CONFIG.random_steps
     assert_equal(state, expected)
 
@@ -385,11 +384,11 @@ def test_an_agent_may_catch_up_on_the_updates_of_the_random_steps(key):
     config = dataclasses.replace(
         CONFIG, sac=dataclasses.replace(CONFIG.sac, catches_up=True, critic_updates=3)
     )
-    collected = jax.jit(lambda key: PROGRAM.collect(config, PROGRAM.init(config, key)))
+    begun = jax.jit(lambda key: collected(PROGRAM, config, key))
     caught_up = jax.jit(functools.partial(PROGRAM.catch_up, config))
     stepped = jax.jit(functools.partial(PROGRAM.step, config))
 
-    start = collected(key)
+    start = begun(key)
     assert count_of(start.agent.policy_optimizer) == count_of(start.model.optimizer) == 0
     first, fitting = caught_up(jnp.int32(0), start)
     updates = config.steps_per_fit * config.sac.utd_ratio

@@ -20,6 +20,7 @@ from mbpo_jax.trees import all_finite
 from mbpo_jax.types import RUNS_AXIS, Env
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import GLITCH, GLITCHES, glitchy, tiny_config
+from tests.programs import collected
 
 RANDOM_STEPS, STEPS = 12, 8
 SAC = dataclasses.replace(
@@ -42,7 +43,7 @@ def env_steps(chunk: int) -> jax.Array:
 def trained(env: Env, config: Config, key: jax.Array, chunks: int):
     """Return the states after the random steps and after each chunk, and each chunk's metrics."""
     program = loop.make_program(env)
-    states = [jax.jit(lambda key: program.collect(config, program.init(config, key)))(key)]
+    states = [jax.jit(lambda key: collected(program, config, key))(key)]
     step, metrics = jax.jit(lambda steps, state: program.step(config, steps, state)), []
     for chunk in range(chunks):
         state, found = step(env_steps(chunk), states[-1])
@@ -141,7 +142,7 @@ def test_a_model_is_fitted_and_judged_without_them_in_runs_side_by_side(key):
     program, keys = loop.make_program(env), jax.random.split(key, 3)
     alone = [trained(env, MBPO, jax.random.clone(key), chunks=2) for key in keys]
     with jax.debug_key_reuse(False):
-        state = jax.jit(jax.vmap(lambda key: program.collect(MBPO, program.init(MBPO, key))))(keys)
+        state = jax.jit(jax.vmap(lambda key: collected(program, MBPO, key)))(keys)
         step = jax.vmap(
             lambda steps, state: program.step(MBPO, steps, state), (None, 0), axis_name=RUNS_AXIS
         )
