@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 
 from experiments import common
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.report.figures import MARKERS, log_integers, relative
+from mbpo_jax.laboratory.report.figures import log_integers, relative
 from mbpo_jax.reports.figures import (
     BLUE,
     CURVE_STYLES,
     GREY,
+    MARKERS,
     figure_style,
     label_ends,
     legend_below,

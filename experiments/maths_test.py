@@ -38,7 +38,7 @@ def entries(num_seeds: int) -> list[common.Entry]:
 
 def draw(rows: list[Row]) -> None:
     """Draw return against environment steps."""
-    from mbpo_jax.reports.comparison import comparison_curves
+    from experiments.comparison import comparison_curves
 
     comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows))
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbpo_jax.files import Row
-from mbpo_jax.laboratory.report.figures import MARKERS
 from mbpo_jax.reports.figures import (
     CURVE_STYLES,
+    MARKERS,
     banded,
     draw_band,
     figure_style,

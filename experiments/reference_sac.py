@@ -116,7 +116,7 @@ def our_rows(entry: common.Entry) -> Iterator[Row]:
 
 def draw(rows: Sequence[Row]) -> None:
     """Draw returns, and print what both have at some steps."""
-    from mbpo_jax.reports.comparison import comparison_curves
+    from experiments.comparison import comparison_curves
 
     panels = common.panels(rows)
     comparison_curves(common.RESULTS / f"{NAME}.png", panels)

@@ -81,7 +81,7 @@ def entries(environments: Sequence[str], budget: Budget) -> list[common.Entry]:
 
 def draw(rows: list[Row]) -> None:
     """Draw return against environment steps, a panel for each environment."""
-    from mbpo_jax.reports.comparison import comparison_curves
+    from experiments.comparison import comparison_curves
 
     comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows))
 

@@ -102,7 +102,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, dict[int, tuple[float,
 
 def report(rows: Sequence[Row]) -> None:
     """Print the table, and draw it."""
-    from mbpo_jax.reports.comparison import interval_curves
+    from experiments.comparison import interval_curves
 
     summary = summarize(rows)
     for environment, curves in summary.items():

@@ -88,7 +88,7 @@ def entries(environments: list[str], chosen: list[str], num_seeds: int) -> list[
 
 def draw(rows: list[Row]) -> None:
     """Draw return against environment steps and wall-clock."""
-    from mbpo_jax.reports.comparison import comparison_curves
+    from experiments.comparison import comparison_curves
 
     comparison_curves(common.RESULTS / f"{NAME}.png", common.panels(rows), clock=True)
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import comparison
 from mbpo_jax.files import Row
 from mbpo_jax.laboratory.report import details, figures, over_training
-from mbpo_jax.reports import comparison, episode, model_error, plots
+from mbpo_jax.reports import episode, model_error, plots
 from mbpo_jax.sweeps.report.figures import report_figures
 from mbpo_jax.sweeps.report.summary import variants_of
 from mbpo_jax.types import EnvSpec, Transition

@@ -32,7 +32,6 @@ from mbpo_jax.types import (
     Agent,
     Algorithm,
     Env,
-    EnvSpec,
     EnvState,
     Metrics,
     Policy,
@@ -107,8 +106,8 @@ def make_search(env: Env, config: Config) -> Search:
     search = Search(
         env=env,
         config=config,
-        policy_net=tanh_network(spec, settings, spec.observation_size, 2 * spec.action_size),
-        baseline_net=tanh_network(spec, settings, spec.observation_size + 1, 1)
+        policy_net=tanh_network(settings, spec.observation_size, 2 * spec.action_size),
+        baseline_net=tanh_network(settings, spec.observation_size + 1, 1)
         if "critic" in record.needs
         else None,
         optimizer=optimizer,
@@ -120,9 +119,7 @@ def make_search(env: Env, config: Config) -> Search:
     return search
 
 
-def tanh_network(
-    spec: EnvSpec, settings: PolicySearchConfig, inputs: int, outputs: int
-) -> networks.Network:
+def tanh_network(settings: PolicySearchConfig, inputs: int, outputs: int) -> networks.Network:
     """Build one of the networks."""
     return networks.make_mlp(inputs, settings.hidden_sizes, outputs, activation=jnp.tanh)
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mbpo_jax.errors import ConfigError
+from mbpo_jax.errors import ConfigError, in_units
 from mbpo_jax.training import devices
 from mbpo_jax.version import __version__
 
@@ -109,12 +109,12 @@ def resources() -> list[Finding]:
         Finding("cores", str(devices.available_cores())),
         Finding(
             "free memory",
-            "unknown" if memory is None else _gibibytes(memory),
+            "unknown" if memory is None else in_units(memory),
             "close other programs, or train with a smaller replay_capacity" if low_memory else "",
         ),
         Finding(
             "free disk",
-            f"{_gibibytes(disk)} here",
+            f"{in_units(disk)} here",
             "free some space, or train with --run-dir on another disk" if disk < LOW_DISK else "",
         ),
         Finding(
@@ -133,7 +133,7 @@ def compilation_cache() -> list[Finding]:
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     writable = os.access(directory, os.W_OK)
     advice = "" if writable else f"permit writing to {directory}, or set XDG_CACHE_HOME elsewhere"
-    return [Finding("compilation cache", f"{directory} ({size / 2**20:,.0f} MiB)", advice)]
+    return [Finding("compilation cache", f"{directory} ({in_units(size)})", advice)]
 
 
 def rendering() -> list[Finding]:
@@ -154,7 +154,3 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     compilation_cache,
     rendering,
 )
-
-
-def _gibibytes(size: int) -> str:
-    return f"{size / devices.GIB:,.1f} GiB"

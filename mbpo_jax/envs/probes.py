@@ -22,23 +22,6 @@ RIGHT_ACTION = 0.5
 """What `probe_action` rewards most."""
 
 
-def probe_values(name: str, gamma: float) -> dict[float, float]:
-    """Return the optimal value of every observation from which a probe goes on.
-
-    Args:
-      name: of the probe.
-      gamma: discount factor, below 1.
-    """
-    table = {
-        "probe_constant": {0.0: 1.0},
-        "probe_observation": {-1.0: -1.0, 1.0: 1.0},
-        "probe_delayed": {0.0: gamma, 1.0: 1.0},
-        "probe_action": {0.0: 0.0},
-        "probe_endless": {0.0: 1.0 / (1.0 - gamma)},
-    }
-    return table[name]
-
-
 def make_probe(
     reward: Callable[[jax.Array, jax.Array], jax.Array],
     *,

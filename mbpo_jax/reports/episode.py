@@ -7,10 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mbpo_jax.reports.figures import BLUE, GREEN, THOUSANDS, VERMILLION, figure_style
+from mbpo_jax.reports.figures import (
+    BLUE,
+    GREEN,
+    MOST_MARKERS,
+    THOUSANDS,
+    VERMILLION,
+    figure_style,
+)
 from mbpo_jax.types import EnvSpec, Transition
-
-_MOST_MARKERS = 30
 
 
 class Strip(NamedTuple):
@@ -88,7 +93,7 @@ def _draw_strip(panel: Axes, strip: Strip, dt: float, num_steps: int) -> None:
     (line,) = panel.plot(dt * np.arange(num_steps + 1), values, color=color)
     if numbers or lasts:
         line.set_drawstyle("steps-post")
-    elif num_steps <= _MOST_MARKERS:
+    elif num_steps <= MOST_MARKERS:
         line.set_marker("o")
     panel.margins(x=0.01)
     if limits is not None:

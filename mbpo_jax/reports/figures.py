@@ -38,6 +38,11 @@ CURVE_STYLES = tuple(
     (COLORS[i % len(COLORS)], LINES[(i + i // len(COLORS)) % 4]) for i in range(2 * len(COLORS))
 )
 """Colours and line styles of curves beside each other; no two are the same."""
+MARKERS = "osD^vP*X<>hpd8"
+Style = tuple[str, str, str]
+"""Colour, line and marker."""
+MOST_MARKERS = 30
+"""Points of a curve that are marked; of more, none is."""
 
 THOUSANDS = "{x:,.10g}"
 """Format of numbers at an axis."""
@@ -75,6 +80,14 @@ def figure_style() -> contextlib.AbstractContextManager[None]:
             "pdf.fonttype": 42,
         }
     )
+
+
+def styles_of(names: Iterable[str]) -> dict[str, Style]:
+    """Return how each of several things is drawn beside the others, each name once."""
+    return {
+        name: (*CURVE_STYLES[i % len(CURVE_STYLES)], MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def formats_of(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from mbpo_jax.reports.figures import (
     BLUE,
     GREEN,
     GREY,
+    MOST_MARKERS,
     PURPLE,
     SKY,
     THOUSANDS,
@@ -23,7 +24,6 @@ from mbpo_jax.reports.figures import (
     step_axis,
 )
 
-_MOST_MARKERS = 30
 _ERROR = "model/k_step_error_"
 _ROLLOUT_LENGTH = "rollout/length_mean"
 _KEPT = "rollout/kept"
@@ -157,7 +157,7 @@ def draw_mean(
     steps, mean, low, high = summary
     (line,) = panel.plot(steps, mean, color=color, linestyle=linestyle, label=label)
     draw_band(panel, steps, low, high, color, whole)
-    if len(steps) <= _MOST_MARKERS:
+    if len(steps) <= MOST_MARKERS:
         line.set_marker("o")
     return line
 

@@ -8,9 +8,26 @@ import numpy as np
 import pytest
 
 from mbpo_jax.envs.analytic import make_analytic_env
-from mbpo_jax.envs.probes import PROBES, RIGHT_ACTION, probe_values
+from mbpo_jax.envs.probes import PROBES, RIGHT_ACTION
 
 LIMIT = 200
+
+
+def probe_values(name: str, gamma: float) -> dict[float, float]:
+    """Return the optimal value of every observation from which a probe goes on.
+
+    Args:
+      name: of the probe.
+      gamma: discount factor, below 1.
+    """
+    table = {
+        "probe_constant": {0.0: 1.0},
+        "probe_observation": {-1.0: -1.0, 1.0: 1.0},
+        "probe_delayed": {0.0: gamma, 1.0: 1.0},
+        "probe_action": {0.0: 0.0},
+        "probe_endless": {0.0: 1.0 / (1.0 - gamma)},
+    }
+    return table[name]
 
 
 @functools.partial(jax.jit, static_argnums=0)

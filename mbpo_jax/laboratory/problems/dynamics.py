@@ -17,6 +17,7 @@ from mbpo_jax.envs.termination import never, rule_of
 from mbpo_jax.laboratory.problems.problem import Gaussian
 from mbpo_jax.models.ensemble import EnsembleState, make_ensemble
 from mbpo_jax.models.learned import mean_outcome
+from mbpo_jax.nets.networks import for_all, num_members
 from mbpo_jax.types import Env, EnvState, PyTree
 
 
@@ -109,17 +110,12 @@ def make_learned_system(
         learned_termination=known is None,
     )
 
-    def num_members() -> int:
-        return jax.tree.leaves(members.params.members)[0].shape[0]
-
     def law(state: Imagined, action: jax.Array) -> tuple[Gaussian, jax.Array | None]:
         """Return the law of reward and next observation `[1 + O]`, and whether it is the last."""
         if propagation == "mean":
             mean, ends = mean_outcome(ensemble, members, state.observation[None], action[None])
             return Gaussian(mean[0], jnp.zeros_like(mean[0])), None if ends is None else ends[0]
-        inputs = [
-            jnp.broadcast_to(x, (num_members(), 1, *x.shape)) for x in (state.observation, action)
-        ]
+        inputs = [for_all(members.params.members, x[None]) for x in (state.observation, action)]
         asked = ensemble.predict(members, *inputs)
         mean, std, logit = jax.tree.map(lambda x: x[state.member, 0], asked)
         return Gaussian(mean, std), None if logit is None else logit > 0.0
@@ -133,7 +129,7 @@ def make_learned_system(
         if propagation == "step":
             assert not isinstance(noise, tuple)
             key, next_key = jax.random.split(jax.random.wrap_key_data(noise))
-            member = jax.random.randint(key, (), 0, num_members())
+            member = jax.random.randint(key, (), 0, num_members(members.params.members))
             noise = jax.random.key_data(next_key)
         return Imagined(
             jnp.where(alive, sample[1:], state.observation),
@@ -149,7 +145,7 @@ def make_learned_system(
     def begin(key: jax.Array, observation: jax.Array, simulator: PyTree) -> Imagined:
         del simulator
         member_key, noise_key = jax.random.split(key)
-        member = jax.random.randint(member_key, (), 0, num_members())
+        member = jax.random.randint(member_key, (), 0, num_members(members.params.members))
         noise = jax.random.key_data(noise_key) if propagation == "step" else ()
         paid = jnp.zeros((), observation.dtype)
         return Imagined(observation, jnp.bool_(True), paid, member, noise)

@@ -14,29 +14,21 @@ from matplotlib.ticker import NullFormatter
 from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import (
     BLUE,
-    CURVE_STYLES,
     GREY,
     SKY,
     VERMILLION,
+    Style,
     draw_rows,
     figure_style,
     label_ends,
     legend_below,
+    styles_of,
 )
-
-MARKERS = "osD^vP*X<>hpd8"
-
-Style = tuple[str, str, str]
-"""Colour, line and marker."""
 
 
 def estimator_styles(rows: Sequence[Row]) -> dict[str, Style]:
     """Return the style of every estimator, in the order of the rows."""
-    names = dict.fromkeys(row["estimator"] for row in rows)
-    return {
-        name: (*CURVE_STYLES[i % len(CURVE_STYLES)], MARKERS[i % len(MARKERS)])
-        for i, name in enumerate(names)
-    }
+    return styles_of(row["estimator"] for row in rows)
 
 
 def by_estimator(rows: Sequence[Row]) -> dict[str, list[Row]]:

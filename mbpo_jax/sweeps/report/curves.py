@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from mbpo_jax.files import Row
 from mbpo_jax.reports import charts
-from mbpo_jax.sweeps.report.figures import MOST_CURVES, curves_figure, styles_of
+from mbpo_jax.reports.figures import styles_of
+from mbpo_jax.sweeps.report.figures import MOST_CURVES, curves_figure
 from mbpo_jax.sweeps.report.summary import Variant, best_variants, curve_of
 
 

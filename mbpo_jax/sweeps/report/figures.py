@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.figures import (
-    CURVE_STYLES,
     THOUSANDS,
+    Style,
     banded,
     draw_band,
     draw_rows,
@@ -22,6 +22,7 @@ from mbpo_jax.reports.figures import (
     legend_below,
     name_curves,
     step_axis,
+    styles_of,
 )
 from mbpo_jax.reports.statistics import Estimate, Scores, estimate
 from mbpo_jax.sweeps.report.summary import (
@@ -39,19 +40,10 @@ from mbpo_jax.sweeps.report.summary import (
 )
 
 SCALE = "Scores, 0 for the worst run and 1 for the middle of the best variant"
-MARKERS = "osD^vPX<>"
 MOST_CURVES = 8
 """Variants of an environment that are all drawn; of more, the best of each algorithm."""
 
-Styles = Mapping[str, tuple[str, str, str]]
-
-
-def styles_of(names: Sequence[str]) -> Styles:
-    """Return colour, line and marker of each of several things beside each other."""
-    return {
-        name: (*CURVE_STYLES[i % len(CURVE_STYLES)], MARKERS[i % len(MARKERS)])
-        for i, name in enumerate(dict.fromkeys(names))
-    }
+Styles = Mapping[str, Style]
 
 
 def curves_figure(

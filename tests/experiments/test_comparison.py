@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbpo_jax.reports import comparison
+from experiments import comparison
 from tests.reports.rows import STEPS, evals, line_of, points
 
 
