@@ -48,11 +48,11 @@ def play_episodes(
     act: Callable[[jax.Array, PyTree, EnvState], tuple[jax.Array, PyTree]],
     key: jax.Array,
     num_episodes: int,
-    keep: Callable[[Transition], PyTree] = lambda transition: (),
+    keep: Callable[[Transition, EnvState], PyTree] = lambda transition, state: (),
 ) -> tuple[jax.Array, jax.Array, PyTree]:
     """Play episodes side by side and return their undiscounted returns and lengths in actions.
 
-    A transition that is not finite ends its episode and is paid nothing.
+    A transition that is not finite ends its episode and does not belong to it.
 
     Args:
       env: the environment.
@@ -60,7 +60,7 @@ def play_episodes(
       act: `(key, memory, EnvState) -> (action [A], memory)` in one episode.
       key: a key, used up.
       num_episodes: B.
-      keep: `Transition [B] -> what is kept of it`.
+      keep: `(Transition, EnvState) -> what is kept` of a step and of where it led, in one episode.
 
     Returns:
       Returns and lengths of the episodes, each `[B]` float32, and what was kept `[T, B, ...]` of T
@@ -72,17 +72,16 @@ def play_episodes(
         act_key, env_key = jax.random.split(key)
         action, memory = act(act_key, memory, state)
         state, transition = env.step(env_key, state, action)
-        return memory, state, transition
+        return memory, state, transition, keep(transition, state)
 
     def step(carry, key):
         memory, state, total, length, alive = carry
-        memory, state, transition = jax.vmap(play_step)(
+        memory, state, transition, kept = jax.vmap(play_step)(
             jax.random.split(key, num_episodes), memory, state
         )
-        finite = all_finite(transition, axes=1)
-        total = total + jnp.where(alive & finite, transition.reward, 0.0)
-        carry = memory, state, total, length + alive, alive & finite & ~state.done
-        return carry, keep(transition)
+        counts = alive & all_finite(transition, axes=1)
+        total = total + jnp.where(counts, transition.reward, 0.0)
+        return (memory, state, total, length + counts, counts & ~state.done), kept
 
     start = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
     memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), begin())

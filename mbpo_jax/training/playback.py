@@ -11,7 +11,7 @@ import numpy as np
 
 from mbpo_jax.algorithms import make_algorithm
 from mbpo_jax.config import Config
-from mbpo_jax.envs.base import episode_limit, play_episodes
+from mbpo_jax.envs.base import play_episodes
 from mbpo_jax.errors import ConfigError, UserError
 from mbpo_jax.reports import animation, viewer
 from mbpo_jax.reports.episode import episode_figure
@@ -22,8 +22,7 @@ from mbpo_jax.training.group import Group
 from mbpo_jax.training.layout import Setup
 from mbpo_jax.training.loop import acting
 from mbpo_jax.training.state import Learned
-from mbpo_jax.trees import all_finite
-from mbpo_jax.types import Env, PyTree, Transition
+from mbpo_jax.types import Env, EnvState, PyTree, Transition
 
 
 class Episode(NamedTuple):
@@ -109,7 +108,7 @@ def play(
 
     @jax.jit
     def made(learned: Learned, key: jax.Array):
-        keep = (lambda transition: transition) if record else (lambda transition: ())
+        keep = (lambda transition, _: transition) if record else (lambda *_: ())
         return play_episodes(env, *acting(algorithm, *learned), key, episodes, keep)
 
     returns, lengths, steps = jax.device_get(made(learned, key))
@@ -133,28 +132,16 @@ def play_episode(env: Env, config: Config, learned: Learned, key: jax.Array) -> 
     frame = _faults_named(env)(env.picture.frame) if env.picture else lambda state: ()
 
     @jax.jit
-    def play(learned: Learned, key: jax.Array):
-        begin, act = acting(algorithm, *learned)
+    def played(learned: Learned, key: jax.Array):
+        def keep(transition: Transition, state: EnvState):
+            return transition, frame(state)
 
-        def step(carry, key):
-            state, memory = carry
-            act_key, env_key = jax.random.split(key)
-            action, memory = act(act_key, memory, state)
-            state, transition = env.step(env_key, state, action)
-            finite = all_finite(transition)
-            kept = transition, frame(state)
-            return (state, memory), (kept, finite, state.done | ~finite)
+        return play_episodes(env, *acting(algorithm, *learned), key, 1, keep)
 
-        reset_key, steps_key = jax.random.split(key)
-        keys = jax.random.split(steps_key, episode_limit(env.spec))
-        return jax.lax.scan(step, (env.reset(reset_key), begin()), keys)[1]
-
-    steps, finite, done = jax.device_get(play(learned, key))
-    last = int(np.argmax(done))  # The time limit is the last step at the latest.
-    length = last + int(finite[last])
+    (total,), (length,), steps = jax.device_get(played(learned, key))
     # One step is shown in any case.
-    transitions, frames = jax.tree.map(lambda x: x[: max(length, 1)], steps)
-    return Episode(transitions, frames, float(np.sum(transitions.reward[:length])))
+    transitions, frames = jax.tree.map(lambda x: x[: max(int(length), 1), 0], steps)
+    return Episode(transitions, frames, float(total))
 
 
 def render(
