@@ -42,15 +42,20 @@ LEARNERS = {
     "mbpo": Learner("MBPO", "mbpo", "MBPO"),
     "macura": Learner("MACURA", "macura", "MBPO, truncated"),
     "dhmbpo": Learner("DHMBPO", "esvg", "DHMBPO"),
+    "dhmbpo_large_fits": Learner("DHMBPO", "esvg", "DHMBPO, fits of 1,024 rows"),
     "sac_5_critics": Learner("SAC, 5 critics", "sac", "SAC, 5 critics"),
     "sac": Learner("SAC, 5 critics", "sac", "SAC"),
 }
 """Those that are compared, in order."""
+VARIANTS = ("dhmbpo_large_fits", "sac")
+"""Ours that are beside the published points of another one, which are shown there."""
 WINDOW = 2500
 """Steps to either side over which a published point averages a seed's returns."""
 FIRST = 5000
 """The steps before which actions are random. Points up to here are no results: those of `sac` are
 of untrained policies, those of `mbpo` are means over the evaluations at 6,000 and 7,000."""
+LARGE_FITS = 1024
+"""Transitions per member and gradient step of `dhmbpo_large_fits`; the preset has 256."""
 SUITE = "gym/"
 VERSIONS = ("jax", "gymnasium", "mujoco")
 
@@ -166,6 +171,8 @@ def run_rows(run_dir: Path, load: str) -> list[Row]:
 def learner(settings: dict[str, Any]) -> str:
     """Return what a run's settings make of it: its algorithm, or a variant of it."""
     algorithm, truncation = settings["algorithm"], settings.get("rollout", {}).get("truncation")
+    if algorithm == "dhmbpo" and settings.get("fit", {}).get("batch_size") == LARGE_FITS:
+        return "dhmbpo_large_fits"
     if algorithm == "mbpo" and truncation == "threshold":
         return "macura"
     return (

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.published_data import LEARNERS, by_learner, published_points
+from experiments.published_data import LEARNERS, VARIANTS, by_learner, published_points
 from mbpo_jax.files import Row
 from mbpo_jax.reports import statistics
 from mbpo_jax.reports.figures import (
@@ -16,6 +16,7 @@ from mbpo_jax.reports.figures import (
     GREEN,
     ORANGE,
     PURPLE,
+    SKY,
     THOUSANDS,
     VERMILLION,
     draw_band,
@@ -24,7 +25,7 @@ from mbpo_jax.reports.figures import (
 )
 from mbpo_jax.reports.plots import collect, format_steps
 
-COLORS = dict(zip(LEARNERS, (BLUE, PURPLE, GREEN, ORANGE, VERMILLION), strict=True))
+COLORS = dict(zip(LEARNERS, (BLUE, PURPLE, GREEN, SKY, ORANGE, VERMILLION), strict=True))
 DRAWN = ("mbpo", "dhmbpo", "sac_5_critics")
 """Published points that are drawn where we have no runs, too."""
 PUBLISHED: Mapping[str, Any] = {
@@ -105,8 +106,7 @@ def _format_hours(panel: Axes) -> None:
 def _draw_published(panel: Axes, task: str, learners: Learners) -> None:
     """Draw the points up to the next one behind our runs."""
     own = {algorithm for algorithm, _ in learners}
-    # Those of `sac` are of the one with five critics.
-    drawn = [name for name in LEARNERS if (name in own and name != "sac") or name in DRAWN]
+    drawn = [name for name in LEARNERS if (name in own and name not in VARIANTS) or name in DRAWN]
     points = {algorithm: published_points(task, algorithm) for algorithm in drawn}
     last = max(row["env_steps"] for rows in learners.values() for row in rows)
     steps = (point.env_steps for found in points.values() for point in found)

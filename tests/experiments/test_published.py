@@ -243,6 +243,15 @@ class TestOverview:
         config.write_text(config.read_text() + "  num_critics: 5\n")
         assert published_data.compare(rows_of(run))[0].algorithm == "sac_5_critics"
 
+    def test_larger_fits_are_a_variant_whose_published_points_are_shown_once(self, tmp_path):
+        runs = [write_run(tmp_path / name, algorithm="dhmbpo", utd=1) for name in ("a", "b")]
+        config = runs[1] / "config.yaml"
+        config.write_text(config.read_text() + "fit: {batch_size: 1024}\n")
+        found = published_data.compare(rows_of(*runs))
+        assert {each.algorithm for each in found} == {"dhmbpo", "dhmbpo_large_fits"}
+        assert "±" in published.overview_cell(found[0], bold=False)
+        assert "±" not in published.overview_cell(found[-1], bold=False)
+
     def test_mbpo_with_a_threshold_is_a_learner_of_its_own(self, tmp_path):
         run = write_run(tmp_path / "run", name="gym/Hopper-v5", utd=20)
         config = run / "config.yaml"
@@ -325,7 +334,7 @@ class TestCommand:
         monkeypatch.setattr("sys.argv", ["published", "run"])
         assert published.main() == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == len(published.RUNS) == 24
+        assert len(lines) == len(published.RUNS) == 26
         assert lines[0].split() == [
             *("halfcheetah-mbpo-0", "mbpo-jax", "train", "gym/HalfCheetah-v5"),
             *("--algorithm", "mbpo", "--seed", "0", "--total-env-steps", "20000"),
