@@ -122,7 +122,7 @@ def test_a_played_episode_is_shown_up_to_there(key, start, rewards):
 def test_a_model_is_fitted_and_judged_without_them_in_runs_side_by_side(key):
     """Runs that left out different numbers have the numbers of runs alone."""
     env = glitchy("observation", np.nan, STARTS)
-    program, keys = loop.make_program(env), jax.random.split(key, 3)
+    program, keys = loop.make_program(env), jax.random.split(key, 4)
     alone = [trained(env, MBPO, jax.random.clone(key), chunks=2) for key in keys]
     with jax.debug_key_reuse(False):
         state = jax.jit(jax.vmap(lambda key: collected(program, MBPO, key)))(keys)
