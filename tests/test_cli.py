@@ -422,7 +422,7 @@ def test_doctor_reports_where_the_cache_is_and_its_size(monkeypatch, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "program").write_bytes(bytes(3 * 2**20))
     (present,) = doctor.compilation_cache()
-    assert present.value == f"{tmp_path / 'cache'} (3 MiB)"
+    assert present.value == f"{tmp_path / 'cache'} (3.00 MiB)"
     assert present.advice == ""
 
 
