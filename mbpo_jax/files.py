@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -155,22 +156,23 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _open_in_turn(path: Path) -> BinaryIO:
-    """Open an empty file once nobody else writes it, which ends when it is closed."""
-    while True:
-        file = open(path, "wb", opener=_open_as_it_is)  # noqa: SIM115 - the caller closes it
-        try:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                file.truncate()
-                return file
-        except FileNotFoundError:
-            pass  # who wrote it has put it into its place
-        except BaseException:
-            file.close()
-            raise
-        file.close()
+def _open_unshared(path: Path) -> tuple[BinaryIO, Path]:
+    """Open an empty file, or one beside it if another writer has it open; and return its path."""
+    file = open(path, "wb", opener=_open_as_it_is)  # noqa: SIM115 - the caller closes it
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who had it until now has put it into its place.
+        is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        is_ours = False
+    except OSError:  # a file system without locks
+        is_ours = True
+    if is_ours:
+        file.truncate()
+        return file, path
+    file.close()
+    path = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    return open(path, "wb"), path
 
 
 def _open_as_it_is(path: str, flags: int) -> int:
@@ -181,15 +183,16 @@ def _open_as_it_is(path: str, flags: int) -> int:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends, and never if it fails.
 
-    A reader sees the old content or the new one, at no time a part of either, whoever else writes
-    it at the same time.
+    A reader sees the old content or the new one, at no time a part of either. Of several who write
+    it at the same time the last one stays, where the file system has locks.
 
     Raises:
       DiskError: it cannot be written.
     """
     temporary, needed = path.with_name(f".{path.name}.tmp"), None
     try:
-        with _open_in_turn(temporary) as file:
+        file, temporary = _open_unshared(temporary)
+        with file:
             try:
                 yield file
                 needed = file.tell()

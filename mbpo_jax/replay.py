@@ -1,8 +1,8 @@
 """A ring buffer of transitions on the device: init, add, ways to draw from it; nothing else.
 
 Rows are written at `position + arange(n)` modulo the capacity, so the valid rows are always the
-newest `size` ones. What adds and what samples costs O(rows touched), never O(capacity), also under
-`vmap`; but for `sample_initial`, which looks at all rows.
+newest `size` ones. Adding and sampling cost O(rows touched), never O(capacity), also under `vmap`,
+except `sample_initial`, which looks at all rows.
 """
 
 from typing import NamedTuple

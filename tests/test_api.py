@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_a_run_begins_with_what_another_one_learned():
     noted = json.loads(Path("model/environment.json").read_text())["init_from"]
     assert (begun.state, noted) == (
         "finished",
-        {"run": str(source.path.resolve()), "env_steps": 42},
+        {"run": str(source.path.resolve()), "from_here": "../source", "env_steps": 42},
     )
     # What has begun needs its source no more, and is not taken for what began otherwise.
     shutil.rmtree("source")
@@ -249,6 +250,7 @@ def test_a_run_begins_with_what_another_one_learned():
         ("partial-0000000010", "../source", True),  # a first save that was cut off
         ("0000000010", "../source", False),
         ("0000000010", "source", None),
+        ("0000000010", "../moved", False),  # with the run, both to another folder
     ],
 )
 def test_what_a_run_began_with_is_known_by_its_place(checkpoint, noted, begins, monkeypatch):
@@ -257,7 +259,9 @@ def test_what_a_run_began_with_is_known_by_its_place(checkpoint, noted, begins, 
     folder.mkdir(parents=True)
     Path("elsewhere").mkdir()
     source = Path("elsewhere", noted).resolve()
-    Path("run", "environment.json").write_text(json.dumps({"init_from": {"run": str(source)}}))
+    from_here = "../source" if "moved" in noted else os.path.relpath(source, "run")
+    place = {"run": str(source), "from_here": from_here, "env_steps": 42}
+    Path("run", "environment.json").write_text(json.dumps({"init_from": place}))
     run_dir = Path("run").resolve()
     monkeypatch.chdir("elsewhere")
     if begins is None:

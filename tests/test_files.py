@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -64,23 +63,21 @@ class TestRows:
 
 
 class TestReplacing:
-    def test_who_writes_a_file_that_another_writes_waits_and_is_the_last(self, tmp_path):
-        path, about_to = tmp_path / "page", threading.Event()
+    def test_of_two_who_write_a_file_at_once_each_is_whole_and_the_last_stays(self, tmp_path):
+        path = tmp_path / "page"
 
         def write_second():
-            about_to.set()
             with files.replacing(path) as file:
                 file.write(b"second")
 
         with files.replacing(path) as file:
+            file.write(b"first and ")
             other = threading.Thread(target=write_second)
             other.start()
-            about_to.wait()
-            time.sleep(0.05)  # by now it would have written, if it did not wait
-            file.write(b"first and longer")
-            assert not path.exists()
-        other.join()
-        assert path.read_bytes() == b"second"
+            other.join()
+            assert path.read_bytes() == b"second"
+            file.write(b"longer")
+        assert path.read_bytes() == b"first and longer"
         assert [found.name for found in tmp_path.iterdir()] == ["page"]
 
     def test_json_is_replaced_as_a_whole_and_nothing_else_is_left(self, tmp_path):

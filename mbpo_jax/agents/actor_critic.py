@@ -186,10 +186,9 @@ def make_actor_critic(nets: Networks, config: SACConfig, state: SACState) -> Act
 
 
 def target_q(
-    key: jax.Array, nets: ActorCritic, state: SACState, observation: jax.Array, action: jax.Array
+    critics: PyTree, nets: ActorCritic, observation: jax.Array, action: jax.Array
 ) -> jax.Array:
-    """Return the smallest value `[...]` that the chosen target critics have of an action."""
-    critics = nets.chosen(key, state.target_critics)
+    """Return the smallest value `[...]` that critics, as `chosen` gives them, have of an action."""
     return nets.bounded(smallest(nets.q_values(critics, observation, action)))
 
 

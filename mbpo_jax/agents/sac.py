@@ -92,7 +92,7 @@ def temperature_loss(
 
 def next_soft_value(
     key: jax.Array,
-    critics_key: jax.Array,
+    critics: PyTree,
     nets: ActorCritic,
     state: SACState,
     observation: jax.Array,
@@ -101,7 +101,7 @@ def next_soft_value(
 
     Args:
       key: draws the actions.
-      critics_key: draws the target critics, if they are drawn.
+      critics: target critics, as `ActorCritic.chosen` gives them.
       nets: networks.
       state: of the agent.
       observation: as above.
@@ -110,7 +110,7 @@ def next_soft_value(
       The soft values `[...]` by the target critics, and the bonus `-alpha log pi` in them.
     """
     action, log_prob = nets.sample(key, state.policy, observation)
-    q = target_q(critics_key, nets, state, observation, action)
+    q = target_q(critics, nets, observation, action)
     alpha = temperature(state)
     return soft_value(q, log_prob, alpha), -alpha * log_prob
 
@@ -121,7 +121,8 @@ def td0_target(gamma: jax.Array | float) -> CriticTarget:
     def target(key, nets, state, view, batch: Transition) -> Regression:
         del view
         key, critics_key = jax.random.split(key)
-        value, bonus = next_soft_value(key, critics_key, nets, state, batch.next_observation)
+        critics = nets.chosen(critics_key, state.target_critics)
+        value, bonus = next_soft_value(key, critics, nets, state, batch.next_observation)
         value = targets.td0(batch.reward, batch.discount, value, gamma)
         soft_reward = batch.reward + bonus
         return Regression(batch.observation, batch.action, value, soft_reward=soft_reward)

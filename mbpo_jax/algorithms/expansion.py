@@ -105,7 +105,8 @@ def training_rollout(model: DynamicsModel, config: Config) -> TrainingRollout:
 
 def last_target(key: jax.Array, nets: ActorCritic, state: SACState, made: Expansion) -> jax.Array:
     """Return the soft value `[B]` of the expansion's last state that a target holds."""
-    q = target_q(key, nets, state, made.observation[-1], made.action[-1])
+    critics = nets.chosen(key, state.target_critics)
+    q = target_q(critics, nets, made.observation[-1], made.action[-1])
     return soft_value(q, made.log_prob[-1], temperature(state))
 
 

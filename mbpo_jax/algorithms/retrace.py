@@ -44,12 +44,12 @@ def retrace_target(config: Config) -> CriticTarget:
             lambda x: jnp.swapaxes(x, 0, 1), (batch.transitions, batch.connected)
         )
         key, critics_key = jax.random.split(key)
-        next_value, bonus = next_soft_value(key, critics_key, nets, state, steps.next_observation)
+        critics = nets.chosen(critics_key, state.target_critics)
+        next_value, bonus = next_soft_value(key, critics, nets, state, steps.next_observation)
         later = jax.tree.map(lambda x: x[1:], steps)
         log_prob = nets.log_prob(state.policy, later.observation, later.action)
         if settings.correction == "retrace":
-            # By the critics of the values.
-            next_q = target_q(critics_key, nets, state, later.observation, later.action)
+            next_q = target_q(critics, nets, later.observation, later.action)
             trace = targets.retrace_coefficient(log_prob, later.log_prob, settings.decay)
             returns = targets.retrace(
                 reward=steps.reward,

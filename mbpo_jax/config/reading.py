@@ -102,8 +102,16 @@ CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 """Settings that are read, in the group of one that chooses, as it has one value or another."""
-OF_FEW = ("expansion", "planner")
-"""Groups in which a choice decides for those algorithms alone that read it."""
+
+
+def chosen_by(path: str) -> tuple[str, list[str]] | None:
+    """Return which setting decides whether another one is read, and with which of its values."""
+    group, _, name = path.partition(".")
+    for choice, read_with in CHOICES.items():
+        values = [value for value, names in read_with.items() if name in names]
+        if choice.partition(".")[0] == group and values:
+            return choice, values
+    return None
 
 
 def unread_as_set(config: Config, path: str) -> str | None:
@@ -114,13 +122,10 @@ def unread_as_set(config: Config, path: str) -> str | None:
       path: of the one that is asked about.
     """
     group, _, name = path.partition(".")
-    for choice, read_with in CHOICES.items():
-        its_group, _, _ = choice.partition(".")
-        if group != its_group or (group in OF_FEW and config.algorithm not in readers(choice)):
-            continue
-        chosen = operator.attrgetter(choice)(config)
-        values = [value for value, names in read_with.items() if name in names]
-        if values and chosen not in values:
+    found = chosen_by(path)
+    if found and config.algorithm in readers(found[0]):  # one of one's own may read all
+        choice, values = found
+        if (chosen := operator.attrgetter(choice)(config)) not in values:
             return (
                 f"it is not read with {choice}={chosen}; leave it out, or set {choice} to "
                 f"{' or '.join(values)}"

@@ -74,9 +74,16 @@ def play_episodes(
         state, transition = env.step(env_key, state, action)
         return memory, state, transition, keep(transition, state)
 
+    def alone(*rows):
+        """Make the step of one episode without `vmap`, which would have every plan made anew."""
+        made = play_step(*jax.tree.map(lambda x: x[0], rows))
+        return jax.tree.map(lambda x: x[None], made)
+
+    side_by_side = alone if num_episodes == 1 else jax.vmap(play_step)
+
     def step(carry, key):
         memory, state, total, length, alive = carry
-        memory, state, transition, kept = jax.vmap(play_step)(
+        memory, state, transition, kept = side_by_side(
             jax.random.split(key, num_episodes), memory, state
         )
         counts = alive & all_finite(transition, axes=1)

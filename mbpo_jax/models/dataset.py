@@ -71,8 +71,7 @@ def split_rows(
 ) -> Split:
     """Split the valid rows at random into hold-out and training rows.
 
-    Where two or more are made of a single row, it is both of them, and so is one of zeros in an
-    empty buffer.
+    A single row is both if `num_rows` asks for two or more; so is a row of zeros, if there is none.
 
     Args:
       key: a key, used up.

@@ -18,6 +18,7 @@ from typing import Any
 
 from mbpo_jax import config_io
 from mbpo_jax.config import ENDS, Config, file_name, readers, unread, unread_as_set
+from mbpo_jax.config.reading import chosen_by
 from mbpo_jax.errors import MOST_PROBLEMS, ConfigError, first_of, shown, suggestion
 from mbpo_jax.fields import MOST_ITEMS, MOST_RUNS, field_error, field_types
 from mbpo_jax.files import to_plain
@@ -122,9 +123,15 @@ def _unread_problems(where: str, content: Mapping[str, Any], read: set[str]) -> 
     for layer in layers:
         with contextlib.suppress(ConfigError):  # which was told already
             named |= set(config_io.paths(config_io.nested(layer)))
+
+    def ways(path: str) -> str:
+        found = chosen_by(path)
+        chosen = f"set {found[0]} to {' or '.join(found[1])}, or " if found else ""
+        return f"leave it out, or {chosen}add one that does (with a learned model)"
+
     return [
-        f"{where}: {path}: none of the algorithms reads it, as it stands; leave it out, or add one "
-        f"that does (with a learned model): {', '.join(readers(path))}"
+        f"{where}: {path}: none of the algorithms reads it, as it stands; {ways(path)}: "
+        + ", ".join(readers(path))
         for path in sorted((named & config_io.defaults().keys()) - read)
     ]
 

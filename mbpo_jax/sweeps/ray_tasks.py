@@ -97,9 +97,11 @@ def _follow(ray: Any, task: Any, work: Work) -> None:
             try:
                 work.announce(_told_end(ray, unit, reference))
             except process.NoRoom as problem:  # others may fit
+                work.announce(str(problem))
                 problems.append(problem)
                 continue
             except DiskError as problem:  # a full disk is full for all
+                work.announce(str(problem))
                 ending, full = True, problem
                 continue
             if unit.state not in OVER and not cancelled:

@@ -47,7 +47,7 @@ class Training:
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
         self._began = time.monotonic()
-        self._updates = plan.updates(setup)
+        self._updates = plan.planned_updates(setup)
         # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
         restored, problems = restore_runs(run_dir, setup, goes_on=True)
         for problem in problems:
@@ -353,7 +353,8 @@ def train_group(
             return "finished"
         info = logs.environment_info(command, devices.describe_devices())
         if init_from:
-            info["init_from"] = {"run": init_from.run, "env_steps": init_from.env_steps}
+            place = run_directory.place_of(Path(init_from.run), run_dir)
+            info["init_from"] = {**place, "env_steps": init_from.env_steps}
         info["observed"] = setup.env.spec.components
         run_directory.write_environment(run_dir, info)
         print(f"memory: {memory}")

@@ -7,7 +7,7 @@ from mbpo_jax.signals import HANDLED, is_heard, is_watched
 
 
 class Interruption:
-    """Remembers that a signal asked for an end, which comes at the next look of the host.
+    """Remembers that a signal asked for an end, which comes once the running call is done.
 
     A second Ctrl-C raises `KeyboardInterrupt`, or ends the program at once (`signals.answer`).
     """

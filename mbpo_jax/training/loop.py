@@ -1,4 +1,4 @@
-"""The compiled step: everything that happens between two looks by the host.
+"""The compiled step: everything that happens before control returns to the host.
 
     fit the model -> make model data -> F x {one environment step, G updates} -> diagnose
 

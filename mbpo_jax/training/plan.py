@@ -65,7 +65,7 @@ class Updates(NamedTuple):
         return fits * self.per_fit + (num_chunks + self.calls_to_catch_up) * self.of_steps
 
 
-def updates(setup: Setup) -> Updates:
+def planned_updates(setup: Setup) -> Updates:
     """Return what updates a run makes."""
     config = setup.group.config
     agent = make_algorithm(setup.env, config).agent
@@ -200,7 +200,7 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
     seeds = f"seed {group.seeds[0]}"
     if len(group.seeds) > 1:
         seeds = f"seeds {group.seeds[0]} to {group.seeds[-1]}, in one program"
-    made = updates(setup)
+    made = planned_updates(setup)
     calls = config.num_chunks + made.calls_to_catch_up
     rows = {
         "run directory": f"{run_dir} ({run_directory.outlook(run_dir, group)})",

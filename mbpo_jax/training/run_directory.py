@@ -71,13 +71,23 @@ def begins(run_dir: Path, init_from: Path) -> bool:
     # Which says nothing if it was emptied, and whoever asks shall know why.
     before = read_json(run_dir / ENVIRONMENT) if (run_dir / ENVIRONMENT).exists() else {}
     known = [each.get("init_from") or {} for each in (before, *before.get("earlier", []))]
-    begun = {Path(each["run"]).resolve() for each in known if "run" in each}
-    if init_from.resolve() not in begun:
+    asked = place_of(init_from, run_dir)
+    if not any(set(each.items()) & asked.items() for each in known if _is_plain(each)):
         raise ConfigError(
             f"init_from: {run_dir} was not begun with {init_from}; choose another run directory, "
             "or leave it out to go on with what is there"
         )
     return False
+
+
+def place_of(run: Path, run_dir: Path) -> dict[str, str]:
+    """Return where another run lies, in all and seen from here: one of them outlasts a move."""
+    run = run.resolve()
+    return {"run": str(run), "from_here": os.path.relpath(run, run_dir.resolve())}
+
+
+def _is_plain(noted: Any) -> bool:
+    return isinstance(noted, dict) and all(isinstance(x, (str, int)) for x in noted.values())
 
 
 @contextlib.contextmanager

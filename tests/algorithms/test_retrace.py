@@ -115,3 +115,16 @@ def test_what_lies_beyond_a_break_has_no_influence():
     for correction in ("retrace", "none"):
         config = settings(correction=correction)
         np.testing.assert_array_equal(regress(config, batch).target, regress(config, other).target)
+
+
+def test_critics_are_drawn_once_for_a_target():
+    drawn = []
+
+    def chosen(key, critics):
+        drawn.append(key)
+        return critics
+
+    nets = make_nets()._replace(chosen=chosen)
+    state = system.make_state((0.3, 0.5))
+    retrace_target(settings())(jax.random.key(0), nets, state, (), sequences())
+    assert len(drawn) == 1

@@ -343,7 +343,7 @@ def test_all_updates_are_counted_those_after_a_fit_and_those_caught_up_too():
     train(config)
     trained = mbpo_jax.load("run", ENV)
     made = optax.tree_utils.tree_get(trained.learned().agent.critic_optimizer, "count")
-    planned = plan.updates(layout.set_up(group_of(config)))
+    planned = plan.planned_updates(layout.set_up(group_of(config)))
     assert planned.calls_to_catch_up > 0
     assert made == planned.total(config.num_chunks) == status(Path("run"))["gradient_steps"]
 

@@ -28,4 +28,4 @@ def test_updates_of_a_chunk_are_those_of_its_steps(algorithm, updates):
         dyna=DynaConfig(model_updates=5),
     )
     setup = set_up(group_of(config), linear_gaussian(noise=0.0, episode_length=5))
-    assert plan.updates(setup) == (0, 8 * updates, 0)
+    assert plan.planned_updates(setup) == (0, 8 * updates, 0)
