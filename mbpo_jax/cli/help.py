@@ -93,7 +93,7 @@ def show_train(verb: Any, config: Config) -> None:
             print("\n" + textwrap.fill(f"{about}:", _width()))
             _print_table(options(group, prefix, only))
     print(
-        f"\n{ALL} has every sentence whole, the choices, and what others, or other choices, read;\n"
+        f"\n{ALL} has whole sentences, and what others or other choices read;\n"
         f"`{PROGRAM} train ENV --algorithm NAME --help` has what it reads, on ENV."
     )
 
