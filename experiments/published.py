@@ -56,8 +56,8 @@ class Run(NamedTuple):
 
     def arguments(self) -> list[str]:
         """Return the command line that trains or resumes this run, without the program."""
-        variants = {"macura": "mbpo", "dhmbpo_large_fits": "dhmbpo", "sac_5_critics": "sac"}
-        algorithm = variants.get(self.algorithm, self.algorithm)
+        algorithms = {"macura": "mbpo", "dhmbpo_large_fits": "dhmbpo", "sac_5_critics": "sac"}
+        algorithm = algorithms.get(self.algorithm, self.algorithm)
         options = {
             "algorithm": algorithm,
             "seed": self.seed,

@@ -157,7 +157,7 @@ def to_plain(value: Any) -> Any:
 
 
 def _open_unshared(path: Path) -> tuple[BinaryIO, Path]:
-    """Open an empty file, or one beside it if another writer has it open; and return its path."""
+    """Open a file, or one beside it if another writer has it open; and return its path."""
     file = open(path, "wb", opener=_open_as_it_is)  # noqa: SIM115 - the caller closes it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,10 +168,9 @@ def _open_unshared(path: Path) -> tuple[BinaryIO, Path]:
     except OSError:  # a file system without locks
         is_ours = True
     if is_ours:
-        file.truncate()
         return file, path
     file.close()
-    path = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    path = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}{path.suffix}")
     return open(path, "wb"), path
 
 
@@ -191,9 +190,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary, needed = path.with_name(f".{path.name}.tmp"), None
     try:
-        file, temporary = _open_unshared(temporary)
+        with writing(path):
+            file, temporary = _open_unshared(temporary)
         with file:
             try:
+                file.truncate()  # of what a writer left that was killed
                 yield file
                 needed = file.tell()
                 file.flush()

@@ -251,6 +251,7 @@ def test_a_run_begins_with_what_another_one_learned():
         ("0000000010", "../source", False),
         ("0000000010", "source", None),
         ("0000000010", "../moved", False),  # with the run, both to another folder
+        ("0000000010", "relative", False),  # as it was written, by an earlier version
     ],
 )
 def test_what_a_run_began_with_is_known_by_its_place(checkpoint, noted, begins, monkeypatch):
@@ -261,6 +262,8 @@ def test_what_a_run_began_with_is_known_by_its_place(checkpoint, noted, begins, 
     source = Path("elsewhere", noted).resolve()
     from_here = "../source" if "moved" in noted else os.path.relpath(source, "run")
     place = {"run": str(source), "from_here": from_here, "env_steps": 42}
+    if noted == "relative":
+        place = {"run": "../source", "env_steps": 42}
     Path("run", "environment.json").write_text(json.dumps({"init_from": place}))
     run_dir = Path("run").resolve()
     monkeypatch.chdir("elsewhere")

@@ -68,6 +68,8 @@ class TestReplacing:
 
         def write_second():
             with files.replacing(path) as file:
+                # By their end cleaners and campaigns of faults know what is left over.
+                assert [found.suffix for found in tmp_path.iterdir()] == [".tmp", ".tmp"]
                 file.write(b"second")
 
         with files.replacing(path) as file:

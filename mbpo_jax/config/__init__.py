@@ -46,7 +46,7 @@ from mbpo_jax.config.methods import (
     TabularConfig,
 )
 from mbpo_jax.config.problems import PROBLEMS, ProblemRecord
-from mbpo_jax.config.reading import read_settings, refuse_unread, unread, unread_as_set
+from mbpo_jax.config.reading import chosen_by, read_settings, refuse_unread, unread, unread_as_set
 from mbpo_jax.config.run import CONFIG_CLASSES, ENDS, MEMORY_FIELDS, Config, register_pytrees
 from mbpo_jax.fields import file_name
 
@@ -80,6 +80,7 @@ __all__ = [
     "TrackingConfig",
     "actor_critics",
     "algorithm_record",
+    "chosen_by",
     "estimator_readers",
     "estimator_uses",
     "file_name",

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax import config_io
-from mbpo_jax.config import ENDS, Config, file_name, readers, unread, unread_as_set
-from mbpo_jax.config.reading import chosen_by
+from mbpo_jax.config import ENDS, Config, chosen_by, file_name, readers, unread, unread_as_set
 from mbpo_jax.errors import MOST_PROBLEMS, ConfigError, first_of, shown, suggestion
 from mbpo_jax.fields import MOST_ITEMS, MOST_RUNS, field_error, field_types
 from mbpo_jax.files import to_plain

@@ -70,9 +70,8 @@ def begins(run_dir: Path, init_from: Path) -> bool:
         return True
     # Which says nothing if it was emptied, and whoever asks shall know why.
     before = read_json(run_dir / ENVIRONMENT) if (run_dir / ENVIRONMENT).exists() else {}
-    known = [each.get("init_from") or {} for each in (before, *before.get("earlier", []))]
-    asked = place_of(init_from, run_dir)
-    if not any(set(each.items()) & asked.items() for each in known if _is_plain(each)):
+    known = [each.get("init_from") for each in (before, *before.get("earlier", []))]
+    if not any(_lies_at(each, init_from, run_dir) for each in known):
         raise ConfigError(
             f"init_from: {run_dir} was not begun with {init_from}; choose another run directory, "
             "or leave it out to go on with what is there"
@@ -86,8 +85,16 @@ def place_of(run: Path, run_dir: Path) -> dict[str, str]:
     return {"run": str(run), "from_here": os.path.relpath(run, run_dir.resolve())}
 
 
-def _is_plain(noted: Any) -> bool:
-    return isinstance(noted, dict) and all(isinstance(x, (str, int)) for x in noted.values())
+def _lies_at(noted: Any, run: Path, run_dir: Path) -> bool:
+    """Say whether one of the places of `place_of` is where a run lies now."""
+    if not isinstance(noted, dict):
+        return False
+    # Earlier versions noted the first one as it was written, seen from where one stood.
+    seen_from = {"run": Path.cwd(), "from_here": run_dir.resolve()}
+    return any(
+        isinstance(noted.get(key), str) and (base / noted[key]).resolve() == run.resolve()
+        for key, base in seen_from.items()
+    )
 
 
 @contextlib.contextmanager
