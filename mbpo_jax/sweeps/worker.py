@@ -21,7 +21,7 @@ from mbpo_jax.sweeps import store
 from mbpo_jax.sweeps.process import command_of
 from mbpo_jax.training import devices, driver, plan, run_directory
 from mbpo_jax.training.group import Group
-from mbpo_jax.training.layout import set_up
+from mbpo_jax.training.layout import Setup, set_up
 
 
 def train_unit(
@@ -138,16 +138,18 @@ def _planned(
     devices.use_host_devices(len(runs))
     env_of = functools.cache(make_env)
 
+    @functools.cache  # for most groups hold all the runs that they could
+    def setup_of(group: Group) -> Setup:
+        return set_up(group, env_of(group.config.env))
+
     def most_runs(group: Group) -> int:
         most = min(len(group.runs), runs_per_group or len(group.runs))
-        return min(most, plan.most_runs(group, env_of(group.config.env))) if fits_here else most
+        return min(most, plan.most_runs(setup_of(group))) if fits_here else most
 
     found = store.plan(sweep_dir, runs, most_runs)
     needs = plan.check_fits if fits_here else plan.plan_memory
-    setups = (
-        set_up(unit.group, env_of(unit.group.config.env)) for unit in (*found.longer, *found.new)
-    )
-    memory = [plan.describe_memory(needs(setup)) for setup in setups]
+    groups = [unit.group for unit in (*found.longer, *found.new)]
+    memory = [plan.describe_memory(needs(setup_of(group))) for group in groups]
     return Planned(found, memory, devices.describe_devices())
 
 

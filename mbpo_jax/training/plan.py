@@ -11,11 +11,11 @@ from mbpo_jax.config import MEMORY_FIELDS, Config, algorithm_record, read_settin
 from mbpo_jax.errors import ConfigError, in_units
 from mbpo_jax.models.rows import BLOCK_ROWS
 from mbpo_jax.training import devices, pace, run_directory
-from mbpo_jax.training.group import Group, group_of, make_group
+from mbpo_jax.training.group import group_of, make_group
 from mbpo_jax.training.layout import Setup, set_up
 from mbpo_jax.training.runs_axis import padded_size, run_mesh
 from mbpo_jax.training.state import TrainState, learned
-from mbpo_jax.types import Agent, Env
+from mbpo_jax.types import Agent
 
 SPARED = 0.1
 """Share of a device's memory that is left free where it decides how many runs make a group."""
@@ -155,14 +155,14 @@ def check_fits(setup: Setup) -> Plan:
     return plan
 
 
-def most_runs(group: Group, env: Env) -> int:
-    """Return how many runs of a group a device's memory holds at once, at least one.
+def most_runs(setup: Setup) -> int:
+    """Return how many of the runs that are set up a device's memory holds at once, at least one.
 
     Raises:
       ConfigError: not even one fits.
     """
-    config = group.config
-    one_run = _one_run(set_up(group, env).shapes)
+    group, env, config = setup.group, setup.env, setup.group.config
+    one_run = _one_run(setup.shapes)
     agent = make_algorithm(env, config).agent
     for number in range(len(group.runs), 1, -1):
         mesh = run_mesh(number)
