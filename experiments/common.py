@@ -99,6 +99,12 @@ def mean_returns(rows: Sequence[Row]) -> np.ndarray:
     )
 
 
+def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def panels(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Group rows by environment and learner, as the figures take them."""
     grouped: dict[str, dict[str, list[Row]]] = {}

@@ -18,7 +18,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,14 +109,14 @@ def train(name: str, core: int | None) -> None:
 
 def tables(rows: Sequence[Row]) -> str:
     """Return what stands in `published.md`: returns at the published steps, and all runs."""
-    returns = markdown(
+    returns = common.markdown(
         (
             *("task", "algorithm", "updates a step", "env steps", "published", "ours"),
             *("95 % interval", "difference"),
         ),
         map(comparison_cells, compare(rows)),
     )
-    runs = markdown(
+    runs = common.markdown(
         (
             *("task", "algorithm", "updates a step", "seed", "env steps", "hours"),
             *("cores", "devices", *VERSIONS, "commit", "beside it"),
@@ -159,7 +159,9 @@ def overview(rows: Sequence[Row]) -> str:
         for each in line:
             cells[each.algorithm].append(overview_cell(each, each is best))
         lines.append([task, f"{step:,}", *map("<br>".join, cells.values())])
-    return markdown(["task", "env steps", *(LEARNERS[name].ours for name in learners)], lines)
+    return common.markdown(
+        ["task", "env steps", *(LEARNERS[name].ours for name in learners)], lines
+    )
 
 
 def overview_cell(found: Comparison, bold: bool) -> str:
@@ -172,12 +174,6 @@ def overview_cell(found: Comparison, bold: bool) -> str:
     if found.algorithm in VARIANTS:
         return ours
     return f"{ours}<br>*{point.mean:,.0f} ± {point.std:,.0f}*"
-
-
-def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def comparison_cells(found: Comparison) -> list[str]:

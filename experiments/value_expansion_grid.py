@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common import RESULTS, results_file
+from experiments.common import RESULTS, markdown, results_file
 from experiments.value_expansion import WHERE, interval
 from mbpo_jax.files import Row, read_rows, replace_rows, replacing
 from mbpo_jax.sweeps.results import read_sweep_rows
@@ -77,7 +77,7 @@ def _learner(run: Row) -> tuple[str, int]:
         case "retrace":
             return "Retrace", run["retrace.length"] - 1
         case algorithm:
-            where = {name: place for place, name in WHERE.items()}[algorithm]
+            (where,) = (place for place, name in WHERE.items() if name == algorithm)
             return f"{where}, {run['model']}", run["expansion.horizon"]
 
 
@@ -118,7 +118,7 @@ def gain(points: Mapping[int, np.ndarray]) -> dict[int, tuple[float, float, floa
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of the tables: returns, gains, and the differences that were published."""
+    """Yield headings and tables: returns, gains, and the differences that were published."""
     yield "# Value expansion on the published grid\n"
     yield (
         "Evaluation return averaged over training, mean and 95 % bootstrap interval over seeds.\n"
@@ -129,9 +129,9 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         expanded = [horizon for horizon in horizons if horizon]
         seeds = {len(values) for points in curves.values() for values in points.values()}
         yield f"## {panel}, {' or '.join(map(str, sorted(seeds)))} seeds\n"
-        yield from _table("Return at H =", horizons, _intervals(curves))
+        yield _table("Return at H =", horizons, _intervals(curves))
         steps = {learner: gain(points) for learner, points in curves.items()}
-        yield from _table("Gain over the horizon before, H =", expanded, steps)
+        yield _table("Gain over the horizon before, H =", expanded, steps)
         differences = {
             f"{one} - {other}": {
                 horizon: interval(curves[one][horizon] - curves[other][horizon])
@@ -141,7 +141,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
             for one, other in DIFFERENCES
             if one in curves and other in curves
         }
-        yield from _table("Difference at H =", expanded, differences)
+        yield _table("Difference at H =", expanded, differences)
 
 
 def _intervals(curves: Curves) -> dict[str, dict[int, tuple[float, float, float]]]:
@@ -155,16 +155,18 @@ def _table(
     head: str,
     horizons: Sequence[int],
     lines: Mapping[str, Mapping[int, tuple[float, float, float]]],
-) -> Iterator[str]:
-    yield f"| {head} | {' | '.join(map(str, horizons))} |"
-    yield "|---" * (len(horizons) + 1) + "|"
-    for label, points in lines.items():
-        cells = (
-            "{:,.1f} [{:,.1f}, {:,.1f}]".format(*points[horizon]) if horizon in points else ""
-            for horizon in horizons
-        )
-        yield f"| {label} | {' | '.join(cells)} |"
-    yield ""
+) -> str:
+    rows = [
+        [
+            label,
+            *(
+                "{:,.1f} [{:,.1f}, {:,.1f}]".format(*points[horizon]) if horizon in points else ""
+                for horizon in horizons
+            ),
+        ]
+        for label, points in lines.items()
+    ]
+    return markdown([head, *map(str, horizons)], rows) + "\n"
 
 
 def draw(rows: Sequence[Row]) -> None:

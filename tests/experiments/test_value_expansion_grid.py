@@ -60,7 +60,7 @@ def test_differences_are_of_what_both_have_at_a_horizon():
         *_rows("critic, oracle", 3, [4.0, 5.0]),
         *_rows("Retrace", 1, [0.0, 1.0]),
     ]
-    lines = list(grid.tables(rows))
+    lines = "\n".join(grid.tables(rows)).split("\n")
     assert "| critic, oracle - critic, learned |  | 3.0 [3.0, 3.0] |" in lines
     assert "| Retrace - critic, learned | -1.0 [-1.0, -1.0] |  |" in lines
 
