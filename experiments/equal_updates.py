@@ -141,10 +141,8 @@ def gains(learners: Mapping[str, Sequence[Row]]) -> dict[str, np.ndarray]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return returns over training, and their differences from SAC's at the same seeds."""
-    lines = [
-        "| task | learner | at the end | over training | less SAC's | seeds ahead of SAC |",
-        "|---|---|---|---|---|---|",
-    ]
+    names = ("task", "learner", "at the end", "over training", "less SAC's", "seeds ahead of SAC")
+    lines = []
     for environment, learners in common.panels(rows).items():
         ahead = gains(learners)
         for label, own in learners.items():
@@ -155,8 +153,8 @@ def table(rows: Sequence[Row]) -> str:
                 middle, low, high = statistics.estimate(statistics.mean, [gain])
                 cells[4] = f"{middle:,.0f} [{low:,.0f}, {high:,.0f}]"
                 cells[5] = f"{(gain > 0).sum()} of {gain.size}"
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append(cells)
+    return common.markdown(names, lines)
 
 
 def gains_figure(rows: Sequence[Row]) -> Figure:

@@ -62,13 +62,12 @@ def by_steps(rows: Sequence[Row], column: str) -> tuple[list[int], np.ndarray]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return returns and gradient steps at a few moments, as Markdown."""
-    lines = [
-        "Returns: mean over seeds, and from the lowest to the highest; 95 % interval by a",
-        "bootstrap over seeds, of which it needs three. Gradient steps: of the model, so far.",
-        "",
-        "| task | env steps | rule | seeds | return | interval | gradient steps |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    note = (
+        "Returns: mean over seeds, and from the lowest to the highest; 95 % interval by a\n"
+        "bootstrap over seeds, of which it needs three. Gradient steps: of the model, so far.\n\n"
+    )
+    names = ("task", "env steps", "rule", "seeds", "return", "interval", "gradient steps")
+    lines = []
     for task in TASKS:
         own = {rule: of_part(rows, task, rule) for rule in RULES}
         common_steps = sorted(
@@ -83,8 +82,8 @@ def table(rows: Sequence[Row]) -> str:
                 interval = "" if np.isnan(low) else f"{low:,.0f} to {high:,.0f}"
                 cells = [task, f"{n:,}", rule, str(len(y))]
                 cells += [f"{y.mean():,.0f} ({y.min():,.0f} to {y.max():,.0f})", interval]
-                lines.append(f"| {' | '.join([*cells, f'{used.mean():,.0f}'])} |")
-    return "\n".join(lines) + "\n"
+                lines.append([*cells, f"{used.mean():,.0f}"])
+    return f"{note}{common.markdown(names, lines)}\n"
 
 
 def of_part(rows: Sequence[Row], task: str, rule: str) -> list[Row]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from experiments import common
 from mbpo_jax.files import Row
 from mbpo_jax.reports.figures import (
     CURVE_STYLES,
@@ -148,9 +149,8 @@ def table(by_task: Mapping[str, Sequence[Row]]) -> str:
         for schedule in ("dense", "sparse"):
             if not (rules := rules_of(rows, schedule)):
                 continue
-            lines += ["", f"## {task}, {schedule}", ""]
-            lines += ["| rule | gradient steps | seconds | log-loss | ten-step error |"]
-            lines += ["|---|---|---|---|---|"]
+            names = ("rule", "gradient steps", "seconds", "log-loss", "ten-step error")
+            cells = []
             for rule in sorted(
                 rules, key=lambda r: total(rows, f"{schedule}: {r}", "gradient_steps")
             ):
@@ -161,6 +161,8 @@ def table(by_task: Mapping[str, Sequence[Row]]) -> str:
                 nll, error = (
                     against_reference(rows, schedule, rule, name).mean() for name in MEASURES
                 )
-                cells = f"{steps:,.0f} | {seconds:,.0f} | {nll:+.3f} | {error:.3f}"
-                lines.append(f"| {rule} | {cells} |")
+                cells.append(
+                    (rule, f"{steps:,.0f}", f"{seconds:,.0f}", f"{nll:+.3f}", f"{error:.3f}")
+                )
+            lines += ["", f"## {task}, {schedule}", "", common.markdown(names, cells)]
     return "\n".join(lines) + "\n"

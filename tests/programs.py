@@ -9,4 +9,4 @@ from mbpo_jax.training.state import TrainState
 
 def collected(program: Program, config: Config, key: jax.Array) -> TrainState:
     """Return the state of a run after its random steps."""
-    return program.collect(config, config.random_steps, program.init(config, key))
+    return program.collect(config, program.init(config, key))

@@ -124,8 +124,7 @@ def _print_plan(sweep_dir: Path, planned: worker.Planned, whole: bool) -> None:
     units = [*found.known, *found.new]
     swept = manifest.varied_fields([run for unit in units for run in unit.group.runs])
     # Other sweeps are read only where something is to be told by them.
-    trained = [*(u.path for u in found.known), *(store.beside(sweep_dir) if found.new else ())]
-    lines = []
+    paces, lines = pace.read_paces(store.beside(sweep_dir) if found.new else ()), []
     for unit, memory in zip([*found.longer, *found.new], planned.memory, strict=True):
         config = unit.group.config
         fields = swept[config.env.name, config.algorithm]
@@ -135,7 +134,7 @@ def _print_plan(sweep_dir: Path, planned: worker.Planned, whole: bool) -> None:
             f"  {len(unit.group.runs)} runs of {config.total_env_steps:,} steps; {memory}",
         ]
         if unit not in found.longer:
-            lines.append(f"  time: {pace.expected_time(unit.group, trained)}")
+            lines.append(f"  time: {pace.expected_time(unit.group, paces)}")
     _print_some(lines, 0 if whole else MOST_OF_PLAN)
     total = worker.runs_of(found.new)
     print(f"{total} new runs in {len(found.new)} groups; see {sweep_dir}")

@@ -85,7 +85,7 @@ def map_program(program: Program, mesh: Mesh) -> Mapped:
         return program.init(run.config, run.key)
 
     def collect(num_steps: jax.Array, run: Runs, state: TrainState) -> TrainState:
-        return program.collect(run.config, num_steps, state)
+        return program.collect(run.config, state, num_steps)
 
     def catch_up(part: jax.Array, run: Runs, state: TrainState):
         return program.catch_up(run.config, part, state)

@@ -28,8 +28,9 @@ class Program(NamedTuple):
 
     Attributes:
       init: `(Config, key) -> TrainState`.
-      collect: `(Config, num_steps, TrainState) -> TrainState`, random steps, at the start as many
-        as `random_steps`; several calls one after the other are one call of all their steps.
+      collect: `(Config, TrainState, num_steps=None) -> TrainState`, random steps, `random_steps`
+        of them unless a number is given; several calls one after the other are one call of all
+        their steps.
       catch_up: `(Config, part, TrainState) -> (TrainState, gradient steps of the model)`, of an
         agent that catches up: as many updates as `step` makes, and before the first of them, where
         `part` is 0, the first fit.
@@ -40,7 +41,7 @@ class Program(NamedTuple):
     """
 
     init: Callable[[Config, jax.Array], TrainState]
-    collect: Callable[[Config, jax.Array, TrainState], TrainState]
+    collect: Callable[..., TrainState]
     catch_up: Callable[[Config, jax.Array, TrainState], tuple[TrainState, jax.Array]]
     step: Callable[[Config, jax.Array, TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Config, jax.Array, TrainState], tuple[jax.Array, jax.Array]]
@@ -248,7 +249,10 @@ def make_program(env: Env) -> Program:
             healthy=jnp.bool_(True),
         )
 
-    def collect(config: Config, num_steps: jax.Array, state: TrainState) -> TrainState:
+    def collect(
+        config: Config, state: TrainState, num_steps: jax.Array | None = None
+    ) -> TrainState:
+        last = config.random_steps if num_steps is None else num_steps
         algorithm = make_algorithm(env, config)
         # The density of a uniform action in [-1, 1].
         density = jnp.float32(-env.spec.action_size * jnp.log(2.0))
@@ -260,7 +264,7 @@ def make_program(env: Env) -> Program:
             state = state._replace(key=key)
             return interact(env, algorithm, env_key, state, action, log_prob)[0]
 
-        return jax.lax.fori_loop(0, num_steps, step, state)
+        return jax.lax.fori_loop(0, last, step, state)
 
     def catch_up(config: Config, part: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)

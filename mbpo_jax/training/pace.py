@@ -17,6 +17,7 @@ class Pace(NamedTuple):
     """How fast a group was trained.
 
     Attributes:
+      work: what decides the work of a step.
       start: environment steps at the first evaluation by which everything was compiled.
       seconds_until: it, of all runs.
       seconds: of each further step of all runs.
@@ -25,6 +26,7 @@ class Pace(NamedTuple):
       run_dir: where that was.
     """
 
+    work: dict[str, Any]
     start: int
     seconds_until: float
     seconds: float
@@ -33,17 +35,28 @@ class Pace(NamedTuple):
     run_dir: Path
 
 
-def expected_time(group: Group, beside: Iterable[Path]) -> str:
+def read_paces(run_dirs: Iterable[Path]) -> list[Pace]:
+    """Return how fast groups were trained, newest last, without those that cannot tell.
+
+    Args:
+      run_dirs: any of which may be unfit or unreadable.
+    """
+    paces = [pace for path in run_dirs if (pace := _read_pace(path))]
+    return sorted(paces, key=lambda pace: _changed(pace.run_dir))
+
+
+def expected_time(group: Group, paces: Iterable[Pace]) -> str:
     """Say how long a group will take, by the last one of the same work a step.
 
     Args:
       group: what is to be trained.
-      beside: run directories, any of which may be unfit or unreadable.
+      paces: of others, newest last.
     """
-    alike = (pace for path in beside if (pace := pace_of(path, group.config)))
-    pace = max(alike, key=lambda pace: _changed(pace.run_dir), default=None)
-    if pace is None:
+    work = _work(group.config)
+    alike = [pace for pace in paces if pace.work == work]
+    if not alike:
         return UNKNOWN
+    pace = alike[-1]
     # On a CPU runs share the cores; side by side on an accelerator, they take about as long as one.
     on_cpu = all(name.startswith("cpu") for name in pace.devices)
     share = len(group.runs) / pace.runs if on_cpu else 1.0
@@ -52,12 +65,9 @@ def expected_time(group: Group, beside: Iterable[Path]) -> str:
     return f"about {_in_words(seconds)}, at the pace of {pace.run_dir}"
 
 
-def pace_of(run_dir: Path, config: Config) -> Pace | None:
-    """Return how fast a group was trained, None unless it did a configuration's work a step."""
+def _read_pace(run_dir: Path) -> Pace | None:
     try:
         known = run_directory.load_group(run_dir)
-        if _work(known.config) != _work(config):
-            return None
         seconds = {
             row["env_steps"]: row["wall_seconds"]
             for row in read_rows(run_dir / logs.EVALS)
@@ -71,8 +81,15 @@ def pace_of(run_dir: Path, config: Config) -> Pace | None:
     a_step = seconds[first] / first
     if last > first:
         a_step = (seconds[last] - seconds[first]) / (last - first)
-    devices = run_directory.read_environment(run_dir).get("devices", [])
-    return Pace(first, seconds[first], a_step, len(known.runs), list(map(str, devices)), run_dir)
+    return Pace(
+        work=_work(known.config),
+        start=first,
+        seconds_until=seconds[first],
+        seconds=a_step,
+        runs=len(known.runs),
+        devices=list(map(str, run_directory.read_environment(run_dir).get("devices", []))),
+        run_dir=run_dir,
+    )
 
 
 def _work(config: Config) -> dict[str, Any]:

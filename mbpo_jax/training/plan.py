@@ -212,7 +212,7 @@ def dry_run(config: Config, run_dir: Path, usual: Config, everything: bool = Fal
         "calls": f"{calls:,} of the compiled step, of {config.steps_per_fit:,} steps each",
         "updates": f"{made.total(config.num_chunks):,} of the agent, a run",
         "memory": describe_memory(plan),
-        "time": pace.expected_time(group, [run_dir, *run_dir.parent.glob("*/")]),
+        "time": pace.expected_time(group, pace.read_paces([run_dir, *run_dir.parent.glob("*/")])),
     }
     for name, text in rows.items():
         print(f"{name:>14}: {text}")

@@ -101,7 +101,7 @@ def test_an_algorithm_reads_the_settings_that_its_record_names_and_no_others(
     read.clear()
     key = jax.random.key(0)
     state = jax.eval_shape(functools.partial(program.init, config), key)
-    state = jax.eval_shape(program.collect, config, jnp.int32(config.random_steps), state)
+    state = jax.eval_shape(program.collect, config, state)
     jax.eval_shape(program.step, config, jnp.int32(config.random_steps), state)
     jax.eval_shape(program.evaluate, config, key, state)
     found = read & settings

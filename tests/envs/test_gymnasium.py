@@ -427,7 +427,7 @@ def test_values_are_expanded_through_the_true_mujoco():
 
     program = make_program(make_env(config.env))
     state = jax.jit(functools.partial(program.init, config))(jax.random.key(0))
-    state = jax.jit(program.collect)(config, config.random_steps, state)
+    state = jax.jit(program.collect)(config, state)
     state, metrics = jax.jit(program.step)(config, config.random_steps, state)
     assert bool(state.healthy)
     assert np.isfinite(metrics["sac/critic_loss"])

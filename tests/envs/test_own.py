@@ -186,7 +186,7 @@ def test_whatever_it_is_called_its_own_rule_ends_model_rollouts(name):
     config = preset("debug")
     program = make_program(env)
     state = jax.jit(functools.partial(program.init, config))(jax.random.key(0))
-    state = jax.jit(program.collect)(config, config.random_steps, state)
+    state = jax.jit(program.collect)(config, state)
     _, metrics = jax.jit(program.step)(config, config.random_steps, state)
     assert float(metrics["model/termination_agreement"]) == 1.0
 

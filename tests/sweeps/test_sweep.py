@@ -166,19 +166,23 @@ def test_time_is_told_by_a_unit_of_the_same_work(tmp_path):
     (broken.path / "evals.jsonl").write_text("no row\n")
     found = store.beside(tmp_path / "mine")
     assert set(found) == {unit.path, other.path, broken.path, larger.path}
-    assert pace.expected_time(unit.group, found).startswith("not known")
+
+    def told(group):
+        return pace.expected_time(group, pace.read_paces(found))
+
+    assert told(unit.group).startswith("not known")
     row = {"env_steps": 150, "run": 0, "seed": 0, "return_mean": 1.0, "wall_seconds": 900.0}
     append_rows(larger.path / "evals.jsonl", [row])
-    assert pace.expected_time(unit.group, found).startswith("not known")
+    assert told(unit.group).startswith("not known")
     append_rows(other.path / "evals.jsonl", [{**row, "env_steps": 0, "wall_seconds": 0.0}, row])
     # 50 more steps of half as many runs.
-    assert pace.expected_time(unit.group, found).startswith("about 18 minutes, at the pace of")
+    assert told(unit.group).startswith("about 18 minutes, at the pace of")
     # The second evaluation was quicker than the first, before which everything was compiled.
     append_rows(other.path / "evals.jsonl", [{**row, "env_steps": 200, "wall_seconds": 940.0}])
     longer = unit.group.lengthened(
         dataclasses.replace(unit.group.config, total_env_steps=250, stop_at_return=None)
     )
-    assert pace.expected_time(longer, found).startswith("about 16 minutes")
+    assert told(longer).startswith("about 16 minutes")
 
 
 def test_a_plan_of_many_groups_is_told_on_a_screen(tmp_path, monkeypatch, capsys):
