@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mbpo_jax.loops import greatest_of_runs
+from mbpo_jax.trees import all_finite
 from mbpo_jax.types import PyTree, Transition
 
 
@@ -131,6 +133,35 @@ def filled_up(state: ReplayState, rows: int) -> ReplayState:
     order = (jnp.arange(rows) + jnp.where(wraps, state.position, 0)) % rows
     data = jax.tree.map(lambda x: x.at[:rows].set(x[order]), state.data)
     return state._replace(data=data, position=jnp.where(wraps, rows, state.position))
+
+
+def without_nonfinite(state: ReplayState) -> ReplayState:
+    """Take rows that are not finite out of a buffer; O(capacity), and again for each of them.
+
+    Training adds none, but a buffer may come from elsewhere. One after the other gives its place to
+    the oldest row, which breaks sequences there, and the window shrinks by it. Where there is none,
+    numbers are read and nothing is written. Simulator states are not looked at.
+    """
+    rows, valid = capacity(state), is_valid(state)
+
+    def find(data: Transition) -> jax.Array:
+        return valid & ~all_finite(data._replace(simulator=()), axes=1)
+
+    def take_out(i, data: Transition) -> Transition:
+        bad = find(data)
+        places = jnp.stack([jnp.argmax(bad), (state.position - state.size + i) % rows])
+        # Another run may have more of them; `drop` ignores places outside of the buffer.
+        hole, oldest = jnp.where(jnp.any(bad), places, rows)
+
+        def move(x: jax.Array) -> jax.Array:
+            x = x.at[hole].set(x[oldest], mode="drop")
+            return x.at[oldest].set(x.dtype.type(0), mode="drop")
+
+        return jax.tree.map(move, data)
+
+    number = jnp.sum(find(state.data), dtype=jnp.int32)
+    data = jax.lax.fori_loop(0, greatest_of_runs(number), take_out, state.data)
+    return state._replace(data=data, size=state.size - number)
 
 
 def sample_rows(key: jax.Array, state: ReplayState, shape: tuple[int, ...]) -> jax.Array:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbpo_jax import replay
-from mbpo_jax.types import Transition
+from mbpo_jax.types import RUNS_AXIS, Transition
 
 CAPACITY = 5
 NUM_ROWS = 3
@@ -44,6 +44,7 @@ add = jax.jit(replay.add)
 sample = jax.jit(replay.sample, static_argnums=2)
 newest = jax.jit(replay.newest, static_argnums=1)
 sample_rows = jax.jit(replay.sample_rows, static_argnums=2)
+without_nonfinite = jax.jit(replay.without_nonfinite)
 addition = st.tuples(
     st.lists(st.booleans(), min_size=NUM_ROWS, max_size=NUM_ROWS), st.integers(0, CAPACITY + 2)
 )
@@ -171,6 +172,49 @@ def test_a_donated_buffer_is_updated_in_place():
     assert all(x.is_deleted() for x in jax.tree.leaves(state.data))
     assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(after.data)] == before
     assert list(numbers_in(newest(after, CAPACITY)[0])) == [2, 3, 4, 5, 6]
+
+
+# Rows that are not finite
+
+
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
+@given(st.integers(0, 12), st.sets(st.integers(1, 12)), st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_rows_that_are_not_finite_are_taken_out_and_the_others_stay(num_added, bad, value):
+    state = filled(CAPACITY, num_added)
+    kept = [n for n in range(1, num_added + 1)[-CAPACITY:] if n not in bad]
+    glitch = jnp.isin(state.data.reward, jnp.asarray(sorted(bad), jnp.float32))
+    # In one component of one field, a different one for each row.
+    reward = jnp.where(glitch & (state.data.reward % 2 == 0), value, state.data.reward)
+    led = state.data.next_observation
+    led = led.at[:, 1].set(jnp.where(glitch & (state.data.reward % 2 == 1), value, led[:, 1]))
+    state = state._replace(data=state.data._replace(reward=reward, next_observation=led))
+    found = without_nonfinite(state)
+    assert int(found.size) == len(kept)
+    assert int(found.position) == int(state.position)
+    transitions, counts = newest(found, CAPACITY)
+    rows = jax.tree.map(lambda x: x[counts], transitions)
+    assert sorted(numbers_in(rows)) == kept
+    # Nothing that is not finite is left behind, and a buffer of nothing else is an empty one.
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found.data))
+    if len(kept) == int(state.size):
+        jax.tree.map(np.testing.assert_array_equal, found, state)
+
+
+def test_runs_side_by_side_take_out_their_own_rows():
+    states = [filled(CAPACITY, n) for n in (0, 3, 7, 9)]
+    states = [
+        state._replace(data=state.data._replace(reward=jnp.where(bad, jnp.nan, state.data.reward)))
+        for state, bad in zip(
+            states,
+            jnp.array([[0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 0, 1, 1], [0, 0, 0, 0, 0]]) > 0,
+            strict=True,
+        )
+    ]
+    together = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    found = jax.jit(jax.vmap(replay.without_nonfinite, axis_name=RUNS_AXIS))(together)
+    alone = jax.tree.map(lambda *x: jnp.stack(x), *map(without_nonfinite, states))
+    jax.tree.map(np.testing.assert_array_equal, found, alone)
+    assert list(found.size) == [0, 2, 1, 5]
 
 
 # Rows that hold more

@@ -294,7 +294,9 @@ def make_program(env: Env) -> Program:
     def step(config: Config, env_steps: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
         key, refresh_key, steps_key = jax.random.split(state.key, 3)
-        start, view, refresh_metrics = refresh(algorithm, refresh_key, state, env_steps)
+        start = state._replace(replay=replay.without_nonfinite(state.replay))
+        taken_out = state.replay.size - start.replay.size
+        start, view, refresh_metrics = refresh(algorithm, refresh_key, start, env_steps)
 
         def env_step(state, key):
             action_key, env_key, update_key = jax.random.split(key, 3)
@@ -324,7 +326,7 @@ def make_program(env: Env) -> Program:
             # Where all were stored, the mean of them to the last bit.
             "train/reward": jnp.mean(jnp.nan_to_num(rewards)) * (config.steps_per_fit / stored),
             "train/episode_return": jnp.nanmean(finished),
-            "train/nonfinite": config.steps_per_fit - stored,
+            "train/nonfinite": taken_out + config.steps_per_fit - stored,
         }
         return freeze_if_diverged(state, end, metrics)
 

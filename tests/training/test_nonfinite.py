@@ -118,6 +118,23 @@ def test_a_played_episode_is_shown_up_to_there(key, start, rewards):
     assert len(episode.transitions.reward) == max(rewards, 1)
 
 
+@pytest.mark.parametrize("bad", [2, 10])
+def test_rows_that_are_there_already_are_taken_out_first(key, bad):
+    """As an earlier version left them behind; even if there is no other."""
+    env, (init_key, step_key) = glitchy("reward", np.nan), jax.random.split(key)
+    program = loop.make_program(env)
+    state = trained(env, SAC, init_key, chunks=0)[0][0]._replace(key=step_key)
+    reward = state.replay.data.reward.at[:bad].set(jnp.nan)
+    state = state._replace(
+        replay=state.replay._replace(data=state.replay.data._replace(reward=reward))
+    )
+    state, metrics = jax.jit(lambda state: program.step(SAC, env_steps(0), state))(state)
+    assert metrics["train/nonfinite"] == bad + 2
+    assert int(state.replay.size) == 10 - bad + 6
+    np.testing.assert_array_equal(rows_of(state).reward, 1.0)
+    assert bool(state.healthy)
+
+
 @pytest.mark.slow
 def test_a_model_is_fitted_and_judged_without_them_in_runs_side_by_side(key):
     """Runs that left out different numbers have the numbers of runs alone."""
