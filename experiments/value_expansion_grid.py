@@ -4,9 +4,10 @@
 Retrace at six horizons, through the learned model and through the true system, each of SAC and of a
 learner like DDPG, nine seeds. What of it is finished is put into results/value_expansion_grid.jsonl
 by `collect`, one row for each run, where it takes the place of the same run's older row; `draw`
-makes the figure and the tables from all rows:
+makes the figure and the tables from all rows. `mbpo-jax sweep experiments/longer_fits.yaml` trains
+the critic's expansion once more with a better model, whose rows stand beside the others:
 
-    python -m experiments.value_expansion_grid collect SWEEP_DIR
+    python -m experiments.value_expansion_grid collect SWEEP_DIR...
     python -m experiments.value_expansion_grid draw
 
 Palenicek et al. (ICLR 2023; arXiv:2412.20537) report that the gain shrinks with the horizon, that
@@ -56,7 +57,7 @@ def collect(sweep_dir: Path, known: Sequence[Row] = ()) -> list[Row]:
     found = [
         {
             "environment": run["environment"],
-            "agent": AGENTS[run["sac.exploration_noise"]],
+            "agent": AGENTS[run.get("sac.exploration_noise")],
             "learner": learner,
             "horizon": horizon,
             **{name: run[name] for name in kept},
@@ -78,7 +79,8 @@ def _learner(run: Row) -> tuple[str, int]:
             return "Retrace", run["retrace.length"] - 1
         case algorithm:
             (where,) = (place for place, name in WHERE.items() if name == algorithm)
-            return f"{where}, {run['model']}", run["expansion.horizon"]
+            longer = f", {fit:,} steps a fit" if (fit := run.get("fit.num_steps")) else ""
+            return f"{where}, {run.get('model', 'learned')}{longer}", run["expansion.horizon"]
 
 
 def panels(rows: Sequence[Row]) -> dict[str, Curves]:
@@ -186,12 +188,16 @@ def draw(rows: Sequence[Row]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Value expansion on the published grid.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("collect", help="take the runs of a sweep").add_argument("sweep", type=Path)
+    commands.add_parser("collect", help="take the runs of sweeps").add_argument(
+        "sweeps", type=Path, nargs="+", metavar="SWEEP_DIR"
+    )
     commands.add_parser("draw", help="draw the rows that were taken")
     arguments = parser.parse_args()
     if arguments.command == "collect":
         results = results_file(NAME)
-        rows = collect(arguments.sweep, read_rows(results) if results.exists() else ())
+        rows = read_rows(results) if results.exists() else []
+        for sweep_dir in arguments.sweeps:
+            rows = collect(sweep_dir, rows)
         replace_rows(results, rows)
         print(f"{len(rows)} runs: {results}")
     else:

@@ -39,6 +39,17 @@ def test_what_is_finished_takes_the_place_of_older_rows(monkeypatch):
     }
 
 
+def test_a_sweep_over_fits_says_how_long_they_are(monkeypatch):
+    run = {
+        "environment": "cartpole", "algorithm": "mve", "seed": 0, "expansion.horizon": 5,
+        "fit.num_steps": 1000, "env_steps": 10, "mean_return": 1.0, "final_return": 2.0,
+        "diverged": False, "model/holdout_r2": None, "trained": True,
+    }  # fmt: skip
+    monkeypatch.setattr(grid, "read_sweep_rows", lambda sweep_dir: ([run], []))
+    (row,) = grid.collect("sweep")
+    assert (row["agent"], row["learner"]) == ("SAC", "critic, learned, 1,000 steps a fit")
+
+
 def test_seeds_are_compared_as_pairs():
     """Seeds that differ by far, all of which gain the same: the gain has no width."""
     spread = np.array([0.0, 100.0, 1000.0])

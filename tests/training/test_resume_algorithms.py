@@ -58,47 +58,37 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch,
     assert_resumes(settings(algorithm), monkeypatch, capsys)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
-@pytest.mark.parametrize("catches_up", [pytest.param(False, marks=pytest.mark.exhaustive), True])
-def test_so_it_does_with_all_that_dhmbpo_may_have_and_while_it_catches_up(
-    catches_up, monkeypatch, capsys
-):
-    """The interruption follows the first call, be it of the step or for the random steps."""
+def test_so_it_does_with_all_that_dhmbpo_may_have(monkeypatch, capsys):
     config = with_all_switches(settings("dhmbpo"))
-    sac = dataclasses.replace(config.sac, catches_up=catches_up)
-    output = assert_resumes(dataclasses.replace(config, sac=sac), monkeypatch, capsys)
-    began = config.random_steps
-    saved = began if catches_up else began + config.steps_per_fit
-    assert f"resuming at {saved:,} environment steps: broken" in output
+    sac = dataclasses.replace(config.sac, catches_up=False)
+    assert_resumes(dataclasses.replace(config, sac=sac), monkeypatch, capsys)
 
 
 @pytest.mark.slow
-def test_two_interruptions_while_catching_up_lose_nothing(monkeypatch, capsys):
+def test_so_it_does_after_two_interruptions_while_it_catches_up(monkeypatch, capsys):
     config = with_all_switches(settings("dhmbpo"))
+    first = 3 * config.steps_per_fit
     config = dataclasses.replace(
-        config,
-        random_steps=3 * config.steps_per_fit,
-        total_env_steps=4 * config.steps_per_fit,
+        config, random_steps=first, total_env_steps=first + 2 * config.steps_per_fit
     )
-    run_dir = Path("broken")
-    for done in (1, 2):
-        with monkeypatch.context() as patch:
-            patch.setattr(driver, "Interruption", InterruptedOnce)
-            assert mbpo_jax.train(config, run_dir).state == "interrupted"
-        assert json.loads((run_dir / "status.json").read_text())["caught_up"] == done
-    assert mbpo_jax.train(config, run_dir).state == "finished"
-    parts = [line for line in capsys.readouterr().out.splitlines() if "catching up" in line]
+    output = assert_resumes(config, monkeypatch, capsys, interruptions=2)
+    assert output.count(f"resuming at {first:,} environment steps: broken") == 2
     each = config.steps_per_fit * config.sac.utd_ratio
-    assert parts == [f"catching up: {i * each:,} of {3 * each:,} updates" for i in range(3)]
+    parts = [line for line in output.splitlines() if "catching up" in line]
+    one_by_one = [f"catching up: {i * each:,} of {3 * each:,} updates" for i in range(3)]
+    assert parts == [*one_by_one, *one_by_one]  # in one piece, and in three
 
 
-def assert_resumes(config, monkeypatch, capsys) -> str:
-    """Train once in one piece and once in two, and compare; return what the latter printed."""
+def assert_resumes(config, monkeypatch, capsys, interruptions: int = 1) -> str:
+    """Train in one piece and in several, and compare; return what was printed."""
     straight, broken = Path("straight"), Path("broken")
     assert mbpo_jax.train(config, straight).state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(driver, "Interruption", InterruptedOnce)
-        assert mbpo_jax.train(config, broken).state == "interrupted"
+        for _ in range(interruptions):
+            assert mbpo_jax.train(config, broken).state == "interrupted"
     assert mbpo_jax.train(config, broken).state == "finished"
     output = capsys.readouterr().out
     assert "resuming" in output
