@@ -25,19 +25,25 @@ import numpy as np
 
 from experiments.common import RESULTS, markdown, results_file
 from experiments.value_expansion import WHERE, interval
+from mbpo_jax.config import Config
 from mbpo_jax.files import Row, read_rows, replace_rows, replacing
 from mbpo_jax.sweeps.results import read_sweep_rows
+from mbpo_jax.sweeps.store import units_of
 
 NAME = "value_expansion_grid"
 AGENTS = {None: "SAC", 0.1: "DDPG-like"}
 """By `sac.exploration_noise`, which makes the policy deterministic."""
 NOTHING = "no expansion"
+FIT_STEPS = 250
+"""Gradient steps of a fit in the shipped sweep; learners that make others are named by theirs."""
 DIFFERENCES = (
     ("critic, oracle", "critic, learned"),
     ("actor, oracle", "actor, learned"),
     ("Retrace", "critic, learned"),
+    ("critic, oracle", "critic, learned, 1,000 steps a fit"),
+    ("critic, oracle", "critic, learned, 4,000 steps a fit"),
 )
-"""Whether the true system gains more than the learned one, and whether Retrace is on par."""
+"""Whether the true system gains more than a learned one, and whether Retrace is on par."""
 
 IDENTITY = ("environment", "agent", "learner", "horizon", "seed")
 
@@ -52,41 +58,43 @@ def collect(sweep_dir: Path, known: Sequence[Row] = ()) -> list[Row]:
       sweep_dir: of the sweep.
       known: rows of runs, which are left out where they are finished here, too.
     """
+    configs = {unit.name: unit.group.runs for unit in units_of(sweep_dir)}
     runs, _ = read_sweep_rows(sweep_dir)
     kept = ("seed", "env_steps", "mean_return", "final_return", "diverged", "model/holdout_r2")
     found = [
-        {
-            "environment": run["environment"],
-            "agent": AGENTS[run.get("sac.exploration_noise")],
-            "learner": learner,
-            "horizon": horizon,
-            **{name: run[name] for name in kept},
-        }
+        identify(configs[run["group"]][run["run"]]) | {name: run[name] for name in kept}
         for run in runs
         if run["trained"]
-        for learner, horizon in [_learner(run)]
     ]
     rows = {tuple(row[name] for name in IDENTITY): row for row in (*known, *found)}
     return [rows[identity] for identity in sorted(rows)]
 
 
-def _learner(run: Row) -> tuple[str, int]:
+def identify(config: Config) -> Row:
     """Return what is trained, and through how many model steps, or transitions after the first."""
-    match run["algorithm"]:
+    match config.algorithm:
         case "sac":
-            return NOTHING, 0
+            learner, horizon = NOTHING, 0
         case "retrace":
-            return "Retrace", run["retrace.length"] - 1
+            learner, horizon = "Retrace", config.retrace.length - 1
         case algorithm:
             (where,) = (place for place, name in WHERE.items() if name == algorithm)
-            longer = f", {fit:,} steps a fit" if (fit := run.get("fit.num_steps")) else ""
-            return f"{where}, {run.get('model', 'learned')}{longer}", run["expansion.horizon"]
+            learner, horizon = f"{where}, {config.model}", config.expansion.horizon
+            if config.model == "learned" and config.fit.num_steps != FIT_STEPS:
+                learner += f", {config.fit.num_steps:,} steps a fit"
+    return {
+        "environment": config.env.name,
+        "agent": AGENTS[config.sac.exploration_noise],
+        "learner": learner,
+        "horizon": horizon,
+    }
 
 
 def panels(rows: Sequence[Row]) -> dict[str, Curves]:
-    """Return the curves of each environment and agent, all of which begin without an expansion.
+    """Return the curves of each environment and agent, which begin without an expansion.
 
-    Where that is not trained yet, there is nothing to compare with, and no panel.
+    Where that is not trained yet, there is nothing to compare with, and no panel. Curves whose
+    first steps are left out begin later.
     """
     found: dict[str, dict[str, dict[int, dict[int, float]]]] = {}
     for row in rows:
@@ -97,7 +105,9 @@ def panels(rows: Sequence[Row]) -> dict[str, Curves]:
         panel: {
             learner: {
                 horizon: np.array([seeds[seed] for seed in sorted(seeds)])
-                for horizon, seeds in sorted((curves[NOTHING] | points).items())
+                for horizon, seeds in sorted(
+                    ((curves[NOTHING] if 1 in points else {}) | points).items()
+                )
             }
             for learner, points in sorted(curves.items())
             if learner != NOTHING
@@ -107,15 +117,21 @@ def panels(rows: Sequence[Row]) -> dict[str, Curves]:
     }
 
 
-def gain(points: Mapping[int, np.ndarray]) -> dict[int, tuple[float, float, float]]:
+def gain(
+    points: Mapping[int, np.ndarray], horizons: Sequence[int]
+) -> dict[int, tuple[float, float, float]]:
     """Return by horizon what it gains over the horizon before, in the mean, with its interval.
 
     Runs of the same seed begin with the same random steps, so they are compared as pairs.
+
+    Args:
+      points: returns by horizon.
+      horizons: of all learners, in order.
     """
-    horizons = sorted(points)
     return {
         longer: interval(points[longer] - points[shorter])
         for shorter, longer in itertools.pairwise(horizons)
+        if shorter in points and longer in points
     }
 
 
@@ -132,7 +148,8 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         seeds = {len(values) for points in curves.values() for values in points.values()}
         yield f"## {panel}, {' or '.join(map(str, sorted(seeds)))} seeds\n"
         yield _table("Return at H =", horizons, _intervals(curves))
-        steps = {learner: gain(points) for learner, points in curves.items()}
+        gains = {learner: gain(points, horizons) for learner, points in curves.items()}
+        steps = {learner: found for learner, found in gains.items() if found}
         yield _table("Gain over the horizon before, H =", expanded, steps)
         differences = {
             f"{one} - {other}": {

@@ -1,8 +1,8 @@
-"""A ring buffer of transitions on the device: init, add, ways to draw from it; nothing else.
+"""A ring buffer of transitions on the device: init, add, ways to draw from it, and to mend it.
 
 Rows are written at `position + arange(n)` modulo the capacity, so the valid rows are always the
 newest `size` ones. Adding and sampling cost O(rows touched), never O(capacity), also under `vmap`,
-except `sample_initial`, which looks at all rows.
+except `sample_initial` and `without_nonfinite`, which look at all rows.
 """
 
 from typing import NamedTuple

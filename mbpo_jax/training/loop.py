@@ -164,10 +164,13 @@ def refresh(
 ) -> tuple[TrainState, PyTree, Metrics]:
     """Fit the model, make its data, and let the agent take from both what it takes once.
 
+    Rows of the buffer that are not finite are taken out first.
+
     Returns:
       The new state, the model's view, and metrics.
     """
     fit_key, data_key, critics_key = jax.random.split(key, 3)
+    state = state._replace(replay=replay.without_nonfinite(state.replay))
     model, view, metrics = state.model, (), {}
     if algorithm.model is not None:
         model, metrics = algorithm.model.fit(fit_key, state.model, state.replay, env_steps)
@@ -252,7 +255,7 @@ def make_program(env: Env) -> Program:
     def collect(
         config: Config, state: TrainState, num_steps: jax.Array | None = None
     ) -> TrainState:
-        last = config.random_steps if num_steps is None else num_steps
+        number = config.random_steps if num_steps is None else num_steps
         algorithm = make_algorithm(env, config)
         # The density of a uniform action in [-1, 1].
         density = jnp.float32(-env.spec.action_size * jnp.log(2.0))
@@ -264,7 +267,7 @@ def make_program(env: Env) -> Program:
             state = state._replace(key=key)
             return interact(env, algorithm, env_key, state, action, log_prob)[0]
 
-        return jax.lax.fori_loop(0, last, step, state)
+        return jax.lax.fori_loop(0, number, step, state)
 
     def catch_up(config: Config, part: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
@@ -294,9 +297,8 @@ def make_program(env: Env) -> Program:
     def step(config: Config, env_steps: jax.Array, state: TrainState):
         algorithm = make_algorithm(env, config)
         key, refresh_key, steps_key = jax.random.split(state.key, 3)
-        start = state._replace(replay=replay.without_nonfinite(state.replay))
+        start, view, refresh_metrics = refresh(algorithm, refresh_key, state, env_steps)
         taken_out = state.replay.size - start.replay.size
-        start, view, refresh_metrics = refresh(algorithm, refresh_key, start, env_steps)
 
         def env_step(state, key):
             action_key, env_key, update_key = jax.random.split(key, 3)

@@ -73,23 +73,23 @@ def _read_pace(run_dir: Path) -> Pace | None:
             for row in read_rows(run_dir / logs.EVALS)
             if row["env_steps"] > known.config.random_steps
         }
+        if not seconds:
+            return None
+        first, last = min(seconds), max(seconds)
+        a_step = seconds[first] / first
+        if last > first:
+            a_step = (seconds[last] - seconds[first]) / (last - first)
+        return Pace(
+            work=_work(known.config),
+            start=first,
+            seconds_until=seconds[first],
+            seconds=a_step,
+            runs=len(known.runs),
+            devices=list(map(str, run_directory.read_environment(run_dir).get("devices", []))),
+            run_dir=run_dir,
+        )
     except (UserError, OSError, LookupError, TypeError):  # of another program, perhaps
         return None
-    if not seconds:
-        return None
-    first, last = min(seconds), max(seconds)
-    a_step = seconds[first] / first
-    if last > first:
-        a_step = (seconds[last] - seconds[first]) / (last - first)
-    return Pace(
-        work=_work(known.config),
-        start=first,
-        seconds_until=seconds[first],
-        seconds=a_step,
-        runs=len(known.runs),
-        devices=list(map(str, run_directory.read_environment(run_dir).get("devices", []))),
-        run_dir=run_dir,
-    )
 
 
 def _work(config: Config) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 """The tables of the published grid of value expansion, from rows whose numbers are known."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from experiments import value_expansion_grid as grid
 from experiments.common import RESULTS, results_file
+from mbpo_jax import preset
 from mbpo_jax.files import read_rows
 
 
@@ -13,41 +17,57 @@ def _rows(learner, horizon, returns):
     return [head | {"seed": seed, "mean_return": value} for seed, value in enumerate(returns)]
 
 
+def _config(algorithm, fit=250, model="learned", **changes):
+    config = preset("cartpole", algorithm=algorithm)
+    parts = {"fit": {"num_steps": fit}, **changes}
+    changed = {
+        part: dataclasses.replace(getattr(config, part), **fields) for part, fields in parts.items()
+    }
+    return dataclasses.replace(config, algorithm=algorithm, model=model, **changed)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (_config("sac"), ("SAC", "no expansion", 0)),
+        (_config("mve", expansion={"horizon": 3}), ("SAC", "critic, learned", 3)),
+        (
+            _config("mve", expansion={"horizon": 5}, fit=1000),
+            ("SAC", "critic, learned, 1,000 steps a fit", 5),
+        ),
+        (
+            _config("svg", expansion={"horizon": 3}, fit=1000, model="oracle"),
+            ("SAC", "actor, oracle", 3),
+        ),
+        (
+            _config("retrace", retrace={"length": 6}, sac={"exploration_noise": 0.1}),
+            ("DDPG-like", "Retrace", 5),
+        ),
+    ],
+)
+def test_a_run_is_told_by_its_settings(config, expected):
+    agent, learner, horizon = expected
+    assert grid.identify(config) == {
+        "environment": "cartpole", "agent": agent, "learner": learner, "horizon": horizon
+    }  # fmt: skip
+
+
 def test_what_is_finished_takes_the_place_of_older_rows(monkeypatch):
+    configs = [_config("mve", expansion={"horizon": 3}), _config("sac")]
+    group = SimpleNamespace(runs=configs)
+    monkeypatch.setattr(grid, "units_of", lambda _: [SimpleNamespace(name="a", group=group)])
     common = {
-        "environment": "cartpole", "sac.exploration_noise": None, "model": "learned", "seed": 0,
-        "expansion.horizon": 3, "retrace.length": 6, "env_steps": 10, "final_return": 2.0,
-        "diverged": False, "model/holdout_r2": None, "trained": True,
+        "group": "a", "seed": 0, "env_steps": 10, "final_return": 2.0, "diverged": False,
+        "model/holdout_r2": None,
     }  # fmt: skip
     runs = [
-        common | {"algorithm": "mve", "mean_return": 1.0},
-        common | {"algorithm": "svg", "mean_return": 2.0, "model": "oracle"},
-        common | {"algorithm": "retrace", "mean_return": 3.0, "sac.exploration_noise": 0.1},
-        common | {"algorithm": "sac", "mean_return": 4.0, "trained": False},
+        common | {"run": 0, "mean_return": 1.0, "trained": True},
+        common | {"run": 1, "mean_return": 4.0, "trained": False},
     ]
-    monkeypatch.setattr(grid, "read_sweep_rows", lambda sweep_dir: (runs, []))
+    monkeypatch.setattr(grid, "read_sweep_rows", lambda _: (runs, []))
     known = [*_rows("critic, learned", 3, [0.0]), *_rows("critic, learned", 1, [5.0])]
-    found = {
-        (row["agent"], row["learner"], row["horizon"]): row["mean_return"]
-        for row in grid.collect("sweep", known)
-    }
-    assert found == {
-        ("SAC", "critic, learned", 1): 5.0,
-        ("SAC", "critic, learned", 3): 1.0,
-        ("SAC", "actor, oracle", 3): 2.0,
-        ("DDPG-like", "Retrace", 5): 3.0,
-    }
-
-
-def test_a_sweep_over_fits_says_how_long_they_are(monkeypatch):
-    run = {
-        "environment": "cartpole", "algorithm": "mve", "seed": 0, "expansion.horizon": 5,
-        "fit.num_steps": 1000, "env_steps": 10, "mean_return": 1.0, "final_return": 2.0,
-        "diverged": False, "model/holdout_r2": None, "trained": True,
-    }  # fmt: skip
-    monkeypatch.setattr(grid, "read_sweep_rows", lambda sweep_dir: ([run], []))
-    (row,) = grid.collect("sweep")
-    assert (row["agent"], row["learner"]) == ("SAC", "critic, learned, 1,000 steps a fit")
+    found = [(row["horizon"], row["mean_return"]) for row in grid.collect("sweep", known)]
+    assert found == [(1, 5.0), (3, 1.0)]
 
 
 def test_seeds_are_compared_as_pairs():
@@ -59,8 +79,20 @@ def test_seeds_are_compared_as_pairs():
         *_rows("critic, learned", 3, spread + 11)[::-1],  # in whatever order they come
     ]
     (curves,) = grid.panels(rows).values()
-    gains = grid.gain(curves["critic, learned"])
+    gains = grid.gain(curves["critic, learned"], [0, 1, 3, 5])
     assert gains == {1: pytest.approx((10, 10, 10)), 3: pytest.approx((1, 1, 1))}
+
+
+def test_what_has_no_horizon_before_has_no_gain_over_it():
+    rows = [
+        *_rows("no expansion", 0, [1.0, 2.0]),
+        *_rows("critic, learned", 1, [1.0, 2.0]),
+        *_rows("critic, learned, 1,000 steps a fit", 5, [4.0, 5.0]),
+    ]
+    (curves,) = grid.panels(rows).values()
+    points = curves["critic, learned, 1,000 steps a fit"]
+    assert list(points) == [5]
+    assert grid.gain(points, [0, 1, 5]) == {}
 
 
 def test_differences_are_of_what_both_have_at_a_horizon():

@@ -1,5 +1,6 @@
 """Sweeps as a user starts them: real processes, killed and continued."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -260,9 +261,12 @@ def test_a_killed_worker_changes_no_number_and_an_enlarged_sweep_runs_what_is_ne
     """Of two drivers at once one has a worker, which is killed; later a driver is stopped."""
     path, broken = written(tmp_path / "sweep.yaml", settings=LONGER), tmp_path / "broken"
     command = [sys.executable, "-m", "mbpo_jax", "sweep", str(path), "--out", str(broken)]
-    drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    os.kill(wait_for_training(broken, steps=250)[0], signal.SIGKILL)
-    told = [driver.communicate(timeout=600)[0] for driver in drivers]
+    with contextlib.ExitStack() as stack:
+        drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        for driver in drivers:
+            stack.enter_context(driver)
+        os.kill(wait_for_training(broken, steps=250)[0], signal.SIGKILL)
+        told = [driver.communicate(timeout=600)[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], told
     assert sum("failed (signal SIGKILL) and is tried again" in each for each in told) == 1
     assert len(store.units_of(broken)) == 1
