@@ -374,7 +374,7 @@ def test_random_steps_in_parts_are_the_same_steps(key):
     expected = whole(jax.random.clone(key))
     state, first = init(key), CONFIG.random_steps // 3
     for num_steps in (first, 0, CONFIG.random_steps - first):
-        state = collect(num_steps, state)
+        state = collect(state, num_steps)
     assert int(state.replay.size) == CONFIG.random_steps
     assert_equal(state, expected)
 
