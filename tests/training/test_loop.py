@@ -93,6 +93,8 @@ def starts():
 @pytest.fixture(scope="module")
 def single_step():
     """Return the step of one run, which refuses to be traced a second time."""
+    # Chex counts by place and name, and a worker that steals tests may set this up again.
+    chex.clear_trace_counter()
 
     @chex.assert_max_traces(n=1)
     def step(env_steps, state):
