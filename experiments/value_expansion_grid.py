@@ -113,7 +113,7 @@ def panels(rows: Sequence[Row]) -> dict[str, Curves]:
             if learner != NOTHING
         }
         for panel, curves in sorted(found.items())
-        if NOTHING in curves
+        if NOTHING in curves and len(curves) > 1
     }
 
 

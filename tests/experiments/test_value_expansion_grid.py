@@ -83,6 +83,13 @@ def test_seeds_are_compared_as_pairs():
     assert gains == {1: pytest.approx((10, 10, 10)), 3: pytest.approx((1, 1, 1))}
 
 
+def test_where_there_is_nothing_to_compare_there_is_no_panel():
+    rows = _rows("no expansion", 0, [1.0])
+    assert grid.panels(rows) == {}
+    assert grid.panels(_rows("critic, learned", 1, [1.0])) == {}
+    assert len(grid.panels([*rows, *_rows("critic, learned", 1, [1.0])])) == 1
+
+
 def test_what_has_no_horizon_before_has_no_gain_over_it():
     rows = [
         *_rows("no expansion", 0, [1.0, 2.0]),
