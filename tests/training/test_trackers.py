@@ -263,7 +263,10 @@ class TestFailing:
         (line,) = told
         assert line.startswith(f"warning: own:{name} failed, and training goes on without it: ")
         assert any(text in line for text in reason.split("|")), line
-        assert [step for run, step, _ in notes("log") if run == 1][-2:] == [250, 500]
+        # Two that log at once do it in any order; the others fail before.
+        logged = 2 if name == "no_close" else 1
+        steps = sorted(step for run, step, _ in notes("log") if run == 1)
+        assert steps == [250] * logged + [500] * logged
         assert list(RUN_DIR.glob("tensorboard/run_0/events*"))
         assert len((RUN_DIR / "metrics.jsonl").read_text().splitlines()) == 4
 
