@@ -63,7 +63,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(algorithm, monkeypatch,
 def test_so_it_does_with_all_that_dhmbpo_may_have(monkeypatch, capsys):
     config = with_all_switches(settings("dhmbpo"))
     sac = dataclasses.replace(config.sac, catches_up=False)
-    assert_resumes(dataclasses.replace(config, sac=sac), monkeypatch, capsys)
+    output = assert_resumes(dataclasses.replace(config, sac=sac), monkeypatch, capsys)
+    saved = config.random_steps + config.steps_per_fit
+    assert f"resuming at {saved:,} environment steps: broken" in output
 
 
 @pytest.mark.slow
@@ -87,8 +89,10 @@ def assert_resumes(config, monkeypatch, capsys, interruptions: int = 1) -> str:
     assert mbpo_jax.train(config, straight).state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(driver, "Interruption", InterruptedOnce)
-        for _ in range(interruptions):
+        for done in range(1, interruptions + 1):
             assert mbpo_jax.train(config, broken).state == "interrupted"
+            status = json.loads((broken / "status.json").read_text())
+            assert status["caught_up"] == (done if config.sac.catches_up else 0)
     assert mbpo_jax.train(config, broken).state == "finished"
     output = capsys.readouterr().out
     assert "resuming" in output
