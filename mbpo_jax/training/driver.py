@@ -14,7 +14,8 @@ from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.files import Row
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
 from mbpo_jax.training.beginning import BEST, Beginning, has_its_rows, restore_runs, spread
-from mbpo_jax.training.compiled import better_of, compile_program
+from mbpo_jax.training.checkpoint import Restored
+from mbpo_jax.training.compiled import Compiled, better_of, compile_program
 from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.group import Group
 from mbpo_jax.training.host_state import HostState, closing_line, evaluation_rows, metric_rows
@@ -35,6 +36,8 @@ class Training:
     def __init__(
         self,
         setup: Setup,
+        restored: Restored | None,
+        compiled: Compiled,
         run_dir: Path,
         log: RunLog,
         progress: Progress,
@@ -42,29 +45,21 @@ class Training:
         on_evaluation: Callable[[list[Row]], None] | None = None,
         figure_format: Collection[str] = (),
     ) -> None:
-        self._run_dir, self._log, self._progress = run_dir, log, progress
+        self._compiled, self._run_dir, self._log, self._progress = compiled, run_dir, log, progress
         self._on_evaluation, self._figure_format = on_evaluation, figure_format
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
-        self._began = time.monotonic()
+        # What was compiled was so for these runs.
+        self._began = time.monotonic() - sum(compiled.seconds.values())
         self._updates = plan.planned_updates(setup)
-        # Read the checkpoint first: what is wrong with it is known before minutes of compiling.
-        restored, problems = restore_runs(run_dir, setup, goes_on=True)
-        for problem in problems:
-            progress.print(f"warning: {problem}")
         self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
         self._seconds_before = self.host.wall_seconds
-        log.rewind(self.host.log)
-        if restored:
-            progress.print(f"resuming at {self.host.env_steps:,} environment steps:", run_dir)
-            progress.update(self.host.env_steps, round(self.host.gradient_steps))
         self._best = restored.aside.get(BEST) if restored else None
         if self._best is None:  # or it comes from a checkpoint of an earlier version
             self.host.best = []
-        self._compiled = compile_program(setup, progress.phase)
-        self._state: TrainState = restored.state if restored else self._compiled.start(self._random)
-        spent = sum(self._compiled.seconds.values())
-        when = f"; {self._compiled.when}" if self._compiled.when else ""
+        self._state: TrainState = restored.state if restored else compiled.start(self._random)
+        spent = sum(compiled.seconds.values())
+        when = f"; {compiled.when}" if compiled.when else ""
         progress.print(f"compiled in {seconds_of(spent)}{when}")
         if not self.host.nonfinite:  # or it comes from a checkpoint of an earlier version
             self.host.nonfinite = [0] * len(self._group.runs)
@@ -301,6 +296,19 @@ class Training:
         )
 
 
+def _restored(run_dir: Path, setup: Setup, log: RunLog, progress: Progress) -> Restored | None:
+    """Restore what was trained before, if there is anything, and put the log back to there."""
+    restored, problems = restore_runs(run_dir, setup, goes_on=True)
+    for problem in problems:
+        progress.print(f"warning: {problem}")
+    host = HostState(**restored.host) if restored else HostState(0)
+    log.rewind(host.log)
+    if restored:
+        progress.print(f"resuming at {host.env_steps:,} environment steps:", run_dir)
+        progress.update(host.env_steps, round(host.gradient_steps))
+    return restored
+
+
 def train_group(
     group: Group,
     run_dir: Path,
@@ -364,7 +372,16 @@ def train_group(
             trackers = Trackers(log, run_dir, together, facts, progress.print)
             with RunLog(run_dir, trackers) as run_log:
                 training = Training(
-                    setup, run_dir, run_log, progress, begin, on_evaluation, figure_format
+                    setup,
+                    # First, so that what is wrong with it is known before minutes of compiling.
+                    _restored(run_dir, setup, run_log, progress),
+                    compile_program(setup, progress.phase),
+                    run_dir,
+                    run_log,
+                    progress,
+                    begin,
+                    on_evaluation,
+                    figure_format,
                 )
                 outcome = training.run()
                 run_log.close(outcome)
