@@ -23,7 +23,8 @@ TINY = {
 """A sweep file of one group that trains for seconds."""
 NOTHING = Work(Path(), [], Interruption(), print, print)
 """For what is refused before anything is looked at."""
-LONGER = {**TINY["settings"], "total_env_steps": 1000}
+LONGER = {**TINY["settings"], "total_env_steps": 600}
+"""Settings with which it trains for long enough to be killed in between."""
 
 
 def written(path: Path, **changes) -> Path:
@@ -75,7 +76,8 @@ def wait_for_training(sweep_dir: Path, steps: int, but: str = "") -> tuple[int, 
                 continue
             path = unit.path / "metrics.jsonl"
             rows = read_rows(path) if path.exists() else []
-            if steps <= max((row["env_steps"] for row in rows), default=0) < 1000:
+            done = max((row["env_steps"] for row in rows), default=0)
+            if steps <= done < LONGER["total_env_steps"]:
                 return json.loads((unit.path / ".lock").read_text())["process"], unit.name
         return None
 

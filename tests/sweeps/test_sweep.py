@@ -346,15 +346,15 @@ def test_a_killed_driver_leaves_its_group_which_the_next_one_takes_over(straight
 @pytest.mark.timeout(600)
 def test_a_group_that_fails_does_not_stop_the_others(tmp_path, capsys):
     """One group's directory is spoiled, so that its process fails at once, three times."""
-    path = written(tmp_path / "sweep.yaml", algorithms=["sac", "mve"], seeds=1)
+    path = written(tmp_path / "sweep.yaml", algorithms=["sac", "retrace"], seeds=1)
     units = laid_out(tmp_path / "out", read_yaml(path))
-    spoiled = next(unit for unit in units if unit.group.config.algorithm == "mve")
+    spoiled = next(unit for unit in units if unit.group.config.algorithm == "retrace")
     (spoiled.path / "checkpoints").write_text("this is no directory")
     assert sweep(path, tmp_path / "out") == "incomplete"
     told = capsys.readouterr().out
     assert "1 of 2 runs are trained" in told
     assert f"failed: {spoiled.name}" in told
-    assert re.search(r"\n  MVE +0 of 1 .*\n  SAC +1 of 1 ", told)
+    assert re.search(r"\n  Retrace +0 of 1 .*\n  SAC +1 of 1 ", told)
     assert {unit.state for unit in store.units_of(tmp_path / "out")} == {"finished", "failed"}
     assert "see" in told
     (spoiled.path / "checkpoints").unlink()

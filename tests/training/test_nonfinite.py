@@ -17,7 +17,7 @@ from mbpo_jax.files import read_rows
 from mbpo_jax.training import devices, driver, loop, playback
 from mbpo_jax.training.state import Learned
 from mbpo_jax.trees import all_finite
-from mbpo_jax.types import RUNS_AXIS, Env
+from mbpo_jax.types import RUNS_AXIS, Env, Metrics
 from tests.choice import mostly_exhaustive
 from tests.probe_environments import GLITCH, GLITCHES, glitchy, tiny_config
 from tests.programs import collected
@@ -40,16 +40,28 @@ def env_steps(chunk: int) -> jax.Array:
     return jnp.int32(RANDOM_STEPS + chunk * STEPS)
 
 
-def trained(env: Env, config: Config, key: jax.Array, chunks: int):
-    """Return the states after the random steps and after each chunk, and each chunk's metrics."""
+def trainer(env: Env, config: Config, chunks: int):
+    """Return what trains with a key, to states and to each chunk's metrics.
+
+    States are those after the random steps and after each chunk.
+    """
     program = loop.make_program(env)
-    states = [jax.jit(lambda key: collected(program, config, key))(key)]
-    step, metrics = jax.jit(lambda steps, state: program.step(config, steps, state)), []
-    for chunk in range(chunks):
-        state, found = step(env_steps(chunk), states[-1])
-        states.append(state)
-        metrics.append(found)
-    return states, metrics
+    start = jax.jit(lambda key: collected(program, config, key))
+    step = jax.jit(lambda steps, state: program.step(config, steps, state))
+
+    def train(key: jax.Array) -> tuple[list[loop.TrainState], list[Metrics]]:
+        states, metrics = [start(key)], []
+        for chunk in range(chunks):
+            state, found = step(env_steps(chunk), states[-1])
+            states.append(state)
+            metrics.append(found)
+        return states, metrics
+
+    return train
+
+
+def trained(env: Env, config: Config, key: jax.Array, chunks: int):
+    return trainer(env, config, chunks)(key)
 
 
 newest = jax.jit(replay.newest, static_argnums=1)
@@ -140,7 +152,7 @@ def test_a_model_is_fitted_and_judged_without_them_in_runs_side_by_side(key):
     """Runs that left out different numbers have the numbers of runs alone."""
     env = glitchy("observation", np.nan, STARTS)
     program, keys = loop.make_program(env), jax.random.split(key, 4)
-    alone = [trained(env, MBPO, jax.random.clone(key), chunks=2) for key in keys]
+    alone = list(map(trainer(env, MBPO, chunks=2), map(jax.random.clone, keys)))
     with jax.debug_key_reuse(False):
         state = jax.jit(jax.vmap(lambda key: collected(program, MBPO, key)))(keys)
         step = jax.vmap(
