@@ -166,7 +166,7 @@ def test_killed_run_resumes_to_the_same_results(monkeypatch, chunks):
 
 
 def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
-    config = small_config(checkpoint_every=40)
+    config, before = small_config(checkpoint_every=40), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         stop_after(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert train(config, Path("run")) == "interrupted"
@@ -177,7 +177,7 @@ def test_signal_saves_and_the_same_command_resumes(monkeypatch, capsys):
     environment = json.loads(Path("run/environment.json").read_text())
     (earlier,) = environment.pop("earlier")
     assert set(earlier) == set(environment) > {"time", "devices", "versions"}
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_clock_that_jumps_back_changes_no_number(monkeypatch):
@@ -443,11 +443,14 @@ def test_the_memory_estimate_holds_what_the_step_holds(what_is_large):
     assert 0.9 * total < estimate < 3.0 * total
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("retraced")
-def test_diverged_run_is_reported_and_its_neighbour_goes_on(monkeypatch, capsys):
-    sound = results(straight())[0]
+@pytest.fixture
+def sound() -> list[dict]:
+    """Train without a fault, before a test changes the program."""
+    return results(straight())[0]
 
+
+@pytest.mark.slow
+def test_diverged_run_is_reported_and_its_neighbour_goes_on(sound, retraced, monkeypatch, capsys):
     def poison(before, after, metrics, original=loop.freeze_if_diverged):
         # The bad run is told by the parity of its key's last word, which differs between the two.
         word = jax.random.key_data(before.key)[-1]
