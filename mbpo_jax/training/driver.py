@@ -14,7 +14,6 @@ from mbpo_jax.exit_codes import Outcome
 from mbpo_jax.files import Row
 from mbpo_jax.training import checkpoint, devices, logs, plan, playback, run_directory, tracking
 from mbpo_jax.training.beginning import BEST, Beginning, has_its_rows, restore_runs, spread
-from mbpo_jax.training.checkpoint import Restored
 from mbpo_jax.training.compiled import Compiled, better_of, compile_program
 from mbpo_jax.training.figures import draw_figures
 from mbpo_jax.training.group import Group
@@ -36,7 +35,8 @@ class Training:
     def __init__(
         self,
         setup: Setup,
-        restored: Restored | None,
+        began: float,
+        restored: checkpoint.Restored | None,
         compiled: Compiled,
         run_dir: Path,
         log: RunLog,
@@ -49,8 +49,7 @@ class Training:
         self._on_evaluation, self._figure_format = on_evaluation, figure_format
         self._env, self._group = setup.env, setup.group
         self._config = config = setup.group.config
-        # What was compiled was so for these runs.
-        self._began = time.monotonic() - sum(compiled.seconds.values())
+        self._began = began
         self._updates = plan.planned_updates(setup)
         self.host = HostState(**restored.host) if restored else HostState(config.random_steps)
         self._seconds_before = self.host.wall_seconds
@@ -296,14 +295,18 @@ class Training:
         )
 
 
-def _restored(run_dir: Path, setup: Setup, log: RunLog, progress: Progress) -> Restored | None:
+def _restored(
+    run_dir: Path, setup: Setup, log: RunLog, progress: Progress
+) -> checkpoint.Restored | None:
     """Restore what was trained before, if there is anything, and put the log back to there."""
     restored, problems = restore_runs(run_dir, setup, goes_on=True)
     for problem in problems:
         progress.print(f"warning: {problem}")
-    host = HostState(**restored.host) if restored else HostState(0)
-    log.rewind(host.log)
-    if restored:
+    if restored is None:
+        log.rewind(logs.BEGINNING)
+    else:
+        host = HostState(**restored.host)
+        log.rewind(host.log)
         progress.print(f"resuming at {host.env_steps:,} environment steps:", run_dir)
         progress.update(host.env_steps, round(host.gradient_steps))
     return restored
@@ -371,9 +374,11 @@ def train_group(
             facts = facts_of(group, run_dir)
             trackers = Trackers(log, run_dir, together, facts, progress.print)
             with RunLog(run_dir, trackers) as run_log:
+                # In this order: what is wrong with a checkpoint is known before minutes of
+                # compiling. Neither is kept here, as a checkpoint's arrays are given away.
                 training = Training(
                     setup,
-                    # First, so that what is wrong with it is known before minutes of compiling.
+                    time.monotonic(),
                     _restored(run_dir, setup, run_log, progress),
                     compile_program(setup, progress.phase),
                     run_dir,

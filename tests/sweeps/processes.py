@@ -23,7 +23,7 @@ TINY = {
 """A sweep file of one group that trains for seconds."""
 NOTHING = Work(Path(), [], Interruption(), print, print)
 """For what is refused before anything is looked at."""
-LONGER = {**TINY["settings"], "total_env_steps": 600, "checkpoint_every": 100}
+LONGER = {**TINY["settings"], "total_env_steps": 800}
 """Settings with which it trains for long enough to be killed in between."""
 
 

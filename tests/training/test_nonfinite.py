@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -40,16 +41,17 @@ def env_steps(chunk: int) -> jax.Array:
     return jnp.int32(RANDOM_STEPS + chunk * STEPS)
 
 
-def trainer(env: Env, config: Config, chunks: int):
-    """Return what trains with a key, to states and to each chunk's metrics.
+Trained = tuple[list[loop.TrainState], list[Metrics]]
+"""The states after the random steps and after each chunk, and each chunk's metrics."""
 
-    States are those after the random steps and after each chunk.
-    """
+
+def trainer(env: Env, config: Config, chunks: int) -> Callable[[jax.Array], Trained]:
+    """Return a function that trains with a key, compiled once for all keys."""
     program = loop.make_program(env)
     start = jax.jit(lambda key: collected(program, config, key))
     step = jax.jit(lambda steps, state: program.step(config, steps, state))
 
-    def train(key: jax.Array) -> tuple[list[loop.TrainState], list[Metrics]]:
+    def train(key: jax.Array) -> Trained:
         states, metrics = [start(key)], []
         for chunk in range(chunks):
             state, found = step(env_steps(chunk), states[-1])
@@ -60,7 +62,7 @@ def trainer(env: Env, config: Config, chunks: int):
     return train
 
 
-def trained(env: Env, config: Config, key: jax.Array, chunks: int):
+def trained(env: Env, config: Config, key: jax.Array, chunks: int) -> Trained:
     return trainer(env, config, chunks)(key)
 
 
