@@ -5,7 +5,7 @@ Sources:
   [REDQ] Chen et al. 2021, arXiv:2101.05982: the paper's training lengths, in epochs of 1000 steps.
   [Gym] time limits of the Gym MuJoCo tasks.
   [rule] target entropy -|A| / 2, where |A| is the number of action components.
-  [small_brax] the experiment of this name (experiments/README.md).
+  [small_brax], [equal_updates] the experiments of these names (experiments/README.md).
   [ours] chosen here, not tuned.
 Numbers that agree with the defaults of `Config` (members, elites, widths, learning rates, ...) are
 those of [MBPO] as well. Its target entropies are set by hand for each task.
@@ -32,13 +32,14 @@ BRAX_PRESETS = {
         },
     ),
     "inverted_double_pendulum": Preset(
-        "MBPO's numbers, 20,000 steps",
+        "MBPO's numbers, with more real rows and scaled targets, 20,000 steps",
         {
             "env": {"name": "inverted_double_pendulum"},
             "total_env_steps": 20_000,  # [MBPO]
             "sac": {"utd_ratio": 20, "target_entropy": -0.5},  # [MBPO]
             # [small_brax]: the step in which it falls has nearly all of the squared error.
             "ensemble": {"normalize_targets": True},
+            "rollout": {"real_ratio": 0.75},  # [equal_updates]
         },
     ),
     "hopper": Preset(
