@@ -57,23 +57,33 @@ def assert_same(run_dir: Path, uninterrupted: Path) -> None:
     assert evaluations(run_dir) == evaluations(uninterrupted)
 
 
+def wait_until_it_trains(process: subprocess.Popen) -> None:
+    """By then rows that come after its checkpoint are cut off, so that those to come are new."""
+    assert "training\n" in iter(process.stdout.readline, "")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_a_random_moment_and_terminated_later_ends_bit_for_bit_the_same(tmp_path):
-    """Two rows a call of the compiled step, eight calls in all, a checkpoint after each two."""
+def test_killed_at_random_moments_and_terminated_ends_bit_for_bit_the_same(tmp_path):
+    """Two rows a call of the compiled step, eight calls in all; killed in each half of them."""
     straight, run_dir = tmp_path / "straight", tmp_path / "broken"
     finish(start(straight, HOST))
+
+    def killed(rows: int) -> None:
+        process = start(run_dir, HOST)
+        wait_until_it_trains(process)
+        wait_for_rows(process, run_dir / "metrics.jsonl", rows)
+        time.sleep(random.uniform(0.0, 0.3))
+        process.kill()
+        process.communicate()
+
+    killed(random.randint(1, 7))
     process = start(run_dir, HOST)
-    wait_for_rows(process, run_dir / "metrics.jsonl", random.randint(5, 7))
-    time.sleep(random.uniform(0.0, 0.3))
-    process.kill()
-    process.communicate()
-    process = start(run_dir, HOST)
-    # By then the rows after the checkpoint are cut off, so that those waited for are new.
-    assert any("resuming" in line for line in iter(process.stdout.readline, ""))
+    wait_until_it_trains(process)
     wait_for_rows(process, run_dir / "metrics.jsonl", 9)
     process.send_signal(signal.SIGTERM)
     assert "the same command resumes" in finish(process, 75)
+    killed(random.randint(11, 14))
     assert "resuming" in finish(start(run_dir, HOST))
     assert_same(run_dir, straight)
 
