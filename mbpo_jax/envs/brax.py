@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.envs import observed
+from mbpo_jax.envs.brax_limits import with_exact_limits
 from mbpo_jax.envs.brax_viewer import viewer_json
 from mbpo_jax.envs.termination import brax_rule
 from mbpo_jax.errors import ConfigError
@@ -57,22 +58,29 @@ ENVIRONMENTS = {
 
 
 def load(name: str, backend: str) -> Any:
-    """Build Brax's own environment object, without what it and MJX print about themselves."""
+    """Build Brax's own environment object, without what it and MJX print about themselves.
+
+    Forces of joint limits are exact where they are few (`brax_limits`).
+    """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
         warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
         from brax import envs, fluid
+        from brax.generalized import pipeline
 
         # Its fluid forces, which only the swimmer has, call `clip` by an argument name JAX dropped.
         if fluid.jp is jnp:
             fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": _clip})
         try:
-            return envs.get_environment(name, backend=backend)
+            simulator: Any = envs.get_environment(name, backend=backend)
         except TypeError as error:
             raise ConfigError(
                 f"env.name: the registered environment {name!r} cannot be made with backend="
                 f"{backend!r}: {error}; let it take that argument"
             ) from error
+        if getattr(simulator, "_pipeline", None) is pipeline:
+            simulator._pipeline = with_exact_limits(pipeline)
+        return simulator
 
 
 def is_registered(name: str) -> bool:
