@@ -139,6 +139,11 @@ def gains(learners: Mapping[str, Sequence[Row]]) -> dict[str, np.ndarray]:
     }
 
 
+def number(value: float) -> str:
+    """Write a return: `reacher` has some of a few units, others hundreds."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return returns over training, and their differences from SAC's at the same seeds."""
     names = ("task", "learner", "at the end", "over training", "less SAC's", "seeds ahead of SAC")
@@ -147,19 +152,23 @@ def table(rows: Sequence[Row]) -> str:
         ahead = gains(learners)
         for label, own in learners.items():
             last, means = collect(own, "return_mean").values[:, -1], common.mean_returns(own)
-            cells = [environment, label, f"{last.mean():,.0f}", f"{means.mean():,.0f}", "", ""]
+            cells = [environment, label, number(last.mean()), number(means.mean()), "", ""]
             if label in ahead:
                 gain = ahead[label]
                 middle, low, high = statistics.estimate(statistics.mean, [gain])
-                cells[4] = f"{middle:,.0f} [{low:,.0f}, {high:,.0f}]"
+                cells[4] = f"{number(middle)} [{number(low)}, {number(high)}]"
                 cells[5] = f"{(gain > 0).sum()} of {gain.size}"
             lines.append(cells)
     return common.markdown(names, lines)
 
 
 def gains_figure(rows: Sequence[Row]) -> Figure:
-    """Draw how far learners are ahead of SAC: each seed, their mean and its 95 % interval."""
-    found = {name: gains(learners) for name, learners in common.panels(rows).items()}
+    """Draw how far learners are ahead of SAC: each seed, their mean and its 95 % interval.
+
+    A task on which SAC alone is trained yet has no panel.
+    """
+    panels_of_rows = common.panels(rows).items()
+    found = {name: ahead for name, learners in panels_of_rows if (ahead := gains(learners))}
     heights = [len(ahead) for ahead in found.values()]
     with figure_style():
         figure = Figure(figsize=(6.5, 1.0 + 0.26 * sum(heights)), layout="constrained")

@@ -31,8 +31,8 @@ def test_seeds_are_compared_in_pairs():
     assert list(gains) == ["MBPO"]
     np.testing.assert_allclose(gains["MBPO"], [1.0, -3.0, 1.0])
     sac, mbpo = equal_updates.table(ROWS).splitlines()[2:]
-    assert sac == "| pendulum | SAC | 5 | 5 |  |  |"
-    assert mbpo.startswith("| pendulum | MBPO | 5 | 4 | -0 [")
+    assert sac == "| pendulum | SAC | 5.3 | 4.7 |  |  |"
+    assert mbpo.startswith("| pendulum | MBPO | 5.0 | 4.3 | -0.3 [")
     assert mbpo.endswith("| 2 of 3 |")
 
 
