@@ -10,6 +10,8 @@ from scipy.optimize import nnls
 from mbpo_jax.envs.brax import load
 from mbpo_jax.envs.brax_limits import nonnegative_least_squares
 
+pytestmark = pytest.mark.brax
+
 FEW_CONSTRAINTS = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
 
 
@@ -90,6 +92,7 @@ def moved(simulator, pipeline):
     return jax.jit(jax.vmap(step))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW_CONSTRAINTS)
 def test_steps_are_those_of_brax(name):
     """To rounding while no limit is violated, and to a thousandth of what it does where one is."""
@@ -127,6 +130,7 @@ def test_few_constraints_need_no_turns(name):
     assert longest_loop(simulator) == simulator.sys.solver_iterations - 1
 
 
+@pytest.mark.slow
 def test_many_constraints_are_solved_for_by_brax():
     simulator = load("hopper", "generalized")
     state = jax.eval_shape(simulator.reset, jax.random.key_data(jax.random.key(0)))
