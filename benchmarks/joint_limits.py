@@ -1,4 +1,4 @@
-"""Time a step of Brax's small tasks, forces in closed form beside Brax's: JSON lines.
+"""Time a step of Brax's pendulums, forces in closed form beside Brax's: JSON lines.
 
 `python -m benchmarks.joint_limits`: steps of many states at once on one device, and the same with
 their derivatives with respect to all that goes in, in turns. To compile Brax's derivatives takes
@@ -18,19 +18,19 @@ import jax.numpy as jnp
 from mbpo_jax.envs.brax import load
 from mbpo_jax.training import devices
 
-TASKS = ("inverted_pendulum", "inverted_double_pendulum", "reacher")
+TASKS = ("inverted_pendulum", "inverted_double_pendulum")
 ROWS = 576
 """Of nine runs, 64 each."""
 
 
 def make_steps(task: str) -> dict[tuple[str, str], tuple[Callable, tuple]]:
     """Return compiled functions and their arguments, by whose forces and what is computed."""
-    from brax.generalized import pipeline
-
     made = {}
     for name in ("closed form", "Brax's"):
         simulator = load(task, "generalized")
         if name == "Brax's":
+            from brax.generalized import pipeline
+
             simulator._pipeline = pipeline
         keys = jax.random.split(jax.random.key(0), ROWS)
         starts = jax.vmap(simulator.reset)(jax.random.key_data(keys)).pipeline_state
@@ -54,7 +54,7 @@ def differentiated(step: Callable) -> Callable:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time a step of Brax's small tasks.")
+    parser = argparse.ArgumentParser(description="Time a step of Brax's pendulums.")
     parser.add_argument("--task", action="append", choices=TASKS)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()

@@ -139,24 +139,23 @@ def gains(learners: Mapping[str, Sequence[Row]]) -> dict[str, np.ndarray]:
     }
 
 
-def number(value: float) -> str:
-    """Write a return: `reacher` has some of a few units, others hundreds."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
 def table(rows: Sequence[Row]) -> str:
     """Return returns over training, and their differences from SAC's at the same seeds."""
     names = ("task", "learner", "at the end", "over training", "less SAC's", "seeds ahead of SAC")
     lines = []
     for environment, learners in common.panels(rows).items():
         ahead = gains(learners)
+        largest = max(np.abs(common.mean_returns(own)).max() for own in learners.values())
+        decimals = 0 if largest >= 50 else 1
         for label, own in learners.items():
             last, means = collect(own, "return_mean").values[:, -1], common.mean_returns(own)
-            cells = [environment, label, number(last.mean()), number(means.mean()), "", ""]
+            numbers = (f"{values.mean():,.{decimals}f}" for values in (last, means))
+            cells = [environment, label, *numbers, "", ""]
             if label in ahead:
                 gain = ahead[label]
-                middle, low, high = statistics.estimate(statistics.mean, [gain])
-                cells[4] = f"{number(middle)} [{number(low)}, {number(high)}]"
+                middle, *ends = statistics.estimate(statistics.mean, [gain])
+                low, high = (f"{end:,.{decimals}f}" for end in ends)
+                cells[4] = f"{middle:,.{decimals}f} [{low}, {high}]"
                 cells[5] = f"{(gain > 0).sum()} of {gain.size}"
             lines.append(cells)
     return common.markdown(names, lines)

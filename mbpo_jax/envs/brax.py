@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.envs import observed
-from mbpo_jax.envs.brax_limits import with_exact_limits
+from mbpo_jax.envs.brax_limits import with_closed_form
 from mbpo_jax.envs.brax_viewer import viewer_json
 from mbpo_jax.envs.termination import brax_rule
 from mbpo_jax.errors import ConfigError
@@ -60,7 +60,7 @@ ENVIRONMENTS = {
 def load(name: str, backend: str) -> Any:
     """Build Brax's own environment object, without what it and MJX print about themselves.
 
-    Forces of joint limits are exact where they are few (`brax_limits`).
+    Forces of joint limits are found in closed form in Brax's own small tasks (`brax_limits`).
     """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
@@ -78,8 +78,8 @@ def load(name: str, backend: str) -> Any:
                 f"env.name: the registered environment {name!r} cannot be made with backend="
                 f"{backend!r}: {error}; let it take that argument"
             ) from error
-        if getattr(simulator, "_pipeline", None) is pipeline:
-            simulator._pipeline = with_exact_limits(pipeline)
+        if backend == "generalized" and not is_registered(name):
+            simulator._pipeline = with_closed_form(pipeline)
         return simulator
 
 

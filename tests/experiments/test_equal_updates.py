@@ -36,6 +36,13 @@ def test_seeds_are_compared_in_pairs():
     assert mbpo.endswith("| 2 of 3 |")
 
 
+def test_a_task_on_which_sac_alone_is_trained_is_tabulated_but_not_drawn():
+    alone = [row | {"environment": "reacher"} for row in ROWS if row["learner"] == "SAC"]
+    (panel,) = equal_updates.gains_figure([*ROWS, *alone]).axes
+    assert panel.get_title(loc="left") == "pendulum"
+    assert equal_updates.table([*ROWS, *alone]).splitlines()[-1].startswith("| reacher | SAC |")
+
+
 def test_the_figure_has_a_line_for_each_learner_but_sac():
     (panel,) = equal_updates.gains_figure(ROWS).axes
     assert [label.get_text() for label in panel.get_yticklabels()] == ["MBPO"]
