@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # brax 0.14.2, generalized: the force of a violated joint limit can be nothing at all, and costs 99 turns either way.
 #
-# Forces of constraints are found by projected gradient descent with at most `solver_maxls` halvings of a first step of
-# 1 (five in the small tasks). Where the body is light, a step short enough is never tried, and the solver returns where
-# it started: no force. `reacher`'s target, a hundredth of a metre beyond its limit, is not pushed back; the least squares
-# that are to be solved have one unknown, and its solution is -b / a. Nothing says so, and a heavier body is fine, as is
-# the arm. Turns are made, and differentiated, whether or not a limit is violated or the solution found: `tol` does not end
-# them, because the solver is unrolled to be differentiable, so 99 turns are most of what a step costs.
+# Forces of constraints are found by projected gradient descent from 0, whose first step has a length of 1 and is halved at
+# most `solver_maxls` times a turn (five in the small tasks). Where the body is light that is far too long: the descent
+# overshoots by thousands, comes back to 0 by its fifth turn, and stays there, so there is no force. `reacher`'s target, a
+# hundredth of a metre beyond its limit, is not pushed back; the least squares that are to be solved have one unknown, and
+# their solution is -b / a. Nothing says so, and a heavier body is fine, as is the arm. Turns are made, and differentiated,
+# whether or not a limit is violated or a solution found: `tol` does not end them, because the solver is unrolled to be
+# differentiable, so 99 turns are most of what a step costs.
 #
 # Output seen:
 #   turns of the longest loop: 99
