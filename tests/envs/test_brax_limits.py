@@ -116,10 +116,15 @@ def loops(jaxpr):
             yield from loops(inner)
 
 
-def longest_loop(simulator):
+def program(simulator):
+    """Return what one step of a simulator is traced to."""
     state = jax.eval_shape(simulator.reset, jax.random.key_data(jax.random.key(0)))
     action = jax.ShapeDtypeStruct((simulator.action_size,), jnp.float32)
-    return max(loops(jax.make_jaxpr(simulator.step)(state, action).jaxpr))
+    return jax.make_jaxpr(simulator.step)(state, action).jaxpr
+
+
+def longest_loop(simulator):
+    return max(loops(program(simulator)))
 
 
 @pytest.mark.parametrize("name", FEW_CONSTRAINTS)
@@ -146,8 +151,6 @@ def test_a_registered_environment_keeps_its_physics(monkeypatch):
 @pytest.mark.slow
 def test_many_constraints_are_solved_for_by_brax():
     simulator = load("hopper", "generalized")
-    state = jax.eval_shape(simulator.reset, jax.random.key_data(jax.random.key(0)))
-    action = jax.ShapeDtypeStruct((simulator.action_size,), jnp.float32)
-    with_ours = jax.make_jaxpr(simulator.step)(state, action)
+    with_ours = str(program(simulator))
     simulator._pipeline = brax_pipeline()
-    assert str(jax.make_jaxpr(simulator.step)(state, action)) == str(with_ours)
+    assert str(program(simulator)) == with_ours
